@@ -1,0 +1,1 @@
+"""The figures of README.md, each printed by one command."""
