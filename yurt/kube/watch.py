@@ -1,0 +1,248 @@
+"""
+Watch streams: from bytes to events and back.
+
+A JSON watch is a row of documents ``{"type":…,"object":{…}}``, one a line.  Its events are read as far as the hub must know
+them; the object stays the bytes it was.  The protobuf form is in :mod:`yurt.kube.protobuf`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from yurt.kube.objects import NO_META, PARTIAL, TABLE, Meta, ObjectHead
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""The largest event a framer puts together; etcd holds objects of 1.5 MB, and JSON may be several times as long."""
+
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+BOOKMARK, ERROR = "BOOKMARK", "ERROR"
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+"""The annotation of the bookmark that ends the initial events of a watch with ``sendInitialEvents=true``."""
+
+_BORDER = b'}{"type":'  # stands in valid JSON only where one document ends and the next begins
+
+
+class WatchError(ValueError):
+    """
+    Bytes that are no watch event.
+    """
+
+
+class FrameTooLarge(WatchError):
+    """
+    An event is longer than MAX_EVENT_BYTES.
+    """
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """
+    One event of a watch.
+
+    ``object`` is the event's object as it came (empty for protobuf).  ``item`` is what a list of the same form would hold for
+    it: the row of a Table, else the object.  ``form`` is as in :mod:`yurt.kube.objects`.  ``status_code`` is the code of
+    the Status in an ERROR event, else 0.
+    """
+
+    type: str
+    kind: str = ""
+    api_version: str = ""
+    meta: Meta = NO_META
+    object: bytes = b""
+    form: str = ""
+    initial_events_end: bool = False
+    status_code: int = 0
+    item: bytes = b""
+
+
+class JSONFramer:
+    """
+    Cuts a JSON watch stream into its events.
+    """
+
+    def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """
+        Take the next bytes and return the events that are now whole, without the newline after them.
+
+        An event whose newline has not come yet is whole when its last brace has.  Raises FrameTooLarge.
+        """
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        frames: list[bytes] = []
+        for line in lines:
+            self._append(line)
+            frames += self._take()
+        self._append(rest)
+        if rest.rstrip().endswith(b"}") and self._is_whole():
+            frames += self._take()
+        return frames
+
+    def _append(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise FrameTooLarge(f"a watch event is longer than {self._limit} bytes")
+        if piece:
+            self._pieces.append(piece)
+
+    def _take(self) -> list[bytes]:
+        line = b"".join(self._pieces).strip()
+        self._pieces.clear()
+        self._size = 0
+        if not line:
+            return []
+        return _split_documents(line)
+
+    def _is_whole(self) -> bool:
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        try:
+            for document in _split_documents(self._pieces[0].strip()):
+                _decode_nothing(document)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
+
+
+def _split_documents(line: bytes) -> list[bytes]:
+    if _BORDER not in line:
+        return [line]
+    first, *others = line.split(_BORDER)
+    documents = [first, *(b'{"type":' + other for other in others)]
+    return [document + b"}" for document in documents[:-1]] + documents[-1:]
+
+
+class ProtobufFramer:
+    """
+    Cuts a protobuf watch stream into its events: each has its length before it, four bytes, big-endian.
+    """
+
+    def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """
+        Take the next bytes and return the events that are now whole, without their lengths.  Raises FrameTooLarge.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= 4:
+            length = int.from_bytes(buffer[start : start + 4], "big")
+            if length > self._limit:
+                raise FrameTooLarge(f"a watch event is longer than {self._limit} bytes")
+            end = start + 4 + length
+            if len(buffer) < end:
+                break
+            frames.append(bytes(buffer[start + 4 : end]))
+            start = end
+        del buffer[:start]
+        return frames
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Nothing(msgspec.Struct):
+    pass
+
+
+class _Bookmark(msgspec.Struct):
+    class Metadata(msgspec.Struct):
+        annotations: dict[str, str] | None = None
+
+    metadata: Metadata | None = None
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+
+
+class _Row(msgspec.Struct):
+    object: ObjectHead | None = None
+
+
+class _Table(msgspec.Struct):
+    rows: list[msgspec.Raw] | None = None
+
+
+_decode_nothing = msgspec.json.Decoder(_Nothing).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_head = msgspec.json.Decoder(ObjectHead).decode
+_decode_bookmark = msgspec.json.Decoder(_Bookmark).decode
+_decode_status = msgspec.json.Decoder(_Status).decode
+_decode_row = msgspec.json.Decoder(_Row).decode
+_decode_table = msgspec.json.Decoder(_Table).decode
+
+
+def read_event(frame: bytes) -> WatchEvent:
+    """
+    Read one event of a JSON watch.
+
+    The metadata of a Table event is that of its row's object.  Raises WatchError.
+    """
+    try:
+        event = _decode_event(frame)
+        head = _decode_head(event.object)
+        body = bytes(event.object)
+        if event.type == ERROR:
+            return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, "", False, _decode_status(body).code)
+        if head.kind == TABLE:
+            return _table_event(event.type, head, body)
+        form = PARTIAL if head.kind == PARTIAL else ""
+        if event.type == BOOKMARK:
+            return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, form, _ends_initial_events(body))
+        return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, form, False, 0, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WatchError(f"not a watch event: {error}") from error
+
+
+def _table_event(event_type: str, table: ObjectHead, body: bytes) -> WatchEvent:
+    meta, row, end = table.meta, b"", False
+    rows = _decode_table(body).rows
+    if rows:
+        row = bytes(rows[0])
+        head = _decode_row(row).object
+        if head is not None:
+            meta = head.meta
+    if event_type == BOOKMARK:
+        end = f'"{INITIAL_EVENTS_END}"'.encode() in body
+        row = b""
+    return WatchEvent(event_type, table.kind, table.api_version, meta, body, TABLE, end, 0, row)
+
+
+def _ends_initial_events(body: bytes) -> bool:
+    metadata = _decode_bookmark(body).metadata
+    return metadata is not None and (metadata.annotations or {}).get(INITIAL_EVENTS_END) == "true"
+
+
+def encode_event(event_type: str, body: bytes) -> bytes:
+    """
+    One line of a JSON watch; ``body`` is the event's object as JSON, over several lines if need be.
+    """
+    return b'{"type":"%b","object":%b}\n' % (event_type.encode(), body.replace(b"\n", b""))
+
+
+def encode_bookmark(kind: str, api_version: str, resource_version: str, initial_events_end: bool = False) -> bytes:
+    """
+    A BOOKMARK: all changes up to this resourceVersion have been sent.
+    """
+    metadata: dict[str, object] = {"resourceVersion": resource_version, "creationTimestamp": None}
+    if initial_events_end:
+        metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+    return encode_event(BOOKMARK, msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
+
+
+def encode_error(status: bytes) -> bytes:
+    """
+    An ERROR event around a Status object, the last event of a watch.
+    """
+    return encode_event(ERROR, status)
