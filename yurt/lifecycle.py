@@ -1,0 +1,176 @@
+"""
+Services that start and stop with a daemon, and fail its start when they must.
+
+``StreamServerEndpointService`` only logs that a port was taken, and the daemon runs on without listener.  What is here
+either listens or says why not.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import cast
+
+from twisted.application.service import Service
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IReactorFromThreads,
+    IReactorTCP,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+BACKLOG = 512
+"""Connections that the kernel holds for a listener until they are accepted."""
+
+
+# twistd takes its pid file away and reports to the parent process only for an Exception; the interpreter prints one line
+# instead of a traceback only for a SystemExit.  This is both.
+class StartFailed(SystemExit, Exception):
+    """
+    The daemon cannot start; the message says what failed, on which object, and why.
+    """
+
+
+def tcp_endpoint(reactor: IReactorTCP, address: str, port: int) -> IStreamServerEndpoint:
+    """
+    An endpoint that listens on an IPv4 or IPv6 address.
+    """
+    kind = TCP6ServerEndpoint if isIPv6Address(address) else TCP4ServerEndpoint
+    return cast(IStreamServerEndpoint, kind(reactor, port, backlog=BACKLOG, interface=address))
+
+
+class Listen(Service):
+    """
+    Listen on ``endpoint`` from the start of the daemon to its stop; ``what`` names the listener for messages.
+
+    A failure to bind raises :exc:`StartFailed` out of the start, so that twistd ends with a message and status 1.
+    """
+
+    log = Logger()
+
+    def __init__(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, what: str) -> None:
+        self.endpoint = endpoint
+        self.factory = factory
+        self.what = what
+        self.port: IListeningPort | None = None
+        self.problem: str | None = None
+        """Why it does not listen; None while it does, and before it was to."""
+
+    @property
+    def address(self) -> IAddress | None:
+        """
+        Where it listens, None while it does not.
+        """
+        return None if self.port is None else self.port.getHost()
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind, or raise :exc:`StartFailed`.
+        """
+        super().privilegedStartService()
+        if not self.start_listening():
+            raise StartFailed(f"{self.problem}; end the process that holds it or choose another address")
+
+    def startService(self) -> None:
+        """
+        Bind unless that is done: some runners leave the privileged start out.
+        """
+        super().startService()
+        if self.port is None:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Accept no more; connections that are open stay so.
+        """
+        super().stopService()
+        return self.stop_listening()
+
+    def start_listening(self) -> bool:
+        """
+        Bind now; true when it listens, else ``problem`` says why not.
+        """
+        if self.port is not None:
+            return True
+        outcome: list[IListeningPort | Failure] = []
+        waiting = self.endpoint.listen(self.factory)
+        waiting.addBoth(outcome.append)
+        if not outcome:
+            waiting.cancel()
+            self.problem = f"cannot listen for {self.what}: the endpoint does not bind at once"
+        elif isinstance(outcome[0], Failure):
+            self.problem = f"cannot listen for {self.what}: {_reason(outcome[0])}"
+        else:
+            self.port, self.problem = outcome[0], None
+            self.log.info("listening for {what}", what=self.what)
+        return self.port is not None
+
+    def stop_listening(self) -> Deferred[None]:
+        """
+        Close the port; fires when it is closed.
+        """
+        port, self.port = self.port, None
+        stopped = None if port is None else port.stopListening()
+        return succeed(None) if stopped is None else stopped
+
+
+class ListenLater(Listen):
+    """
+    A listener whose address may appear, vanish and come back.
+
+    Nothing happens at the start, and a failure is only told in ``problem``.
+    """
+
+    def privilegedStartService(self) -> None:
+        """
+        Wait for :meth:`start_listening`.
+        """
+        Service.privilegedStartService(self)
+
+    def startService(self) -> None:
+        """
+        Wait for :meth:`start_listening`.
+        """
+        Service.startService(self)
+
+
+class OnHangup(Service):
+    """
+    Call ``reload`` in the reactor thread on every SIGHUP, which would otherwise kill the process without clean-up.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, reload: Callable[[], object]) -> None:
+        self.reactor = reactor
+        self.reload = reload
+
+    def startService(self) -> None:
+        """
+        Take the signal.
+        """
+        super().startService()
+        signal.signal(signal.SIGHUP, self._received)
+
+    def stopService(self) -> None:
+        """
+        Ignore the signal from now on: a stop that has begun goes on to its end.
+        """
+        super().stopService()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self.reactor.callFromThread(self.reload)
+
+
+def _reason(failure: Failure) -> str:
+    error = getattr(failure.value, "socketError", failure.value)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return failure.getErrorMessage()

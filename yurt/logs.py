@@ -1,0 +1,75 @@
+"""
+Logs that end somewhere and give nothing away.
+
+``twistd --logger yurt.logs.rotating`` writes a bounded set of files, where twistd's own log files rotate but are never
+deleted.  :func:`guard` keeps credentials out of every observer, whichever one runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import IO, Any, cast
+
+from twisted.logger import ILogObserver, LogEvent, LogPublisher, eventAsText, globalLogPublisher, textFileLogObserver
+from twisted.python.logfile import LogFile
+from zope.interface import provider
+
+DEFAULT_PATH = "/var/log/yurt/yurthub.log"
+FILE_BYTES = 5_000_000
+"""A log file is rotated when it has this size."""
+FILES_KEPT = 4
+"""Rotated files that stay beside the one being written."""
+
+HIDDEN = "[redacted]"
+_CREDENTIALS = (
+    # Authorization: Bearer and Basic, also inside a repr
+    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    # the user part of a URL
+    (re.compile(r"(://)[^/\s@'\"<>]+@"), rf"\1{HIDDEN}@"),
+    # a JSON web token on its own
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"), HIDDEN),
+    # a bootstrap token: the identifier may be shown, the secret not
+    (re.compile(r"\b([a-z0-9]{6})\.[a-z0-9]{16}\b"), rf"\1.{HIDDEN}"),
+)
+
+
+def redact(text: str) -> str:
+    """
+    ``text`` without bearer and bootstrap tokens, passwords of basic authentication and user parts of URLs.
+    """
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@provider(ILogObserver)
+def redact_event(event: LogEvent) -> None:
+    """
+    Replace the text of ``event``, its traceback included, when it holds a credential.
+    """
+    text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
+    clean = redact(text)
+    if clean == text:
+        return
+    for key in ("log_failure", "failure", "message", "format", "log_io"):
+        event.pop(key, None)
+    event["log_format"] = "{log_redacted}"
+    event["log_redacted"] = event["log_text"] = clean
+
+
+def guard(publisher: LogPublisher = globalLogPublisher) -> None:
+    """
+    Let :func:`redact_event` see every event before the observers that are added after this call.
+    """
+    publisher.addObserver(redact_event)
+
+
+def rotating() -> ILogObserver:
+    """
+    Write to the file that YURT_LOG_FILE names, else to DEFAULT_PATH; at most FILES_KEPT + 1 files of FILE_BYTES.
+    """
+    path = os.environ.get("YURT_LOG_FILE") or DEFAULT_PATH
+    folder, name = os.path.split(os.path.abspath(path))
+    file = LogFile(name, folder, rotateLength=FILE_BYTES, maxRotatedFiles=FILES_KEPT, defaultMode=0o640)
+    return textFileLogObserver(cast(IO[Any], file))

@@ -1,0 +1,215 @@
+"""
+Command-line options of the daemons: declared as data, typed, and refused in one line.
+
+``twisted.python.usage`` knows flags without a value and strings.  Operators of OpenYurt also write
+``--enable-dummy-if=false``, ``--kubelet-health-grace-period=40s`` and comma lists; :class:`Options` takes those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, ClassVar, NoReturn
+from urllib.parse import urlsplit
+
+from twisted.python import usage
+
+TRUE_WORDS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+FALSE_WORDS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+@dataclass(frozen=True)
+class Option:
+    """
+    One ``--name value``.
+
+    ``default`` is text, as an operator would write it, and shown by ``--help``; ``parse`` turns text into the value and
+    raises :exc:`ValueError` saying what is expected.  With ``many`` the option may be given again, its tuples add up.
+    """
+
+    name: str
+    default: str
+    help: str
+    parse: Callable[[str], Any] = str
+    many: bool = False
+
+
+class Options(usage.Options):
+    """
+    A subcommand's options, by name and with their types: ``options["proxy-port"]`` is an int.
+
+    A bad value, an unknown option or a :exc:`usage.UsageError` out of ``postOptions`` ends the program with one line on
+    standard error and exit status 1, where twistd would print its whole help first.
+    """
+
+    program: ClassVar[str] = ""
+    version_text: ClassVar[str] = ""
+    declared: ClassVar[Sequence[Option]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for option in cls.__dict__.get("declared", ()):
+            setattr(cls, "opt_" + option.name.replace("-", "_"), _taker(option))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: set[str] = set()
+        for option in self.declared:
+            self.defaults[option.name] = option.default or None
+            self.opts[option.name] = option.parse(option.default)
+
+    def take(self, option: Option, text: str) -> None:
+        """
+        Set ``option`` from the command line.
+        """
+        try:
+            value = option.parse(text)
+        except ValueError as error:
+            raise usage.UsageError(f"--{option.name} {text!r}: {error}") from None
+        if option.many and option.name in self.given:
+            value = self.opts[option.name] + value
+        self.opts[option.name] = value
+        self.given.add(option.name)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse, or leave the program with one line.
+        """
+        switches = {f"--{option.name}" for option in self.declared if option.parse is boolean}
+        try:
+            super().parseOptions([f"{word}=true" if word in switches else word for word in options or ()])
+        except usage.UsageError as error:
+            raise SystemExit(f"{self.program}: {error} (see --help)") from None
+
+    def parseArgs(self, *words: str) -> None:
+        """
+        Refuse what is no option.
+        """
+        if words:
+            raise usage.UsageError(f"unexpected argument {words[0]!r}: options are written --name=value")
+
+    def opt_version(self) -> NoReturn:
+        """
+        Print the version and exit.
+        """
+        print(f"{self.program} {self.version_text}")
+        raise SystemExit(0)
+
+
+def _taker(option: Option) -> Callable[[Options, str], None]:
+    def take(self: Options, text: str) -> None:
+        self.take(option, text)
+
+    take.__doc__ = option.help
+    return take
+
+
+def boolean(text: str) -> bool:
+    """
+    ``true`` or ``false``, in the spellings that Go's flag parser takes.
+    """
+    if text in TRUE_WORDS:
+        return True
+    if text in FALSE_WORDS:
+        return False
+    raise ValueError("write true or false")
+
+
+def duration(text: str) -> float:
+    """
+    Seconds of a Go duration: ``40s``, ``1h30m``, ``500ms``, ``0``.
+    """
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        raise ValueError("write a number with its unit, such as 40s, 500ms or 1h30m")
+    return sum(float(number) * DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    """
+    A parser of whole numbers from ``minimum`` to ``maximum``, both included.
+    """
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"write a whole number from {minimum} to {maximum}")
+        return int(text)
+
+    return parse
+
+
+port = integer(0, 65535)
+"""A TCP port; 0 where that means none."""
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """
+    A parser that takes one of ``words``.
+    """
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"write one of: {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """
+    The parts of ``a,b,c`` without blanks around them; empty parts vanish.
+    """
+    return tuple(part for part in (part.strip() for part in text.split(",")) if part)
+
+
+def address(text: str) -> str:
+    """
+    An IPv4 or IPv6 address in its canonical form; ``[::1]`` is taken for ``::1``, an empty text stays empty.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not bare:
+        return ""
+    try:
+        return str(ip_address(bare))
+    except ValueError:
+        raise ValueError("write an IP address, such as 127.0.0.1 or ::1") from None
+
+
+def host_port(text: str, default_port: int) -> tuple[str, int]:
+    """
+    Host and port of ``host``, ``host:port``, ``[::1]``, ``[::1]:port`` or a bare IPv6 address.
+    """
+    match = re.fullmatch(r"\[([0-9A-Fa-f:.%]+)\](?::(\d+))?|([^\[\]:]+)(?::(\d+))?", text)
+    if match is not None:
+        host, number = match[1] or match[3], match[2] or match[4]
+    elif text.count(":") > 1 and "[" not in text:
+        host, number = address(text), None
+    else:
+        raise ValueError("write host, host:port or [IPv6 address]:port")
+    return host, default_port if number is None else port(number)
+
+
+def https_urls(text: str) -> tuple[str, ...]:
+    """
+    The servers of a comma list as ``https://host:port``; the scheme may be left out, the port is 443 then by default.
+    """
+    return tuple(_https_url(part) for part in comma_list(text))
+
+
+def _https_url(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "https", text
+    parts = urlsplit(f"https://{rest}")
+    if scheme.lower() != "https":
+        raise ValueError(f"{scheme} is not spoken to the cloud; write https://host:port")
+    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("a server is only https://host:port, without user, path or query")
+    host, number = host_port(parts.netloc, 443)
+    return f"https://[{host}]:{number}" if ":" in host else f"https://{host}:{number}"

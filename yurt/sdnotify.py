@@ -1,0 +1,85 @@
+"""
+Tell systemd how the daemon fares: sd_notify(3) in a few lines, and nothing where there is no systemd.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+READY = "READY=1"
+STOPPING = "STOPPING=1"
+WATCHDOG = "WATCHDOG=1"
+
+
+def reloading() -> str:
+    """
+    The message of a beginning reload; READY follows when it is done.
+    """
+    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+
+
+def notify(message: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """
+    Send ``message`` to the socket that NOTIFY_SOCKET names; false when there is none or it does not take it.
+    """
+    path = environ.get("NOTIFY_SOCKET", "")
+    if not path.startswith(("/", "@")):
+        return False
+    name = "\0" + path[1:] if path.startswith("@") else path
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.setblocking(False)
+            sender.sendto(message.encode(), name)
+    except OSError:
+        return False
+    return True
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
+    """
+    Seconds between two signs of life: half of what systemd allows this process, None when it does not ask.
+    """
+    microseconds = environ.get("WATCHDOG_USEC", "")
+    pid = environ.get("WATCHDOG_PID") or str(os.getpid())
+    if not microseconds.isdecimal() or int(microseconds) == 0 or pid != str(os.getpid()):
+        return None
+    return int(microseconds) / 2_000_000
+
+
+class Notify(Service):
+    """
+    READY when the services beside it have started, signs of life while the reactor turns, STOPPING at the end.
+
+    Make it the last child of the daemon's service, so that the listeners before it are bound.
+    """
+
+    def __init__(self, reactor: IReactorTime, send: Callable[[str], bool] = notify, interval: float | None = None) -> None:
+        self.send = send
+        self.interval = interval
+        self.alive = LoopingCall(send, WATCHDOG)
+        self.alive.clock = reactor
+
+    def startService(self) -> None:
+        """
+        Say READY and begin with signs of life.
+        """
+        super().startService()
+        self.send(READY)
+        if self.interval is not None:
+            self.alive.start(self.interval)
+
+    def stopService(self) -> None:
+        """
+        Say STOPPING; systemd asks for no signs of life from then on.
+        """
+        super().stopService()
+        if self.alive.running:
+            self.alive.stop()
+        self.send(STOPPING)

@@ -1,0 +1,141 @@
+"""
+Small pages for the admin listeners of the daemons, on twisted.web.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from twisted.web.http import Request as BaseRequest
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+MAX_BODY_BYTES = 64 * 1024
+"""Bodies are of no use to these pages; what is longer than this is refused."""
+IDLE_SECONDS = 60
+"""A connection without request is closed after this time."""
+
+TEXT = b"text/plain; charset=utf-8"
+JSON = b"application/json"
+NO_STORE = b"no-store"
+
+
+class Page(Resource):
+    """
+    A page made anew by ``read`` for each GET: status, content type, body.
+    """
+
+    isLeaf = True
+
+    def __init__(self, read: Callable[[Request], tuple[int, bytes, bytes]]) -> None:
+        super().__init__()
+        self.read = read
+
+    def render_GET(self, request: Request) -> bytes:
+        """
+        Answer; HEAD comes here, too, and twisted.web drops the body.
+        """
+        status, content_type, body = self.read(request)
+        request.setResponseCode(status)
+        request.setHeader(b"Content-Type", content_type)
+        request.setHeader(b"Cache-Control", NO_STORE)
+        return body
+
+
+def text_page(read: Callable[[], tuple[int, str]]) -> Page:
+    """
+    A page of plain text: ``read`` gives status and text.
+    """
+
+    def make(request: Request) -> tuple[int, bytes, bytes]:
+        status, text = read()
+        return status, TEXT, text.encode()
+
+    return Page(make)
+
+
+def json_page(read: Callable[[], tuple[int, object]]) -> Page:
+    """
+    A JSON page: ``read`` gives status and a value that ``json`` can write.
+    """
+
+    def make(request: Request) -> tuple[int, bytes, bytes]:
+        status, value = read()
+        return status, JSON, json.dumps(value, indent=2).encode() + b"\n"
+
+    return Page(make)
+
+
+def bytes_page(content_type: bytes, read: Callable[[], tuple[int, bytes]]) -> Page:
+    """
+    A page whose ``read`` gives status and the body as it goes out.
+    """
+
+    def make(request: Request) -> tuple[int, bytes, bytes]:
+        status, body = read()
+        return status, content_type, body
+
+    return Page(make)
+
+
+def metrics_page(registry: CollectorRegistry) -> Page:
+    """
+    The metrics of ``registry`` in the text format that the scraper asks for.
+    """
+
+    def make(request: Request) -> tuple[int, bytes, bytes]:
+        encode, content_type = choose_encoder(request.getHeader("accept") or "")
+        return 200, content_type.encode(), encode(registry)
+
+    return Page(make)
+
+
+class BoundedRequest(Request):
+    """
+    A request whose body is refused beyond MAX_BODY_BYTES.
+    """
+
+    received = 0
+
+    def gotLength(self, length: int | None) -> None:
+        """
+        Refuse by the announced length.
+        """
+        if length is not None and length > MAX_BODY_BYTES:
+            self._refuse()
+        super().gotLength(min(length or 0, MAX_BODY_BYTES))
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """
+        Refuse by what came: a chunked body announces no length.
+        """
+        self.received += len(data)
+        if self.received <= MAX_BODY_BYTES:
+            super().handleContentChunk(data)
+        else:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        if self.channel is not None and self.channel.transport is not None:
+            self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.channel.loseConnection()
+
+
+class QuietSite(Site):
+    """
+    A site without access log, form parsing or large bodies.
+    """
+
+    requestFactory = BoundedRequest
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource, timeout=IDLE_SECONDS, parsePOSTFormSubmission=False)
+        self.displayTracebacks = False
+
+    def log(self, request: BaseRequest) -> None:
+        """
+        Write nothing: scrapes and probes come every few seconds, and flash wears out.
+        """
