@@ -45,7 +45,7 @@ class Requirement:
     One condition of a selector.
 
     ``operator`` is one of ``=``, ``!=``, ``in``, ``notin``, ``exists``, ``!`` (must be absent), ``>`` and ``<``; ``values``
-    are sorted, and empty for the two that ask for the key alone.
+    are sorted, and always empty for the two that ask for the key alone.
     """
 
     key: str
@@ -138,9 +138,9 @@ class _LabelParser:
     def _value_set(self) -> set[str]:
         if not self._take("("):
             raise self._fail("'('")
-        if self._ends(")"):
-            raise self._fail("a value")
         values: set[str] = set()
+        if self._take(")"):  # no document says so, but API servers take the empty set
+            return values
         while True:  # a missing value, as in "(a,)", is the empty one
             values.add("" if self._ends(",", ")") else self._word("a value"))
             if self._take(")"):

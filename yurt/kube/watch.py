@@ -2,13 +2,14 @@
 Watch streams: from bytes to events and back.
 
 A JSON watch is a row of documents ``{"type":…,"object":{…}}``, one a line.  Its events are read as far as the hub must know
-them; the object stays the bytes it was.  The protobuf form is in :mod:`yurt.kube.protobuf`.
+them; the object stays the bytes it was.  A protobuf watch is a row of WatchEvent{type=1, object=2{raw=1}}, each after its length.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from yurt.kube import protobuf
 from yurt.kube.objects import NO_META, PARTIAL, TABLE, Meta, ObjectHead
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -170,6 +171,10 @@ class _Row(msgspec.Struct):
     object: ObjectHead | None = None
 
 
+class _BookmarkRow(msgspec.Struct):
+    object: _Bookmark | None = None
+
+
 class _Table(msgspec.Struct):
     rows: list[msgspec.Raw] | None = None
 
@@ -180,6 +185,7 @@ _decode_head = msgspec.json.Decoder(ObjectHead).decode
 _decode_bookmark = msgspec.json.Decoder(_Bookmark).decode
 _decode_status = msgspec.json.Decoder(_Status).decode
 _decode_row = msgspec.json.Decoder(_Row).decode
+_decode_bookmark_row = msgspec.json.Decoder(_BookmarkRow).decode
 _decode_table = msgspec.json.Decoder(_Table).decode
 
 
@@ -199,29 +205,44 @@ def read_event(frame: bytes) -> WatchEvent:
             return _table_event(event.type, head, body)
         form = PARTIAL if head.kind == PARTIAL else ""
         if event.type == BOOKMARK:
-            return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, form, _ends_initial_events(body))
+            end = _ends_initial_events(_decode_bookmark(body))
+            return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, form, end)
         return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, form, False, 0, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WatchError(f"not a watch event: {error}") from error
 
 
 def _table_event(event_type: str, table: ObjectHead, body: bytes) -> WatchEvent:
-    meta, row, end = table.meta, b"", False
     rows = _decode_table(body).rows
-    if rows:
-        row = bytes(rows[0])
-        head = _decode_row(row).object
-        if head is not None:
-            meta = head.meta
-    if event_type == BOOKMARK:
-        end = f'"{INITIAL_EVENTS_END}"'.encode() in body
-        row = b""
-    return WatchEvent(event_type, table.kind, table.api_version, meta, body, TABLE, end, 0, row)
+    row = rows[0] if rows else msgspec.Raw(b"{}")
+    head = _decode_row(row).object
+    if event_type == BOOKMARK or head is None:  # without an object (includeObject=None) nothing says whose row it is
+        meta, item = (head or table).meta, b""
+    else:
+        meta, item = head.meta, bytes(row)
+    end = event_type == BOOKMARK and _ends_initial_events(_decode_bookmark_row(row).object)
+    return WatchEvent(event_type, table.kind, table.api_version, meta, body, TABLE, end, 0, item)
 
 
-def _ends_initial_events(body: bytes) -> bool:
-    metadata = _decode_bookmark(body).metadata
+def _ends_initial_events(bookmark: _Bookmark | None) -> bool:
+    metadata = bookmark.metadata if bookmark is not None else None
     return metadata is not None and (metadata.annotations or {}).get(INITIAL_EVENTS_END) == "true"
+
+
+def read_protobuf_event(frame: bytes) -> WatchEvent:
+    """
+    Read type, kind and metadata of one event of a protobuf watch; ``object`` and ``item`` are empty.  Raises WatchError.
+    """
+    try:
+        event = protobuf.messages(frame)
+        event_type = event.get(1, b"").decode("ascii", "replace")
+        head, raw = protobuf.read_unknown(protobuf.messages(event.get(2, b"")).get(1, b""))
+        end = event_type == BOOKMARK and protobuf.read_annotations(raw).get(INITIAL_EVENTS_END) == "true"
+        code = protobuf.read_status_code(raw) if event_type == ERROR else 0
+    except protobuf.ProtobufError as error:
+        raise WatchError(f"not a watch event: {error}") from error
+    form = PARTIAL if head.kind == PARTIAL else ""
+    return WatchEvent(event_type, head.kind, head.api_version, head.meta, b"", form, end, code)
 
 
 def encode_event(event_type: str, body: bytes) -> bytes:
