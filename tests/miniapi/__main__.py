@@ -1,8 +1,8 @@
 """
 The miniature apiserver as a process of its own: ``python -m tests.miniapi --port 16443 --directory /tmp/mini``.
 
-Writes ``kubeconfig`` (the node's), ``admin.conf``, ``token``, and ``ca.crt``, ``tls.crt``, ``tls.key`` (the node's again, as
-files) into the directory, then prints its URL.  ``--configmaps N`` and ``--pods N`` fill it; ``--events N`` updates pods N times a second.
+Writes ``kubeconfig`` (the node's), ``admin.conf``, ``token``, ``ca.crt``, ``tls.crt`` and ``tls.key`` (the node's again, as
+files) into the directory, then prints its URL.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--node-name", default="mini-node")
-    parser.add_argument("--configmaps", type=int, default=0)
-    parser.add_argument("--pods", type=int, default=0)
+    parser.add_argument("--configmaps", type=int, default=0, help="put so many into it")
+    parser.add_argument("--pods", type=int, default=0, help="put so many into it")
     parser.add_argument("--events", type=int, default=0, help="pod updates a second")
     options = parser.parse_args()
 

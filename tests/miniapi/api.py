@@ -15,7 +15,7 @@ import yaml
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort, IOpenSSLServerConnectionCreator, IProtocol
+from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.server import Request, Site
@@ -107,7 +107,7 @@ class MiniAPI:
             self.put("namespaces", {"metadata": {"name": name}})
 
     def _make_gate(self) -> Gate:
-        site = QuietSite(APIResource(self))
+        site = QuietSite(APIResource(self), timeout=None)
         if not self._tls:
             return Gate(site)
         server = issue(self.ca, "kube-apiserver", dns=("localhost", "kubernetes"), ips=("127.0.0.1", "::1"))
@@ -291,17 +291,12 @@ class MiniAPI:
 
 class QuietSite(Site):
     """
-    A site without access log whose connections live as long as the client likes.
+    A site without access log.
     """
 
     noisy = False
 
-    def log(self, request: Request) -> None: ...
-
-    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
-        channel = super().buildProtocol(addr)
-        cast(Any, channel).timeOut = None
-        return channel
+    def log(self, request: Any) -> None: ...
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -102,11 +102,11 @@ class Collection:
     All objects of one resource type.
     """
 
-    def __init__(self, resource: ResourceType, first_version: int, window: int) -> None:
+    def __init__(self, resource: ResourceType, window: int) -> None:
         self.resource = resource
         self.objects: dict[Key, Stored] = {}
         self.changes: deque[Change] = deque(maxlen=window)
-        self.oldest = first_version
+        self.oldest = 1
         """The oldest resourceVersion that a watch can resume from."""
         self.listeners: list[Callable[[Change], None]] = []
 
@@ -135,7 +135,7 @@ class Store:
 
     def collection(self, resource: ResourceType) -> Collection:
         if resource not in self._collections:
-            self._collections[resource] = Collection(resource, 1 if not self._collections else self.version, self._window)
+            self._collections[resource] = Collection(resource, self._window)
         return self._collections[resource]
 
     def get(self, resource: ResourceType, namespace: str, name: str) -> Stored:
