@@ -1,0 +1,185 @@
+"""
+Firewall rules of hosts on the legacy tables, through python-iptables.
+
+Imported by the short-lived child only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ipaddress import ip_interface
+from typing import Any
+
+import iptc
+from iptc.xtables import XTablesError
+
+from yurt.host.errors import FirewallError
+from yurt.host.firewall import Family, InsertRule, Rule, RuleEdit, Slot, meaning
+
+_TABLES: dict[Family, Any] = {"ipv4": iptc.Table, "ipv6": iptc.Table6}
+_RULES: dict[Family, Any] = {"ipv4": iptc.Rule, "ipv6": iptc.Rule6}
+_LOADED: dict[Family, str] = {"ipv4": "/proc/net/ip_tables_names", "ipv6": "/proc/net/ip6_tables_names"}
+_FIELDS = {"-s": "src", "-d": "dst", "-p": "protocol", "-i": "in_interface", "-o": "out_interface"}
+_EVERY = frozenset({"0.0.0.0/0.0.0.0", "::/0", "ip", None})
+_NOTRACK_ALIAS = 2  # XT_CT_NOTRACK_ALIAS of linux/netfilter/xt_CT.h
+
+
+class LegacyFirewall:
+    """
+    Rules of the legacy tables.  Each table is changed in one commit.
+    """
+
+    name = "legacy"
+
+    def see(self, family: Family, slots: Sequence[Slot], comment: str) -> list[Rule]:
+        """
+        Read the rules in those chains that carry the comment, in order.  Raises FirewallError.
+
+        A table that the kernel has not loaded holds no rule, and is not loaded by looking.
+        """
+        loaded = loaded_tables(family)
+        present = [slot for slot in slots if slot.table in loaded]
+        rules = [rule for slot in present for rule, _ in _ours(_open(family, slot.table), family, slot)]
+        return [rule for rule in rules if rule.comment == comment]
+
+    def apply(self, family: Family, edits: Sequence[RuleEdit]) -> None:
+        """
+        Make all changes, in order.  Raises FirewallError; the table it names is then as it was.
+        """
+        for name in dict.fromkeys(edit.rule.slot.table for edit in edits):
+            table = _open(family, name)
+            try:
+                for edit in edits:
+                    if edit.rule.slot.table == name:
+                        _apply(table, edit)
+                table.commit()
+            except (iptc.IPTCError, XTablesError, ValueError) as error:
+                raise FirewallError(f"changing the legacy {family} table {name}: {_reason(error)}") from error
+
+
+def loaded_tables(family: Family) -> frozenset[str]:
+    """
+    The legacy tables that this network namespace has.
+    """
+    try:
+        with open(_LOADED[family]) as names:
+            return frozenset(names.read().split())
+    except FileNotFoundError:
+        return frozenset()
+    except PermissionError as error:
+        raise FirewallError("reading the legacy tables: operation not permitted (needs CAP_NET_ADMIN)") from error
+
+
+def _open(family: Family, name: str) -> Any:
+    kind = _TABLES[family]
+    # To tell a target from a chain, iptc opens every table there is; that would load nat, and with it connection tracking.
+    kind.existing_table_names.update((other, False) for other in kind.ALL if other != name)
+    kind.existing_table_names[name] = True
+    try:
+        # One object per table and process, which commits whatever it holds when it is read again, unless told not to.
+        table = kind(name, autocommit=False)
+        table.refresh()
+    except iptc.IPTCError as error:
+        raise FirewallError(f"opening the legacy {family} table {name}: {_reason(error)}") from error
+    return table
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).replace("b'", "").rstrip("'")
+    if "ermission denied" in text or "not permitted" in text:
+        return "operation not permitted (needs CAP_NET_ADMIN)"
+    if "does not exist" in text:
+        return f"{text} (load the kernel modules ip_tables, iptable_filter and iptable_raw)"
+    return text
+
+
+def _ours(table: Any, family: Family, slot: Slot) -> list[tuple[Rule, Any]]:
+    """
+    The rules of a chain that have a comment, as data and as iptc's objects.  What iptc cannot read is none of ours.
+    """
+    if not table.is_chain(slot.chain):
+        return []
+    found = []
+    for entry in iptc.Chain(table, slot.chain).rules:
+        try:
+            if any(match.name == "comment" for match in entry.matches):
+                found.append((Rule(family, slot, _spec(entry)), entry))
+        except (iptc.IPTCError, XTablesError, ValueError, AttributeError):
+            continue
+    return found
+
+
+def _apply(table: Any, edit: RuleEdit) -> None:
+    rule = edit.rule
+    chain = iptc.Chain(table, rule.slot.chain)
+    if isinstance(edit, InsertRule):
+        chain.insert_rule(_entry(rule))
+        return
+    for seen, entry in _ours(table, rule.family, rule.slot):
+        if meaning(seen) == meaning(rule):
+            chain.delete_rule(entry)
+            return
+    raise ValueError("a rule to be deleted is gone")
+
+
+def _entry(rule: Rule) -> Any:
+    """
+    Build iptc's object from the words of a rule.
+    """
+    entry = _RULES[rule.family]()
+    part: Any = entry
+    words = iter(rule.spec)
+    for word in words:
+        if word in _FIELDS:
+            setattr(entry, _FIELDS[word], next(words))
+        elif word == "-m":
+            part = entry.create_match(next(words))
+        elif word == "-j":
+            part = _target(entry, next(words))
+        else:
+            setattr(part, word.lstrip("-").replace("-", "_"), next(words))
+    return entry
+
+
+def _target(entry: Any, name: str) -> Any:
+    # NOTRACK is an alias of CT that iptc resolves without the flags that make it one: the rule would do nothing.
+    target = iptc.Target(entry, "CT" if name == "NOTRACK" else name)
+    if name == "NOTRACK":
+        target.notrack = ""
+        flags = ctypes.cast(target.target.data, ctypes.POINTER(ctypes.c_uint16))
+        flags[0] |= _NOTRACK_ALIAS
+    entry.target = target
+    return target
+
+
+def _spec(entry: Any) -> tuple[str, ...]:
+    words: list[str] = []
+    for option, field in _FIELDS.items():
+        value = getattr(entry, field)
+        if value not in _EVERY:
+            words += _signed(option, _cidr(value) if option in ("-s", "-d") else value)
+    for match in entry.matches:
+        words += ["-m", match.name, *_parameters(match)]
+    target = entry.target
+    return (*words, "-j", target.name, *_parameters(target)) if target is not None else tuple(words)
+
+
+def _parameters(part: Any) -> list[str]:
+    words = []
+    for name, values in part.get_all_parameters().items():
+        values = [values] if isinstance(values, str) else list(values)
+        if values[:1] == ["!"]:
+            words.append("!")
+            values = values[1:]
+        words += ["--" + name.replace("_", "-"), *values]
+    return words
+
+
+def _signed(option: str, value: str) -> list[str]:
+    return ["!", option, value[1:]] if value.startswith("!") else [option, value]
+
+
+def _cidr(value: str) -> str:
+    sign = "!" if value.startswith("!") else ""
+    return sign + str(ip_interface(value.lstrip("!")))

@@ -1,0 +1,66 @@
+"""
+What a daemon asks of the short-lived child, and what it answers: one JSON document each way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from yurt.host.errors import HostError
+from yurt.host.firewall import RuleSet
+from yurt.host.links import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    Make the link and the rules be there (``ensure``) or be gone (``remove``); None leaves that side alone.
+    """
+
+    action: Literal["ensure", "remove"]
+    link: Link | None = None
+    rules: RuleSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    What was done and what could not be, as sentences.
+
+    ``link_kind`` is empty without a link, ``backend`` without rules.
+    """
+
+    changes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    link_kind: str = ""
+    backend: str = ""
+
+
+def encode(message: Request | Result) -> bytes:
+    """
+    Write a message as JSON.
+    """
+    return msgspec.json.encode(message)
+
+
+def decode_request(data: bytes) -> Request:
+    """
+    Read a request.  Raises HostError.
+    """
+    try:
+        return msgspec.json.decode(data, type=Request)
+    except msgspec.DecodeError as error:
+        raise HostError(f"the request to the host's child is not understood: {error}") from error
+
+
+def decode_result(data: bytes) -> Result:
+    """
+    Read a result.  Raises HostError.
+    """
+    try:
+        return msgspec.json.decode(data, type=Result)
+    except msgspec.DecodeError as error:
+        raise HostError(f"the answer of the host's child is not understood: {error}") from error
