@@ -136,17 +136,24 @@ class _LabelParser:
         return Requirement(key, operator, tuple(sorted(values)))
 
     def _value_set(self) -> set[str]:
+        """
+        As Kubernetes' ``parseIdentifiersList``: a value left out is the empty one, but not between two commas and the end.
+        """
         if not self._take("("):
             raise self._fail("'('")
-        values: set[str] = set()
-        if self._take(")"):  # no document says so, but API servers take the empty set
-            return values
-        while True:  # a missing value, as in "(a,)", is the empty one
-            values.add("" if self._ends(",", ")") else self._word("a value"))
-            if self._take(")"):
-                return values
+        values = {""} if self._ends(",", ")") else set()
+        while not self._take(")"):
             if not self._take(","):
-                raise self._fail("',' or ')'")
+                values.add(self._word("a value"))
+                if not self._ends(",", ")"):
+                    raise self._fail("',' or ')'")
+            elif self._ends(")"):
+                values.add("")
+            elif self._take(","):
+                values.add("")
+                if self._ends(")"):
+                    raise self._fail("a value")
+        return values
 
 
 def parse_field_selector(text: str) -> tuple[Requirement, ...]:
