@@ -1,0 +1,162 @@
+"""
+Processes that tests start, and waiting for what they do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+POLL = 0.1
+STOP_TIMEOUT = 10.0
+PR_SET_PDEATHSIG = 1
+
+
+class E2EError(Exception):
+    """
+    The cluster did not do what it should; the message tells what was awaited and what was seen last.
+    """
+
+
+def wait_for(what: str, condition: Callable[[], T], timeout: float = 60.0, every: float = POLL) -> T:
+    """
+    Poll until ``condition()`` is true, and answer its value.  Raises E2EError after ``timeout`` seconds, with what the last
+    try said when it raised.
+    """
+    deadline = time.monotonic() + timeout
+    last: object = None
+    while True:
+        try:
+            if value := condition():
+                return value
+            last = value
+        except (E2EError, OSError, ValueError, KeyError, subprocess.SubprocessError) as problem:
+            last = problem
+        if time.monotonic() > deadline:
+            raise E2EError(f"waited {timeout:g} s in vain for {what}; last seen: {last!r}")
+        time.sleep(every)
+
+
+def kubernetes_folder() -> Path:
+    """
+    Where the binaries of Kubernetes are looked for.
+    """
+    home = os.environ.get("KUBELAB_HOME") or os.path.expanduser("~/.cache/kubelab")
+    return Path(home) / "bin"
+
+
+def find_binary(name: str) -> str | None:
+    """
+    The path of a program: of Kubernetes' own build, else of the system.
+    """
+    built = kubernetes_folder() / name
+    return str(built) if os.access(built, os.X_OK) else shutil.which(name)
+
+
+def missing_binaries(names: Sequence[str]) -> list[str]:
+    return [name for name in names if find_binary(name) is None]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float = 60.0,
+    stdin: bytes | None = None,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """
+    Run a command to its end and answer what it printed on standard output.  Raises E2EError with its standard error.
+    """
+    try:
+        done = subprocess.run(argv, input=stdin if stdin is not None else b"", capture_output=True, timeout=timeout, env=env)
+    except subprocess.TimeoutExpired as problem:
+        printed = (problem.stderr or problem.stdout or b"")[-500:]
+        raise E2EError(f"{' '.join(argv)}: not done after {timeout:g} s; said {printed!r}") from None
+    if check and done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise E2EError(f"{' '.join(argv)}: exit status {done.returncode}: {said[-2000:]}")
+    return done.stdout.decode(errors="replace")
+
+
+def in_namespace(namespace: str | None, argv: Sequence[str]) -> list[str]:
+    """
+    The command that runs ``argv`` inside a network namespace.  Not ``ip netns exec``, which hides the cgroup mounts.
+    """
+    return [*(["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []), *argv]
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Process:
+    """
+    A long-running child.  It is killed when this process dies, however that happens.
+    """
+
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, namespace: str | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.log = name, log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as output:
+            self._child = subprocess.Popen(
+                in_namespace(namespace, argv),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def status(self) -> int | None:
+        """
+        The exit status, None while it runs.
+        """
+        return self._child.poll()
+
+    def check(self) -> None:
+        """
+        Raises E2EError when it is not running any more.
+        """
+        if self.status is not None:
+            raise E2EError(f"{self.name} ended with status {self.status}: {self.tail()}")
+
+    def send(self, number: int) -> None:
+        if self.status is None:
+            self._child.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = STOP_TIMEOUT) -> int:
+        """
+        Ask it to end, and kill it when it does not; answers its exit status.
+        """
+        self.send(number)
+        try:
+            return self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            return self._child.wait()
+
+    def tail(self, size: int = 2000) -> str:
+        """
+        The end of its log.
+        """
+        return self.log.read_bytes()[-size:].decode(errors="replace")
