@@ -1,0 +1,207 @@
+"""
+Tests of the services that live as long as a daemon.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import cast
+
+from twisted.application.service import MultiService
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IReactorFromThreads
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+from yurt.lifecycle import Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint
+
+PLUGIN = '''
+from twisted.application.service import ServiceMaker
+sample = ServiceMaker("sample", "sample_tap", "for a test", "sample")
+'''
+TAP = '''
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+from twisted.python.usage import Options
+from yurt.lifecycle import Listen, tcp_endpoint
+def makeService(options):
+    return Listen(tcp_endpoint(reactor, "127.0.0.1", %d), Factory(), "the proxy on 127.0.0.1")
+'''
+
+
+class SilentEndpoint:
+    """
+    An endpoint that never says whether it bound.
+    """
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def listen(self, factory: Factory) -> Deferred[IListeningPort]:
+        """
+        Wait for ever.
+        """
+
+        def cancel(waiting: Deferred[IListeningPort]) -> None:
+            self.cancelled = True
+
+        return Deferred(cancel)
+
+
+class ListenTests(TestCase):
+    """
+    Tests of Listen and ListenLater on loopback sockets.
+    """
+
+    def listen(self, address: str = "127.0.0.1", port: int = 0, kind: type[Listen] = Listen) -> Listen:
+        """
+        A listener for the test, stopped at its end.
+        """
+        service = kind(tcp_endpoint(reactor, address, port), Factory(), f"test on {address}")
+        self.addCleanup(service.stop_listening)
+        return service
+
+    def test_listens(self) -> None:
+        """
+        After the start it has an address, and no problem.
+        """
+        service = self.listen()
+        service.startService()
+        assert isinstance(service.address, IPv4Address)
+        self.assertEqual((service.address.host, service.problem), ("127.0.0.1", None))
+
+    def test_listens_once(self) -> None:
+        """
+        A privileged start and a start bind once.
+        """
+        service = self.listen()
+        service.privilegedStartService()
+        first = service.port
+        service.startService()
+        self.assertIs(service.port, first)
+
+    def test_ipv6(self) -> None:
+        """
+        An IPv6 address is listened on likewise.
+        """
+        service = self.listen("::1")
+        if not service.start_listening():
+            raise SkipTest(f"no IPv6 on this machine: {service.problem}")
+        assert isinstance(service.address, IPv6Address)
+        self.assertEqual(service.address.host, "::1")
+
+    def test_taken_port_ends_the_start(self) -> None:
+        """
+        A port that is taken raises out of the start of the parent service, with the listener and the reason.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            service = self.listen(port=other.getsockname()[1])
+            parent = MultiService()
+            service.setServiceParent(parent)
+            error = self.assertRaises(StartFailed, parent.privilegedStartService)
+        self.assertIn("cannot listen for test on 127.0.0.1: Address already in use", str(error))
+
+    async def test_stops(self) -> None:
+        """
+        After the stop the address is free again.
+        """
+        service = self.listen()
+        service.startService()
+        assert isinstance(service.address, IPv4Address)
+        taken = service.address.port
+        await service.stopService()
+        self.assertIsNone(service.address)
+        again = self.listen(port=taken)
+        self.assertTrue(again.start_listening(), again.problem)
+
+    def test_undecided_endpoint(self) -> None:
+        """
+        An endpoint that does not bind at once is a failure, not a daemon without listener.
+        """
+        endpoint = SilentEndpoint()
+        service = Listen(endpoint, Factory(), "test")  # type: ignore[arg-type]  # no zope declaration: a test double
+        self.assertRaises(StartFailed, service.startService)
+        self.assertTrue(endpoint.cancelled)
+
+    async def test_later(self) -> None:
+        """
+        A later listener starts without its address, says what is wrong when asked too early, and recovers.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            service = self.listen(port=other.getsockname()[1], kind=ListenLater)
+            service.privilegedStartService()
+            service.startService()
+            self.assertEqual((service.address, service.problem), (None, None))
+            self.assertFalse(service.start_listening())
+            self.assertIn("Address already in use", str(service.problem))
+        self.assertTrue(service.start_listening())
+        self.assertIsNone(service.problem)
+        await service.stopService()
+        self.assertIsNone(service.address)
+
+
+class StartFailedTests(SynchronousTestCase):
+    """
+    Tests of a failing start under a real twistd.
+    """
+
+    def run_twistd(self, *words: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        """
+        Start a daemon whose port is taken.
+        """
+        folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        (folder / "twisted" / "plugins").mkdir(parents=True)
+        (folder / "twisted" / "plugins" / "sample_plugin.py").write_text(PLUGIN)
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            (folder / "sample_tap.py").write_text(
+                TAP % other.getsockname()[1] + "class Options(Options): pass\n"
+            )
+            command = [os.path.join(os.path.dirname(sys.executable), "twistd"), *words, "sample"]
+            environ = dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder), *sys.path]))
+            done = subprocess.run(command, cwd=folder, env=environ, text=True, capture_output=True, timeout=60)
+        return done, folder
+
+    def test_foreground(self) -> None:
+        """
+        In the foreground twistd ends with status 1, one line in the log without traceback, and no pid file.
+        """
+        done, folder = self.run_twistd("--nodaemon", "--pidfile=it.pid")
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn("cannot listen for the proxy on 127.0.0.1: Address already in use", done.stdout)
+        self.assertNotIn("Traceback", done.stdout + done.stderr)
+        self.assertFalse((folder / "it.pid").exists())
+
+    def test_daemon(self) -> None:
+        """
+        As a daemon the parent process reports the same and ends with status 1.
+        """
+        done, folder = self.run_twistd("--pidfile=it.pid", "--logfile=it.log")
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn("Address already in use", done.stderr)
+        self.assertFalse((folder / "it.pid").exists())
+
+
+class OnHangupTests(TestCase):
+    """
+    Tests of SIGHUP.
+    """
+
+    async def test_reloads(self) -> None:
+        """
+        The signal calls reload through the reactor while the service runs, and does nothing after it stopped.
+        """
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        reloaded: Deferred[None] = Deferred()
+        service = OnHangup(cast(IReactorFromThreads, reactor), lambda: reloaded.callback(None))
+        service.startService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertNoResult(reloaded)
+        await reloaded
+        service.stopService()
+        os.kill(os.getpid(), signal.SIGHUP)

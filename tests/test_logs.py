@@ -1,0 +1,112 @@
+"""
+Tests of the logs.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from twisted.logger import LogEvent, Logger, LogPublisher, eventAsText
+from twisted.trial.unittest import SynchronousTestCase
+
+from yurt import logs
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2JvZHkifQ.c2lnbmF0dXJl"
+
+
+class RedactTests(SynchronousTestCase):
+    """
+    Tests of redact.
+    """
+
+    def test_credentials_vanish(self) -> None:
+        """
+        No form of a credential is left, and what stands around it is.
+        """
+        for text, secret, expected in (
+            (f"Authorization: Bearer {JWT}", JWT, "Authorization: Bearer [redacted]"),
+            (f"(b'authorization', b'bearer {JWT}')", JWT, "(b'authorization', b'bearer [redacted]')"),
+            ("Basic dXNlcjpwYXNz rest", "dXNlcjpwYXNz", "Basic [redacted] rest"),
+            (f"token {JWT}, then", JWT, "token [redacted], then"),
+            ("via http://user:pass@proxy:3128/", "pass", "via http://[redacted]@proxy:3128/"),
+            ("join abcdef.0123456789abcdef now", "0123456789abcdef", "join abcdef.[redacted] now"),
+        ):
+            clean = logs.redact(text)
+            self.assertEqual(clean, expected)
+            self.assertNotIn(secret, clean)
+
+    def test_the_rest_stays(self) -> None:
+        """
+        Ordinary messages are untouched.
+        """
+        for text in ("GET https://10.0.0.1:6443/api/v1/pods?watch=1", "bearer of news", "kube-system.svc.cluster.local", "a@b"):
+            self.assertEqual(logs.redact(text), text)
+
+
+class GuardTests(SynchronousTestCase):
+    """
+    Tests of guard.
+    """
+
+    def setUp(self) -> None:
+        self.texts: list[str] = []
+        publisher = LogPublisher()
+        logs.guard(publisher)
+        publisher.addObserver(self.observe)  # type: ignore[arg-type]  # observers are plain callables
+        self.log = Logger(namespace="test", observer=publisher)
+
+    def observe(self, event: LogEvent) -> None:
+        """
+        An observer that comes after the guard.
+        """
+        self.texts.append(eventAsText(event, includeTraceback=True))
+
+    def test_fields(self) -> None:
+        """
+        A credential in a field does not reach an observer.
+        """
+        self.log.info("sent {headers}", headers=[(b"Authorization", b"Bearer " + JWT.encode())])
+        self.assertIn("sent", self.texts[0])
+        self.assertNotIn(JWT, self.texts[0])
+
+    def test_tracebacks(self) -> None:
+        """
+        A credential in an exception does not reach an observer, its traceback does.
+        """
+        try:
+            raise ValueError(f"bad token {JWT}")
+        except ValueError:
+            self.log.failure("it failed")
+        self.assertIn("Traceback", self.texts[0])
+        self.assertIn("bad token [redacted]", self.texts[0])
+        self.assertNotIn(JWT, self.texts[0])
+
+    def test_others_untouched(self) -> None:
+        """
+        An event without credentials arrives with its fields.
+        """
+        self.log.info("hello {who}", who="world")
+        self.assertTrue(self.texts[0].endswith("hello world"), self.texts)
+
+
+class RotatingTests(SynchronousTestCase):
+    """
+    Tests of the log files.
+    """
+
+    def test_bounded(self) -> None:
+        """
+        However much is logged, only FILES_KEPT files of about FILE_BYTES stay beside the current one, unreadable to others.
+        """
+        folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        self.patch(os, "environ", {**os.environ, "YURT_LOG_FILE": str(folder / "hub.log")})
+        self.patch(logs, "FILE_BYTES", 1000)
+        publisher = LogPublisher(logs.rotating())
+        log = Logger(namespace="test", observer=publisher)
+        for number in range(200):
+            log.info("message {number} {text}", number=number, text="x" * 80)
+        files = sorted(folder.iterdir())
+        self.assertEqual(len(files), logs.FILES_KEPT + 1)
+        self.assertTrue(all(file.stat().st_size < 1500 for file in files))
+        self.assertTrue(all(file.stat().st_mode & 0o007 == 0 for file in files))
+        self.assertIn("message 199", (folder / "hub.log").read_text())
