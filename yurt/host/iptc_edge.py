@@ -40,7 +40,7 @@ class LegacyFirewall:
         """
         loaded = loaded_tables(family)
         present = [slot for slot in slots if slot.table in loaded]
-        rules = [rule for slot in present for rule, _ in _ours(_open(family, slot.table), family, slot)]
+        rules = [rule for slot in present for rule, _ in _commented(_open(family, slot.table), family, slot)]
         return [rule for rule in rules if rule.comment == comment]
 
     def apply(self, family: Family, edits: Sequence[RuleEdit]) -> None:
@@ -94,9 +94,9 @@ def _reason(error: Exception) -> str:
     return text
 
 
-def _ours(table: Any, family: Family, slot: Slot) -> list[tuple[Rule, Any]]:
+def _commented(table: Any, family: Family, slot: Slot) -> list[tuple[Rule, Any]]:
     """
-    The rules of a chain that have a comment, as data and as iptc's objects.  What iptc cannot read is none of ours.
+    The rules of a chain that have a comment, each with iptc's object.  What iptc cannot read is none of ours.
     """
     if not table.is_chain(slot.chain):
         return []
@@ -112,13 +112,13 @@ def _ours(table: Any, family: Family, slot: Slot) -> list[tuple[Rule, Any]]:
 
 def _apply(table: Any, edit: RuleEdit) -> None:
     rule = edit.rule
-    chain = iptc.Chain(table, rule.slot.chain)
     if isinstance(edit, InsertRule):
-        chain.insert_rule(_entry(rule))
+        table.insert_entry(rule.slot.chain, _entry(rule).rule, 0)
         return
-    for seen, entry in _ours(table, rule.family, rule.slot):
+    for seen, entry in _commented(table, rule.family, rule.slot):
         if meaning(seen) == meaning(rule):
-            chain.delete_rule(entry)
+            # Not Chain.delete_rule: its final check forgets the NOTRACK mark, and the rule would not be found.
+            table.delete_entry(rule.slot.chain, entry.rule, entry.mask)
             return
     raise ValueError("a rule to be deleted is gone")
 
@@ -139,17 +139,19 @@ def _entry(rule: Rule) -> Any:
             part = _target(entry, next(words))
         else:
             setattr(part, word.lstrip("-").replace("-", "_"), next(words))
+    entry.final_check()
+    if rule.spec[-1] == "NOTRACK":
+        # As iptables itself marks it; after the final check, which forgets it.
+        ctypes.cast(entry.target.target.data, ctypes.POINTER(ctypes.c_uint16))[0] |= _NOTRACK_ALIAS
     return entry
 
 
 def _target(entry: Any, name: str) -> Any:
-    # NOTRACK is an alias of CT that iptc resolves without the flags that make it one: the rule would do nothing.
-    target = iptc.Target(entry, "CT" if name == "NOTRACK" else name)
-    if name == "NOTRACK":
-        target.notrack = ""
-        flags = ctypes.cast(target.target.data, ctypes.POINTER(ctypes.c_uint16))
-        flags[0] |= _NOTRACK_ALIAS
-    entry.target = target
+    if name != "NOTRACK":
+        return entry.create_target(name)
+    # An alias that iptc resolves without the flag that makes it one: the rule would do nothing.
+    target = entry.create_target("CT")
+    target.notrack = ""
     return target
 
 
