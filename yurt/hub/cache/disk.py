@@ -1,0 +1,265 @@
+"""
+The file of the store: an LMDB data file that is checked before use, locked while open, and readable by its owner only.
+
+LMDB maps its file into memory, so a truncated or damaged one kills the process that touches it.  Therefore lmdb's own verifier
+reads the whole structure with plain reads first (some 20 ms for 50 MB).  Damage that leaves the structure whole is found
+by the checksum that each record carries.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Mapping
+from hashlib import blake2b
+from zlib import crc32
+
+import lmdb
+from lmdb.verify import VerifyError, verify
+from twisted.logger import Logger
+
+FORMAT_VERSION = 1
+"""Raised when a hub of the version before could not make sense of the file."""
+
+FORMAT_KEY = b"format"
+
+DATA_FILE = "data.mdb"
+LOCK_FILE = "hub.lock"
+CORRUPT_FILE = "data.mdb.corrupt"
+
+MAX_KEY = 511
+"""The longest key LMDB takes, in bytes; longer ones are stored under a shortened key with a digest."""
+
+DIGEST_SIZE = 16
+
+MAX_PREFIX = MAX_KEY - DIGEST_SIZE
+"""As much of a key as the file keeps in order."""
+
+log = Logger()
+
+_HEADER = struct.Struct("<IH")
+
+
+class DiskFailure(Exception):
+    """
+    The disk cannot be used; the message says which file, why, and what to do.
+    """
+
+
+class BadRecord(Exception):
+    """
+    The checksum of a record does not fit it.
+    """
+
+
+def shorten(key: bytes) -> bytes:
+    """
+    The key under which the file holds ``key``: itself, or its beginning and a digest when it is too long for LMDB.
+    """
+    if len(key) <= MAX_KEY:
+        return key
+    return key[:MAX_PREFIX] + blake2b(key, digest_size=DIGEST_SIZE).digest()
+
+
+def seal(key: bytes, disk_key: bytes, value: bytes) -> bytes:
+    """
+    The record for a value: checksum over key and value, the whole key if it was shortened, the value.
+    """
+    tail = b"" if key == disk_key else key
+    body = tail + value
+    return _HEADER.pack(crc32(body, crc32(disk_key)), len(tail)) + body
+
+
+def unseal(disk_key: bytes, record: bytes) -> tuple[bytes, bytes]:
+    """
+    Key and value of a record.  Raises BadRecord.
+    """
+    if len(record) < _HEADER.size:
+        raise BadRecord(disk_key)
+    checksum, length = _HEADER.unpack_from(record)
+    body = record[_HEADER.size :]
+    if crc32(body, crc32(disk_key)) != checksum:
+        raise BadRecord(disk_key)
+    return (body[:length], body[length:]) if length else (disk_key, body)
+
+
+class Disk:
+    """
+    An open data file.  Reads belong to one thread (the reactor's), :meth:`write` to another one.
+
+    LMDB runs without its reader table (``lock=False``): only this process has the file, and in it reads use the snapshot of
+    the last commit, whose pages LMDB does not use again before the commit after the next.  So :meth:`renew` is to be called
+    between two writes.
+    """
+
+    def __init__(self, environment: lmdb.Environment, lock: int, readonly: bool) -> None:
+        self._environment = environment
+        self._lock = lock
+        self.readonly = readonly
+        self._snapshot: lmdb.Transaction[bytes] = environment.begin()
+
+    def get(self, disk_key: bytes) -> bytes | None:
+        """
+        The record under a key.
+        """
+        return self._snapshot.get(disk_key)
+
+    def read_after(self, prefix: bytes, after: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        """
+        The next ``limit`` keys with a prefix, and their records, from the first one or from the one after ``after``.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        with self._snapshot.cursor() as cursor:
+            at = cursor.set_range(prefix if after is None else after)
+            if at and after is not None and cursor.key() == after:
+                at = cursor.next()
+            while at and len(found) < limit and cursor.key().startswith(prefix):
+                found.append(cursor.item())
+                at = cursor.next()
+        return found
+
+    def write(self, batch: Mapping[bytes, bytes | None]) -> None:
+        """
+        Put values and delete keys (value None) in one transaction that is on the disk when this returns.
+
+        Raises lmdb.Error; then nothing is changed.
+        """
+        with self._environment.begin(write=True) as transaction:
+            for key, value in batch.items():
+                disk_key = shorten(key)
+                if value is None:
+                    transaction.delete(disk_key)
+                else:
+                    transaction.put(disk_key, seal(key, disk_key, value))
+
+    def renew(self) -> None:
+        """
+        Let reads see what has been written.  Raises lmdb.Error when the file can no longer be used.
+        """
+        self._snapshot.abort()
+        self._snapshot = self._environment.begin()
+
+    def close(self) -> None:
+        """
+        Let go of the file.
+        """
+        self._snapshot.abort()
+        self._environment.close()
+        os.close(self._lock)
+
+
+def open_disk(path: str, map_size: int) -> tuple[Disk, bool]:
+    """
+    Open the data file in folder ``path``, making both if need be; also tells whether a corrupt file was set aside.
+
+    A file that cannot be written is opened for reading.  Raises DiskFailure.
+    """
+    try:
+        _own_folder(path)
+        lock = _take_lock(path)
+    except OSError as error:
+        raise DiskFailure(f"cannot use the cache folder {path}: {error.strerror}") from error
+    try:
+        set_aside = _set_corrupt_aside(path)
+        readonly = not _is_writable(path)
+        # Readahead would only fill memory with pages that nobody asked for.
+        environment = lmdb.open(
+            path, map_size=map_size, mode=0o600, lock=False, readahead=False, readonly=readonly, create=not readonly
+        )
+        try:
+            _check_version(environment, path)
+            return Disk(environment, lock, readonly), set_aside
+        except BaseException:
+            environment.close()
+            raise
+    except (OSError, lmdb.Error) as error:
+        os.close(lock)
+        raise DiskFailure(f"cannot open {os.path.join(path, DATA_FILE)}: {reason_of(error)}") from error
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def reason_of(error: BaseException | None) -> str:
+    """
+    Why the disk failed, in a few words.
+    """
+    if isinstance(error, lmdb.MapFullError):
+        return "the cache has reached its greatest size"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, lmdb.Error) and error.code > 0:
+        return os.strerror(error.code)
+    return str(error) or type(error).__name__
+
+
+def _own_folder(path: str) -> None:
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    for name, mode in ((path, 0o700), (os.path.join(path, DATA_FILE), 0o600)):
+        try:
+            seen = os.stat(name)
+        except FileNotFoundError:
+            continue
+        if seen.st_uid != os.geteuid():
+            if os.geteuid() != 0:
+                raise DiskFailure(f"{name} belongs to user {seen.st_uid}: chown it to {os.geteuid()}, the hub's user")
+            os.chown(name, 0, 0)
+        if stat.S_IMODE(seen.st_mode) != mode:
+            os.chmod(name, mode)
+
+
+def _take_lock(path: str) -> int:
+    name = os.path.join(path, LOCK_FILE)
+    try:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # A read-only disk: the lock of a file opened for reading does as well.
+        lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DiskFailure(f"another process uses the cache in {path}: stop it, or give this hub a folder of its own") from error
+    return lock
+
+
+def _set_corrupt_aside(path: str) -> bool:
+    data = os.path.join(path, DATA_FILE)
+    if not os.path.exists(data) or not os.path.getsize(data):
+        return False
+    try:
+        findings = verify(data, subdir=False)
+    except VerifyError as error:
+        findings = [str(error)]
+    if findings:
+        log.error("{file} is corrupt ({finding}); it is set aside and the cache starts afresh", file=data, finding=findings[0])
+        os.replace(data, os.path.join(path, CORRUPT_FILE))
+    return bool(findings)
+
+
+def _is_writable(path: str) -> bool:
+    data = os.path.join(path, DATA_FILE)
+    try:
+        os.close(os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        if not os.path.exists(data):
+            raise
+        return False
+    return True
+
+
+def _check_version(environment: lmdb.Environment, path: str) -> None:
+    with environment.begin() as transaction:
+        record = transaction.get(FORMAT_KEY)
+    if record is None:
+        return
+    try:
+        version = int(unseal(FORMAT_KEY, record)[1])
+    except (BadRecord, ValueError):
+        return  # It is written anew with the next commit.
+    if version > FORMAT_VERSION:
+        raise DiskFailure(
+            f"the cache in {path} has format {version}, this hub knows {FORMAT_VERSION}: "
+            "run the newer hub, or remove the folder to start afresh"
+        )

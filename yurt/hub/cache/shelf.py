@@ -1,0 +1,263 @@
+"""
+Views and objects as they lie in the store: what a view holds, and objects only as long as some view holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from msgspec import MsgspecError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from yurt.hub.cache.index import Index, View
+from yurt.hub.cache.records import (
+    GETS,
+    VIEW_ID_SIZE,
+    Counts,
+    StoredObject,
+    ViewKey,
+    ViewRecord,
+    decode_counts,
+    decode_object,
+    decode_view,
+    encode_object,
+    encode_record,
+    object_prefix,
+    view_id,
+)
+from yurt.hub.cache.store import Store
+
+MAX_VIEWS = 4096
+"""Views kept; beyond, the one that was updated longest ago goes.  A node with 250 pods has some 1,000."""
+
+SWEEP_INTERVAL = 1.0
+"""Seconds between two steps of removing what evicted views held."""
+
+SWEEP_MEMBERS = 500
+"""Members that one step removes."""
+
+HELD = b""
+GONE = b"-"
+"""The value of a member in the view of single reads: the cloud has said that the object does not exist."""
+
+_COUNTS_KEY = b"counts"
+
+
+class Shelf:
+    """
+    The tables ``views`` (records by view id), ``members`` (view id and name) and ``objects``, and the index of views in memory.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float]) -> None:
+        self.index = Index()
+        self.counts = Counts()
+        self.wall = wall
+        self._clock = clock
+        self._records = store.table("views", expendable=True)
+        self._members = store.table("members", expendable=True)
+        self._objects = store.table("objects", expendable=True)
+        self._evicted: list[View] = []
+        self._sweep: IDelayedCall | None = None
+        store.join(self)
+
+    # Objects
+
+    def get(self, gvr: str, form: str, member: bytes) -> StoredObject | None:
+        """
+        A stored object.
+        """
+        record = self._objects.get(object_prefix(gvr, form) + member)
+        return None if record is None else decode_object(record)
+
+    def put(self, gvr: str, form: str, member: bytes, stored: StoredObject, before: StoredObject | None) -> None:
+        """
+        Store an object in place of ``before``.
+        """
+        self._objects.put(object_prefix(gvr, form) + member, encode_object(stored))
+        self.counts.objects += before is None
+        self.counts.bytes += len(stored.body) - (0 if before is None else len(before.body))
+
+    def _release(self, gvr: str, form: str, member: bytes) -> None:
+        """
+        Remove an object that no view holds.
+        """
+        namespace, _, name = member.decode().partition("/")
+        for group in self.index.groups(gvr, form):
+            if group.gets is not None and self.holds(group.gets, member):
+                return
+            if any(self.holds(view, member) for view in group.covering(namespace, name)):
+                return
+        stored = self.get(gvr, form, member)
+        if stored is not None:
+            self._objects.delete(object_prefix(gvr, form) + member)
+            self.counts.objects -= 1
+            self.counts.bytes -= len(stored.body)
+
+    # Members
+
+    def state(self, view: View, member: bytes) -> bytes | None:
+        """
+        HELD, GONE, or None when the view knows nothing of the member.
+        """
+        return self._members.get(view.id + member)
+
+    def holds(self, view: View, member: bytes) -> bool:
+        """
+        Whether a view holds an object.
+        """
+        return self._members.get(view.id + member) == HELD
+
+    def members(self, view: View, namespace: str = "") -> Iterator[bytes]:
+        """
+        What a view holds, in order; of one namespace only when one is given.
+        """
+        prefix = f"{namespace}/".encode() if namespace else b""
+        for key, state in self._members.scan(view.id + prefix):
+            if state == HELD:
+                yield key[VIEW_ID_SIZE:]
+
+    def admit(self, view: View, member: bytes) -> None:
+        """
+        Let a view hold an object.
+        """
+        if not self.holds(view, member):
+            self._members.put(view.id + member, HELD)
+            view.record.members += 1
+            view.dirty = True
+
+    def dismiss(self, view: View, member: bytes) -> None:
+        """
+        Let a view hold an object no longer; the object goes with its last holder.
+        """
+        state = self.state(view, member)
+        if state is not None:
+            self._members.delete(view.id + member)
+        if state == HELD:
+            view.record.members -= 1
+            view.dirty = True
+            self._release(view.key.gvr, view.key.form, member)
+
+    def mark_gone(self, view: View, member: bytes) -> None:
+        """
+        Let a view of single reads remember that the object does not exist.
+        """
+        self.dismiss(view, member)
+        self._members.put(view.id + member, GONE)
+
+    # Views
+
+    def obtain(self, key: ViewKey) -> View:
+        """
+        The view of that key, made if there is none.
+        """
+        view = self.index.views.get(key)
+        if view is not None:
+            return view
+        if len(self.index.views) >= MAX_VIEWS:
+            self._evict(min(self.index.views.values(), key=lambda view: view.record.updated_at))
+        view = View(key)
+        for evicted in [evicted for evicted in self._evicted if evicted.id == view.id]:
+            self._remove_members(evicted, evicted.record.members + 1)
+        view.record.updated_at = self.wall()
+        view.dirty = True
+        self.index.add(view)
+        return view
+
+    def _evict(self, view: View) -> None:
+        self.index.remove(view)
+        view.record.evicted = True
+        self._records.put(view.id, encode_record(view.record))
+        self._evicted.append(view)
+        self._schedule_sweep()
+
+    def _schedule_sweep(self) -> None:
+        if self._evicted and self._sweep is None:
+            self._sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_step)
+
+    def _sweep_step(self) -> None:
+        self._sweep = None
+        self._remove_members(self._evicted[0], SWEEP_MEMBERS)
+        self._schedule_sweep()
+
+    def _remove_members(self, view: View, limit: int) -> None:
+        doomed: list[bytes] = []
+        for key, _ in self._members.scan(view.id):
+            if len(doomed) == limit:
+                break
+            doomed.append(key[VIEW_ID_SIZE:])
+        for member in doomed:
+            self.dismiss(view, member)
+        if len(doomed) < limit:
+            self._records.delete(view.id)
+            self._evicted.remove(view)
+
+    # Resident of the store
+
+    def before_commit(self) -> None:
+        """
+        Put the records of the views that have changed.
+        """
+        dirty = [view for view in self.index.views.values() if view.dirty]
+        for view in dirty:
+            self._records.put(view.id, encode_record(view.record))
+            view.dirty = False
+        if dirty:
+            self._records.put(_COUNTS_KEY, encode_record(self.counts))
+
+    def pending_dropped(self) -> None:
+        """
+        Go back to the views of the disk; those that had changed since take no events, until the next list.
+        """
+        for view in list(self.index.views.values()):
+            record = self._read(view.id)
+            if record is None:
+                self.index.remove(view)
+            elif record != view.record:
+                view.record, view.frozen, view.dirty, view.initial = record, True, False, None
+        self._read_counts()
+
+    def disk_appeared(self) -> None:
+        """
+        Take in the views of the disk.  One that is in memory already replaces that of the disk, members and all.
+        """
+        for view in self.index.views.values():
+            for key, _ in list(self._members.scan(view.id)):
+                if not self._members.is_pending(key):
+                    self._members.delete(key)
+        known = {view.id for view in self.index.views.values()}
+        for key, record in list(self._records.scan()):
+            if key not in known and key != _COUNTS_KEY:
+                self._take_in(key, record)
+        self._read_counts()
+        self._schedule_sweep()
+
+    def _take_in(self, key: bytes, encoded: bytes) -> None:
+        record = self._decode(encoded)
+        if record is None or view_id(record.key()) != key:
+            return
+        view = View(record.key(), record)
+        if record.evicted:
+            self._evicted.append(view)
+        else:
+            self.index.add(view)
+
+    def _read(self, key: bytes) -> ViewRecord | None:
+        encoded = self._records.get(key)
+        return None if encoded is None else self._decode(encoded)
+
+    def _decode(self, encoded: bytes) -> ViewRecord | None:
+        try:
+            return decode_view(encoded)
+        except MsgspecError:
+            self.log.error("a view in the cache cannot be read and is left out")
+            return None
+
+    def _read_counts(self) -> None:
+        encoded = self._records.get(_COUNTS_KEY)
+        self.counts = Counts() if encoded is None else decode_counts(encoded)
+
+
+__all__ = ["GETS", "GONE", "HELD", "Shelf"]

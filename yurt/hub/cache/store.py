@@ -1,0 +1,460 @@
+"""
+A store of named tables that never makes its users wait for the disk.
+
+Writes go to memory, where reads look first, and a writer thread puts them on the disk in groups: one LMDB transaction, synced, at
+most one every COMMIT_INTERVAL.  While a group is being written a second one collects.  A disk that cannot be used is a
+``problem`` to show, never an exception: the store goes on in memory and tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, cast
+
+import lmdb
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from yurt.hub.cache.disk import (
+    FORMAT_KEY,
+    FORMAT_VERSION,
+    MAX_PREFIX,
+    BadRecord,
+    Disk,
+    DiskFailure,
+    open_disk,
+    reason_of,
+    shorten,
+    unseal,
+)
+
+MAP_SIZE = 1 << 30
+"""The greatest size of the file, in bytes; LMDB reserves as much address space, and no memory."""
+
+COMMIT_INTERVAL = 2.0
+"""
+Seconds from one commit to the next.  LMDB syncs twice a commit, first the data, then the page that makes them valid; so
+that is one sync a second at most.
+"""
+
+COMMIT_DELAY = 0.1
+"""Seconds that the first write after a quiet time waits for others to join it."""
+
+REOPEN_INTERVAL = 5.0
+"""Seconds between attempts to get at a disk that cannot be used."""
+
+MAX_PENDING_BYTES = 32 * 1024 * 1024
+"""What may wait in memory for a disk that is slow (twice as much at most) or does not take it."""
+
+ENTRY_BYTES = 100
+"""What an entry that waits costs in memory beside its key and value."""
+
+SCAN_CHUNK = 512
+"""Records that a scan reads from the disk at a time."""
+
+
+class Writer(Protocol):
+    """
+    Where writing to the disk happens.
+    """
+
+    def start(self) -> None: ...
+
+    def run(self, work: Callable[[], None]) -> Deferred[None]: ...
+
+    def stop(self) -> None: ...
+
+
+class WriterThread:
+    """
+    One thread of our own, so that a disk that hangs holds up nobody else.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(1, 1, name="store")
+
+    def start(self) -> None:
+        """
+        Start the thread; after daemonizing, for threads do not outlive a fork.
+        """
+        self._pool.start()
+
+    def run(self, work: Callable[[], None]) -> Deferred[None]:
+        """
+        Do the work in the thread.
+        """
+        return deferToThreadPool(self._reactor, self._pool, work)
+
+    def stop(self) -> None:
+        """
+        End the thread.
+        """
+        self._pool.stop()
+
+
+class Resident(Protocol):
+    """
+    A user of the store that keeps some of what is stored in memory, and must keep the two alike.
+    """
+
+    def before_commit(self) -> None:
+        """
+        Put now what belongs into the commit that is about to begin.
+        """
+
+    def pending_dropped(self) -> None:
+        """
+        What was waiting in expendable tables has been dropped: go back to what the store holds now.
+        """
+
+    def disk_appeared(self) -> None:
+        """
+        The store reads from a disk now; what was put meanwhile is in front of it.
+        """
+
+
+class _Overlay:
+    """
+    Writes that are not on the disk: full key → value, None for a deletion.
+    """
+
+    __slots__ = ("entries", "size")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes | None] = {}
+        self.size = 0
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        if key in self.entries:
+            self.size -= len(self.entries[key] or b"")
+        else:
+            self.size += len(key) + ENTRY_BYTES
+        self.entries[key] = value
+        self.size += len(value or b"")
+
+
+class Store:
+    """
+    The tables, over one LMDB file in the folder ``path``.
+
+    ``problem`` says why the disk is not read or not written, None when all is well.  Counters: ``commits`` (written and synced),
+    ``write_errors`` (commits that failed), ``corrupt_records`` (bad checksums, never returned), ``corrupt_files`` (set aside),
+    ``dropped`` (entries given up because the disk did not take them).
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: IReactorTime, path: str, *, map_size: int = MAP_SIZE, writer: Writer | None = None) -> None:
+        self.problem: str | None = None
+        self.commits = self.write_errors = self.corrupt_records = self.corrupt_files = self.dropped = 0
+        self._reactor = reactor
+        self._path = path
+        self._map_size = map_size
+        self._writer = writer or WriterThread(cast(IReactorFromThreads, reactor))
+        self._disk: Disk | None = None
+        self._pending = _Overlay()
+        self._committing = _Overlay()
+        self._is_committing = False
+        self._flushes: list[Deferred[bool]] = []
+        self._residents: list[Resident] = []
+        self._expendable: tuple[bytes, ...] = ()
+        self._last_commit = float("-inf")
+        self._next_commit: IDelayedCall | None = None
+        self._next_open: IDelayedCall | None = None
+        self._relief: IDelayedCall | None = None
+        self._is_open = False
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """
+        Get at the disk, as far as that is possible; what fails is in ``problem`` and tried again.
+        """
+        self._is_open = True
+        self._writer.start()
+        self._try_disk()
+
+    def close(self) -> Deferred[None]:
+        """
+        Commit what is pending and let go of the disk.
+        """
+        return self.flush().addCallback(self._closed)
+
+    def _closed(self, _flushed: bool) -> None:
+        for call in (self._next_commit, self._next_open, self._relief):
+            if call is not None and call.active():
+                call.cancel()
+        self._leave_disk()
+        if self._is_open:
+            self._is_open = False
+            self._writer.stop()
+
+    def _try_disk(self) -> None:
+        self._next_open = None
+        try:
+            self._disk, set_aside = open_disk(self._path, self._map_size)
+        except DiskFailure as error:
+            self._set_problem(str(error))
+        else:
+            self.corrupt_files += set_aside
+            self._disk_appeared(self._disk)
+        if self._disk is None or self._disk.readonly:
+            self._next_open = self._reactor.callLater(REOPEN_INTERVAL, self._reopen)
+
+    def _reopen(self) -> None:
+        """
+        Try again; a file that can be read meanwhile stays in use until it can be written.
+        """
+        self._leave_disk()
+        self._try_disk()
+
+    def _leave_disk(self) -> None:
+        if self._disk is not None:
+            self._disk.close()
+            self._disk = None
+
+    def _disk_appeared(self, disk: Disk) -> None:
+        if disk.readonly:
+            self._set_problem(f"{self._path} cannot be written: make it writable for the hub's user, or remount its disk")
+        else:
+            self._set_problem(None)
+            self._put(FORMAT_KEY, b"%d" % FORMAT_VERSION)
+            self._schedule_commit()
+        for resident in self._residents:
+            resident.disk_appeared()
+
+    def _set_problem(self, problem: str | None) -> None:
+        if problem == self.problem:
+            return
+        self.problem = problem
+        if problem is None:
+            self.log.info("the cache in {path} is written again", path=self._path)
+        else:
+            self.log.error("the cache goes on in memory: {problem}", problem=problem)
+
+    # Tables
+
+    def table(self, name: str, *, expendable: bool = False) -> Table:
+        """
+        The table of that name; an expendable one is the first to lose what waits for a disk that fails for long.
+        """
+        prefix = name.encode("ascii") + b"\0"
+        if expendable:
+            self._expendable += (prefix,)
+        return Table(self, prefix)
+
+    def join(self, resident: Resident) -> None:
+        """
+        Tell ``resident`` from now on what happens to the store.
+        """
+        self._residents.append(resident)
+        if self._disk is not None:
+            resident.disk_appeared()
+
+    def _get(self, key: bytes) -> bytes | None:
+        for entries in (self._pending.entries, self._committing.entries):
+            if key in entries:
+                return entries[key]
+        if self._disk is None:
+            return None
+        disk_key = shorten(key)
+        try:
+            record = self._disk.get(disk_key)
+            return None if record is None else unseal(disk_key, record)[1]
+        except (BadRecord, lmdb.Error):
+            self.corrupt_records += 1
+            self._put_anew(key, None)
+            return None
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        if self._get(key) != value:
+            self._put_anew(key, value)
+
+    def _put_anew(self, key: bytes, value: bytes | None) -> None:
+        self._pending.put(key, value)
+        if self._next_commit is None:
+            self._schedule_commit()
+        if self._pending.size > MAX_PENDING_BYTES and self._relief is None and self._is_open:
+            # Not within this call: a user of the store may be half way through a change.
+            self._relief = self._reactor.callLater(0, self._relieve)
+
+    def _is_pending(self, key: bytes) -> bool:
+        return key in self._pending.entries or key in self._committing.entries
+
+    def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """
+        Keys and values in order.  Between two chunks others may write: then a scan gives what it finds there.
+        """
+        local = {shorten(key): key for key in self._committing.entries if key.startswith(prefix)}
+        local.update((shorten(key), key) for key in self._pending.entries if key.startswith(prefix))
+        waiting = sorted(local, reverse=True)
+        after: bytes | None = None
+        while True:
+            rows = self._disk.read_after(prefix[:MAX_PREFIX], after, SCAN_CHUNK) if self._disk is not None else []
+            after = rows[-1][0] if len(rows) == SCAN_CHUNK else None
+            found = dict(self._unsealed(rows, prefix))
+            while waiting and (after is None or waiting[-1] <= after):
+                disk_key = waiting.pop()
+                found[disk_key] = (local[disk_key], self._get(local[disk_key]))
+            for disk_key in sorted(found) if local else found:
+                key, value = found[disk_key]
+                if value is not None:
+                    yield key, value
+            if after is None:
+                return
+
+    def _unsealed(self, rows: list[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, tuple[bytes, bytes | None]]]:
+        for disk_key, record in rows:
+            try:
+                key, value = unseal(disk_key, record)
+            except BadRecord:
+                self.corrupt_records += 1
+                self._put_anew(disk_key, None)
+                continue
+            if key.startswith(prefix):
+                yield disk_key, (key, self._get(key) if self._is_pending(key) else value)
+
+    # Commits
+
+    def flush(self) -> Deferred[bool]:
+        """
+        Commit now; true when all that was put before is on the disk.  Flushes that come together share one commit.
+        """
+        if self._disk is None or self._disk.readonly:
+            return succeed(False)
+        done: Deferred[bool] = Deferred()
+        self._flushes.append(done)
+        if not self._is_committing:
+            self._commit()
+        return done
+
+    def _schedule_commit(self) -> None:
+        if self._next_commit is None and not self._is_committing and self._disk is not None and not self._disk.readonly:
+            due = self._last_commit + COMMIT_INTERVAL - self._reactor.seconds()
+            self._next_commit = self._reactor.callLater(max(COMMIT_DELAY, due), self._commit)
+
+    def _commit(self) -> None:
+        flushes: list[Deferred[bool]]
+        disk = self._disk
+        if disk is None or disk.readonly:
+            flushes, self._flushes = self._flushes, []
+            for flush in flushes:
+                flush.callback(False)
+            return
+        self._is_committing = True
+        if self._next_commit is not None and self._next_commit.active():
+            self._next_commit.cancel()
+        self._next_commit = None
+        for resident in self._residents:
+            resident.before_commit()
+        flushes, self._flushes = self._flushes, []
+        self._committing, self._pending = self._pending, _Overlay()
+        self._last_commit = self._reactor.seconds()
+        batch = self._committing.entries
+        done = self._writer.run(lambda: disk.write(batch)) if batch else succeed(None)
+        done.addCallbacks(self._committed, self._commit_failed, callbackArgs=(disk, bool(batch)))
+        done.addErrback(lambda failure: self.log.failure("bug in the store", failure))
+        done.addCallback(lambda _: self._after_commit(flushes))
+
+    def _committed(self, _none: None, disk: Disk, is_synced: bool) -> None:
+        self.commits += is_synced
+        self._committing = _Overlay()
+        if is_synced:
+            self._set_problem(None)
+            disk.renew()
+
+    def _commit_failed(self, failure: Failure) -> None:
+        """
+        Put the batch back in front; the next tick tries again.
+        """
+        self.write_errors += 1
+        for key, value in self._pending.entries.items():
+            self._committing.put(key, value)
+        self._pending, self._committing = self._committing, _Overlay()
+        error = failure.value
+        if not isinstance(error, (lmdb.Error, OSError)):
+            self.log.failure("bug in writing the cache", failure)
+        self._set_problem(f"cannot write the cache in {self._path}: {reason_of(error)}")
+        if isinstance(error, lmdb.PanicError):  # LMDB wants its file opened anew.
+            self._reopen()
+
+    def _after_commit(self, flushes: list[Deferred[bool]]) -> None:
+        self._is_committing = False
+        if self._flushes:
+            self._commit()
+        elif self._pending.entries:
+            self._schedule_commit()
+            self._relieve()
+        is_written = self.problem is None
+        for flush in flushes:
+            flush.callback(is_written)
+
+    def _relieve(self) -> None:
+        """
+        Keep what waits within its bound: commit at once, or drop it when the disk does not take it.
+        """
+        self._relief = None
+        if self._pending.size <= MAX_PENDING_BYTES:
+            return
+        if self.problem is not None or self._pending.size + self._committing.size > 2 * MAX_PENDING_BYTES:
+            self._drop_pending()
+        elif not self._is_committing:
+            self._commit()
+
+    def _drop_pending(self) -> None:
+        kept = _Overlay()
+        for key, value in self._pending.entries.items():
+            if not key.startswith(self._expendable):
+                kept.put(key, value)
+        self.dropped += len(self._pending.entries) - len(kept.entries)
+        self._pending = kept
+        self.log.error("{path} takes no writes: what waited for it is dropped, the cache stays as it is there", path=self._path)
+        for resident in self._residents:
+            resident.pending_dropped()
+
+
+class Table:
+    """
+    Keys and values of one kind.  All are bytes; keys may be of any length.
+    """
+
+    def __init__(self, store: Store, prefix: bytes) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def get(self, key: bytes) -> bytes | None:
+        """
+        The value as last put, on the disk or not yet.
+        """
+        return self._store._get(self._prefix + key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """
+        Set a value; one that is there already is not written again.
+        """
+        self._store._put(self._prefix + key, value)
+
+    def delete(self, key: bytes) -> None:
+        """
+        Remove a value, if there is one.
+        """
+        self._store._put(self._prefix + key, None)
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """
+        Keys that begin with ``prefix`` and their values, in order of the keys (of their first MAX_PREFIX bytes).
+        """
+        length = len(self._prefix)
+        for key, value in self._store._scan(self._prefix + prefix):
+            yield key[length:], value
+
+    def is_pending(self, key: bytes) -> bool:
+        """
+        Whether a change of this key is not known to be on the disk.
+        """
+        return self._store._is_pending(self._prefix + key)

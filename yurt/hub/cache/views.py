@@ -1,0 +1,514 @@
+"""
+One object, many views: what each caller was told of the cluster, kept so that it can be told again.
+
+An object is stored once for all callers; a view holds the names of those that one list or watch of one caller contained, and
+the resourceVersion up to which that is known.  Nobody reads an object that no view of its own holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+from twisted.internet.interfaces import IReactorTime
+
+from yurt.hub.cache.index import Group, InitialEvents, View
+from yurt.hub.cache.records import GETS, Caller, StoredObject, ViewKey, member_of
+from yurt.hub.cache.shelf import GONE, Shelf
+from yurt.hub.cache.store import Store
+from yurt.kube.objects import TABLE, ListParts, is_newer, join_list, read_object, split_list
+from yurt.kube.selectors import compile_selection, parse_field_selector
+from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
+
+__all__ = [
+    "ABSENT",
+    "GETS",
+    "Absent",
+    "Caller",
+    "Found",
+    "FoundList",
+    "InitialEvents",
+    "ViewInfo",
+    "ViewKey",
+    "Views",
+]
+
+MAX_CONFIRMED = 4096
+"""Objects for which it is remembered that the cloud gave them again, unchanged."""
+
+class Absent(Enum):
+    """
+    The answer that an object does not exist.
+    """
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    A stored object; ``stored_at`` in seconds of the wall clock is when the cloud last confirmed it.
+    """
+
+    body: bytes
+    stored_at: float
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundList:
+    """
+    A list as its caller would have got it; ``stored_at`` is when its view was last brought up to date.
+    """
+
+    body: bytes
+    kind: str
+    api_version: str
+    resource_version: str
+    stored_at: float
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViewInfo:
+    """
+    What is known of a view.  ``frozen``: the disk takes no writes, and the view stays what it is there until the next list.
+    """
+
+    resource_version: str
+    complete: bool
+    kind: str
+    api_version: str
+    updated_at: float
+    members: int
+    frozen: bool
+
+
+class _Row(msgspec.Struct):
+    object: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decode_row = msgspec.json.Decoder(_Row).decode
+
+
+class Views:
+    """
+    All views, over a store; ``wall`` tells the seconds of the wall clock.
+    """
+
+    def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float]) -> None:
+        self._shelf = Shelf(store, clock, wall)
+        self._wall = wall
+        self._confirmed: dict[tuple[str, str, bytes], float] = {}
+
+    @property
+    def objects(self) -> int:
+        """
+        How many objects are stored.
+        """
+        return self._shelf.counts.objects
+
+    @property
+    def object_bytes(self) -> int:
+        """
+        The bytes of all objects together.
+        """
+        return self._shelf.counts.bytes
+
+    # What the cloud says
+
+    def store_list(self, key: ViewKey, parts: ListParts, *, requested_version: str) -> None:
+        """
+        Take in a whole list, pages already joined: it is the view from now on.
+
+        An item older than what is stored does not replace it, unless the most recent state was asked for (no
+        ``requested_version``): then the list is right, as after etcd was restored from a backup.
+        """
+        view = self._shelf.obtain(key)
+        view.frozen, view.initial = False, None
+        listed: set[bytes] = set()
+        for meta, item in parts.items:
+            member = member_of(meta.namespace, meta.name)
+            listed.add(member)
+            self._store(view, member, meta.resource_version, item, authoritative=not requested_version)
+            self._admit(view, member)
+        for member in [member for member in self._shelf.members(view) if member not in listed]:
+            self._shelf.dismiss(view, member)
+        record = view.record
+        record.kind, record.api_version, record.columns = parts.kind, parts.api_version, parts.table_columns
+        record.members = len(listed)
+        self._complete(view, parts.resource_version)
+        if view.unselective:
+            self._forget_gets(view, listed, parts.resource_version if requested_version else None)
+
+    def store_object(self, caller: Caller, gvr: str, form: str, body: bytes) -> None:
+        """
+        Take in what a GET, or a write that the cloud answered, has returned.  Raises ObjectError when that is no object.
+        """
+        columns = b""
+        if form == TABLE:
+            parts = split_list(body)
+            if len(parts.items) != 1:
+                return
+            columns, (meta, item) = parts.table_columns, parts.items[0]
+        else:
+            head = read_object(body)
+            if head.kind == "Status":
+                return
+            meta, item = head.meta, body
+        view = self._shelf.obtain(ViewKey(caller, gvr, form, GETS))
+        view.record.columns = columns or view.record.columns
+        member = member_of(meta.namespace, meta.name)
+        self._store(view, member, meta.resource_version, item)
+        self._shelf.admit(view, member)
+        self._touch(view)
+
+    def forget_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> None:
+        """
+        The cloud answered 404 to a GET, or has finished a DELETE: single reads of this caller find it no more, until a list or
+        an event brings it again.
+        """
+        group = self._shelf.index.group(caller, gvr, form)
+        if group is None:
+            return
+        member = member_of(namespace, name)
+        if any(self._shelf.holds(view, member) for view in group.covering(namespace, name)):
+            self._shelf.mark_gone(self._shelf.obtain(ViewKey(caller, gvr, form, GETS)), member)
+        elif group.gets is not None:
+            self._shelf.dismiss(group.gets, member)
+
+    def begin_watch(self, key: ViewKey, resource_version: str, *, initial_events: bool = False) -> InitialEvents | None:
+        """
+        A watch that goes on from ``resource_version`` begins; returns what its events are to be applied with.
+
+        Where it leaves out events after what the view knows, the view is no longer complete.
+        """
+        if initial_events:
+            return self.begin_initial(key)
+        view = self._shelf.index.views.get(key)
+        if view is not None and (resource_version in ("", "0") or is_newer(resource_version, view.record.resource_version)):
+            self.mark_gap(key)
+        return None
+
+    def begin_initial(self, key: ViewKey) -> InitialEvents:
+        """
+        A watch with sendInitialEvents begins: members that it has not named by the bookmark at their end will be dropped.
+
+        Until then the view stays what it was.  Hand the returned value to :meth:`apply_event` where several such watches of the
+        same view may run side by side.
+        """
+        view = self._shelf.obtain(key)
+        view.frozen, view.initial = False, InitialEvents()
+        return view.initial
+
+    def apply_event(self, key: ViewKey, event: WatchEvent, initial: InitialEvents | None = None) -> None:
+        """
+        Take in an event of a watch; one that the view knows already is ignored.
+        """
+        view = self._shelf.obtain(key)
+        if view.frozen:
+            return
+        initial = initial or view.initial
+        version = event.meta.resource_version
+        if event.type == BOOKMARK:
+            _describe(view, event)
+            if initial is None:
+                self._move(view, version)
+            elif event.initial_events_end:
+                self._end_initial(view, initial, version)
+        elif event.type in (ADDED, MODIFIED, DELETED) and event.item:
+            if initial is None and view.record.complete and not is_newer(version, view.record.resource_version):
+                return
+            _describe(view, event)
+            self._apply_change(view, event, initial)
+            if initial is None:
+                self._move(view, version)
+
+    def mark_gap(self, key: ViewKey) -> None:
+        """
+        Events of this view were missed: it no longer tells what does not exist, nor what a list holds.
+        """
+        view = self._shelf.index.views.get(key)
+        if view is not None and view.record.complete:
+            view.record.complete = False
+            view.dirty = True
+
+    def store_local(self, caller: Caller, gvr: str, body: bytes) -> None:
+        """
+        Take in the state of an object that was written here while the cloud was away.
+
+        It stands until the cloud gives a newer version than the one that it was made from.
+        """
+        meta = read_object(body).meta
+        view = self._shelf.obtain(ViewKey(caller, gvr, "", GETS))
+        member = member_of(meta.namespace, meta.name)
+        before = self._shelf.get(gvr, "", member)
+        version = meta.resource_version if before is None else before.resource_version
+        self._shelf.put(gvr, "", member, StoredObject(self._wall(), True, version, body), before)
+        self._shelf.admit(view, member)
+        self._touch(view)
+
+    # What callers read
+
+    def read_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> Found | Absent | None:
+        """
+        The object as this caller may see it; ABSENT when what the caller was told leaves no room for it; None when
+        that is unknown.
+        """
+        group = self._shelf.index.group(caller, gvr, form)
+        if group is None:
+            return None
+        member = member_of(namespace, name)
+        got = None if group.gets is None else self._shelf.state(group.gets, member)
+        if got == GONE:
+            return ABSENT
+        holder, lacking = self._witnesses(group, namespace, name, member)
+        if got is None and holder is None:
+            return None if lacking is None else ABSENT
+        stored = self._shelf.get(gvr, form, member)
+        if stored is None:
+            return None
+        if lacking is not None and not is_newer(stored.resource_version, lacking.record.resource_version):
+            return ABSENT
+        body = stored.body if form != TABLE else _table_of(holder or group.gets, stored)
+        if stored.local:
+            return Found(body, stored.stored_at, True)
+        confirmed_at = self._confirmed.get((gvr, form, member), 0.0)
+        return Found(body, max(stored.stored_at, confirmed_at, holder.record.updated_at if holder else 0.0), False)
+
+    def read_list(self, key: ViewKey) -> FoundList | None:
+        """
+        The list as this caller may see it, from the view of that key or a wider one, whichever is newest; None when no
+        view of the caller holds it all.
+        """
+        found = self._read_items(key)
+        if found is None:
+            return None
+        view, items = found
+        record = view.record
+        body = join_list(record.kind, record.api_version, record.resource_version, items, key.form, record.columns)
+        return FoundList(body, record.kind, record.api_version, record.resource_version, record.updated_at, len(items))
+
+    def members(self, key: ViewKey) -> list[bytes]:
+        """
+        The items of the list that :meth:`read_list` would give, as for the initial events of a watch.
+        """
+        found = self._read_items(key)
+        return [] if found is None else found[1]
+
+    def view(self, key: ViewKey) -> ViewInfo | None:
+        """
+        What is known of the view of that very key.
+        """
+        view = self._shelf.index.views.get(key)
+        return None if view is None else _info(view)
+
+    def views(self) -> Iterator[tuple[ViewKey, ViewInfo]]:
+        """
+        All views; the namespace GETS tells those of single reads.
+        """
+        for key, view in self._shelf.index.views.items():
+            yield key, _info(view)
+
+    # How views change
+
+    def _store(self, view: View, member: bytes, version: str, body: bytes, *, authoritative: bool = False) -> None:
+        """
+        Store an object that the cloud gave, unless what is stored is newer, or is the same.
+        """
+        gvr, form = view.key.gvr, view.key.form
+        before = self._shelf.get(gvr, form, member)
+        if before is not None:
+            is_same = version == before.resource_version
+            if (is_same and before.local) or not (is_same or authoritative or is_newer(version, before.resource_version)):
+                return
+            if before.body == body and not before.local:
+                self._confirm((gvr, form, member))
+                return
+        self._shelf.put(gvr, form, member, StoredObject(self._wall(), False, version, body), before)
+
+    def _confirm(self, key: tuple[str, str, bytes]) -> None:
+        self._confirmed.pop(key, None)
+        self._confirmed[key] = self._wall()
+        if len(self._confirmed) > MAX_CONFIRMED:
+            del self._confirmed[next(iter(self._confirmed))]
+
+    def _admit(self, view: View, member: bytes) -> None:
+        """
+        Let a view hold an object, which its caller may then read again.
+        """
+        self._shelf.admit(view, member)
+        group = self._shelf.index.group(view.key.caller, view.key.gvr, view.key.form)
+        if group is not None and group.gets is not None and self._shelf.state(group.gets, member) == GONE:
+            self._shelf.dismiss(group.gets, member)
+
+    def _touch(self, view: View) -> None:
+        view.record.updated_at = self._wall()
+        view.dirty = True
+
+    def _move(self, view: View, version: str) -> None:
+        if version and is_newer(version, view.record.resource_version or "0"):
+            view.record.resource_version = version
+        self._touch(view)
+
+    def _complete(self, view: View, version: str) -> None:
+        view.record.complete = True
+        view.record.resource_version = version
+        self._touch(view)
+
+    def _apply_change(self, view: View, event: WatchEvent, initial: InitialEvents | None) -> None:
+        meta = event.meta
+        member = member_of(meta.namespace, meta.name)
+        if event.type != DELETED:
+            self._store(view, member, meta.resource_version, event.item)
+            self._admit(view, member)
+            if initial is not None:
+                initial.seen.add(member)
+            return
+        self._shelf.dismiss(view, member)
+        if initial is not None:
+            initial.seen.discard(member)
+        if view.unselective or view.name:
+            self._forget_get(view, member, meta.resource_version)
+
+    def _end_initial(self, view: View, initial: InitialEvents, version: str) -> None:
+        """
+        Drop the members that were not named, but for those that another watch brought after this state.
+        """
+        for member in [member for member in self._shelf.members(view) if member not in initial.seen]:
+            stored = self._shelf.get(view.key.gvr, view.key.form, member)
+            if stored is None or not is_newer(stored.resource_version, version):
+                self._shelf.dismiss(view, member)
+        if view.initial is initial:
+            view.initial = None
+        self._complete(view, version)
+
+    def _forget_gets(self, view: View, listed: set[bytes], version: str | None) -> None:
+        """
+        What a whole list lacks has gone for single reads too, unless it is newer than the list (of that version).
+        """
+        group = self._shelf.index.group(view.key.caller, view.key.gvr, view.key.form)
+        if group is not None and group.gets is not None:
+            for member in list(self._shelf.members(group.gets, view.key.namespace)):
+                if member not in listed:
+                    self._forget_get(view, member, version)
+
+    def _forget_get(self, view: View, member: bytes, version: str | None) -> None:
+        key = view.key
+        group = self._shelf.index.group(key.caller, key.gvr, key.form)
+        if group is None or group.gets is None:
+            return
+        stored = self._shelf.get(key.gvr, key.form, member)
+        if version is None or stored is None or not is_newer(stored.resource_version, version):
+            self._shelf.dismiss(group.gets, member)
+
+    # How views are read
+
+    def _witnesses(self, group: Group, namespace: str, name: str, member: bytes) -> tuple[View | None, View | None]:
+        """
+        The newest view that holds an object, and the newest that says that there is none.
+        """
+        holder: View | None = None
+        lacking: View | None = None
+        for view in group.covering(namespace, name):
+            if self._shelf.holds(view, member):
+                holder = _newer(view, holder)
+            elif view.decides:
+                lacking = _newer(view, lacking)
+        return holder, lacking
+
+    def _read_items(self, key: ViewKey) -> tuple[View, list[bytes]] | None:
+        group = self._shelf.index.group(key.caller, key.gvr, key.form)
+        if group is None:
+            return None
+        best: View | None = self._shelf.index.views.get(key)
+        if best is not None and not best.record.complete:
+            best = None
+        for view in group.wider(key):
+            if _is_readable(view, key):
+                best = _newer(view, best)
+        if best is None:
+            return None
+        items = self._items(best, key)
+        if items is not None:
+            return best, items
+        # A record was damaged and dropped: a list that lacks it would be a lie.
+        self.mark_gap(best.key)
+        return self._read_items(key)
+
+    def _items(self, view: View, key: ViewKey) -> list[bytes] | None:
+        """
+        What a view holds of what ``key`` asks for; None when not all of it can be read.
+        """
+        namespace = key.namespace if key.namespace != view.key.namespace else ""
+        members = list(self._shelf.members(view, namespace))
+        if not namespace and len(members) != view.record.members:
+            return None
+        items = []
+        for member in members:
+            stored = self._shelf.get(key.gvr, key.form, member)
+            if stored is None:
+                return None
+            items.append(stored.body)
+        label_selector = key.label_selector if key.label_selector != view.key.label_selector else ""
+        field_selector = key.field_selector if key.field_selector != view.key.field_selector and not view.name else ""
+        if not label_selector and not field_selector:
+            return items
+        selects = compile_selection(label_selector, field_selector)
+        if key.form == TABLE:
+            return [item for item in items if selects(bytes(_decode_row(item).object))]
+        return [item for item in items if selects(item)]
+
+
+def _describe(view: View, event: WatchEvent) -> None:
+    """
+    Give a view that no list made the type of its list.
+    """
+    record = view.record
+    if not record.kind and event.kind:
+        record.kind = event.kind if event.form == TABLE else event.kind + "List"
+        record.api_version = event.api_version
+    if event.form == TABLE and not record.columns and event.object:
+        record.columns = split_list(event.object).table_columns
+
+
+def _newer(view: View, best: View | None) -> View:
+    """
+    The newer of two views, the second one when they are alike.
+    """
+    if best is None or view is best:
+        return view
+    return view if is_newer(view.record.resource_version, best.record.resource_version) else best
+
+
+def _is_readable(view: View, key: ViewKey) -> bool:
+    """
+    Whether what ``key`` selects by can be told from the items of the view: metadata is all that a Table or partial form holds.
+    """
+    if not key.form or view.key.field_selector == key.field_selector or view.name:
+        return True
+    return all(term.key.startswith("metadata.") for term in parse_field_selector(key.field_selector))
+
+
+def _table_of(view: View | None, stored: StoredObject) -> bytes:
+    record = None if view is None else view.record
+    columns, api_version = (b"", "") if record is None else (record.columns, record.api_version)
+    return join_list(TABLE, api_version or "meta.k8s.io/v1", stored.resource_version, [stored.body], TABLE, columns)
+
+
+def _info(view: View) -> ViewInfo:
+    record = view.record
+    return ViewInfo(
+        record.resource_version,
+        record.complete,
+        record.kind,
+        record.api_version,
+        record.updated_at,
+        record.members,
+        view.frozen,
+    )
