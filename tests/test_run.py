@@ -1,0 +1,103 @@
+"""
+Tests of the runner of tests.
+"""
+
+import contextlib
+import io
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import run
+
+SAMPLE = '''
+import os
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+class SampleTests(SynchronousTestCase):
+    def test_good(self) -> None: pass
+    def test_bad(self) -> None: self.fail("so it should")
+    def test_error(self) -> None: raise RuntimeError("so it should")
+    def test_skipped(self) -> None: raise SkipTest("no such thing here")
+'''
+CRASH = '''
+import os
+os._exit(9)
+'''
+
+
+class RunTests(SynchronousTestCase):
+    """
+    Tests of run_suite and main, on suites made here.
+    """
+
+    def setUp(self) -> None:
+        folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        (folder / "sample_suite.py").write_text(SAMPLE)
+        (folder / "crash_suite.py").write_text(CRASH)
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(run.ROOT)])})
+        self.patch(run, "ROOT", folder)
+        self.patch(run, "SUITES", {"sample": ("sample_suite",), "crash": ("crash_suite",)})
+        self.patch(run, "CHILD_OUTPUT", subprocess.DEVNULL)
+        (folder / "tests").mkdir()
+
+    def main(self, *parts: str) -> tuple[int, list[str]]:
+        """
+        Exit status and lines of a run.
+        """
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            status = run.main(parts)
+        return status, out.getvalue().splitlines()
+
+    def test_counts(self) -> None:
+        """
+        Failures and errors count as failed, a skip is printed with its reason, and the last line is the summary.
+        """
+        status, lines = self.main("sample")
+        self.assertEqual((status, lines[-1]), (1, "1 passed, 2 failed, 1 skipped"))
+        self.assertIn("skipped: sample_suite.SampleTests.test_skipped: no such thing here", lines)
+
+    def test_crash(self) -> None:
+        """
+        A suite whose process dies is a failure.
+        """
+        status, lines = self.main("crash")
+        self.assertEqual((status, lines[-1]), (1, "0 passed, 1 failed"))
+
+    def test_missing(self) -> None:
+        """
+        A suite that cannot be loaded is a failure.
+        """
+        self.patch(run, "SUITES", {"gone": ("no_such_suite",)})
+        self.assertEqual(self.main("gone"), (1, ["== gone", "0 passed, 1 failed"]))
+
+    def test_unknown_part(self) -> None:
+        """
+        A part that does not exist is refused with those that do.
+        """
+        status, lines = self.main("nonsense")
+        self.assertEqual(status, 2)
+        self.assertIn("crash", lines[0])
+
+    def test_silent_skips_fail_in_ci(self) -> None:
+        """
+        In CI a skip without reason is a failure.
+        """
+        self.patch(run, "run_suite", lambda names: run.Counts(1, 0, [("a.test", "")]))
+        self.patch(os, "environ", {**os.environ, "CI": "true"})
+        self.assertEqual(self.main("sample")[0], 1)
+        self.patch(os, "environ", {**os.environ, "CI": ""})
+        self.assertEqual(self.main("sample")[0], 0)
+
+    def test_nothing_is_left_out(self) -> None:
+        """
+        Every test folder and module belongs to a suite.
+        """
+        for name in ("test_one.py", "test_two.py"):
+            (run.ROOT / "tests" / name).write_text("")
+        (run.ROOT / "tests" / "part").mkdir()
+        (run.ROOT / "tests" / "part" / "__init__.py").write_text("")
+        self.assertEqual(run.unit_names(), ["tests.part", "tests.test_one", "tests.test_two"])
