@@ -1,77 +1,82 @@
 """
-Certificates made at run time, for tests.
+Certificates for tests, made when they are needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-LIFETIME = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Issued:
+class Authority:
     """
-    A certificate and its private key, both PEM.
+    A CA: its certificate as PEM, and what it signs with.
     """
 
-    certificate: bytes
-    key: bytes
+    cert_pem: bytes
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
 
 
-def _name(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
+@dataclass(frozen=True)
+class Identity:
+    """
+    A certificate and its key as PEM.
+    """
+
+    cert_pem: bytes
+    key_pem: bytes
+
+
+def _name(common_name: str, organizations: list[str]) -> x509.Name:
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations]
     return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     now = datetime.now(timezone.utc)
-    return (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(hours=1)).not_valid_after(now + LIFETIME))
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days=1))
 
 
-def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Issued:
-    return Issued(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
-
-
-def make_ca(common_name: str = "test-ca") -> Issued:
+def make_ca(common_name: str = "test ca") -> Authority:
     """
-    A certificate authority.
+    A new CA.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(common_name)
-    usage = x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
-                          data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False)
-    builder = (_builder(name, name, key).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-               .add_extension(usage, critical=True)
-               .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False))
-    return _issued(builder.sign(key, hashes.SHA256()), key)
+    name = _name(common_name, [])
+    builder = _builder(name, name, key.public_key()).add_extension(x509.BasicConstraints(True, None), critical=True)
+    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    certificate = builder.add_extension(usage, critical=True).sign(key, hashes.SHA256())
+    return Authority(certificate.public_bytes(Encoding.PEM), certificate, key)
 
 
-def issue(ca: Issued, common_name: str, organizations: Sequence[str] = (), dns: Sequence[str] = (), ips: Sequence[str] = ()) -> Issued:
+def issue(
+    ca: Authority,
+    common_name: str,
+    organizations: list[str] | None = None,
+    dns: list[str] | None = None,
+    ips: list[str] | None = None,
+) -> Identity:
     """
-    A certificate for servers and clients alike, signed by ``ca``.
+    A certificate from ``ca`` for client and server use, with a new key.
     """
-    authority = x509.load_pem_x509_certificate(ca.certificate)
-    signer = serialization.load_pem_private_key(ca.key, None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
-    names: list[x509.GeneralName] = [*(x509.DNSName(name) for name in dns), *(x509.IPAddress(ip_address(ip)) for ip in ips)]
-    builder = (_builder(_name(common_name, organizations), authority.subject, key)
-               .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-               .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-               .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False))
+    builder = _builder(_name(common_name, organizations or []), ca.certificate.subject, key.public_key())
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns or []]
+    names += [x509.IPAddress(ip_address(ip)) for ip in ips or []]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return _issued(builder.sign(signer, hashes.SHA256()), key)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    certificate = builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Identity(certificate.public_bytes(Encoding.PEM), pem)

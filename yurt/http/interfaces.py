@@ -8,6 +8,7 @@ these names, so an HTTP/2 upstream can take the place of the HTTP/1.1 one withou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,6 +108,11 @@ class ByteStream(Protocol):
         Half-close after all that was written; over TLS, which cannot half-close here, close after it.
         """
 
+    def close(self) -> None:
+        """
+        End both directions after all that was written.
+        """
+
     def abort(self) -> None: ...
 
     def pause(self) -> None: ...
@@ -165,9 +171,11 @@ class IncomingRequest(Protocol):
         Hold back ``source`` while the client does not read.
         """
 
-    def when_lost(self, callback: object) -> None:
+    def when_lost(self, callback: Callable[[], None]) -> None:
         """
-        Call ``callback()`` if the client hangs up before the response is finished.
+        Call ``callback()`` once if the client hangs up before the response is finished; at once if it already has.
+        A client that only ends its sending direction has not hung up, until ``ServerLimits.half_closed_timeout`` passes
+        without a byte for it.  After :meth:`accept_upgrade` the stream tells of the end instead.
         """
 
     def accept_upgrade(self, head: ResponseHead) -> ByteStream:

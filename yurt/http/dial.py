@@ -1,0 +1,237 @@
+"""
+Ways to a server: TCP, through an HTTP proxy's CONNECT, TLS over either.  All hand-shakes happen in here; the caller gets
+a connection that is ready to carry a request, or an error that says at which step the way ended.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from yurt.http.heads import serialise_request
+from yurt.http.interfaces import Headers, RequestHead, UpstreamError
+from yurt.http.parser import ResponseParser
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Where a server is.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """
+        Host and port as they stand in a ``Host`` header; the default port is left out.
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+    @property
+    def target(self) -> str:
+        """
+        Host and port as a CONNECT request names them.
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(url: str) -> Address:
+    """
+    The address in a URL.  Raises ``ValueError`` with a one-line reason; never shows user information of the URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("the URL of a server begins with http:// or https://")
+    if not parts.hostname:
+        raise ValueError("the URL of a server names a host")
+    return Address(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+
+
+def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+    """
+    TCP to a name or an address.
+    """
+    if isIPAddress(host):
+        return TCP4ClientEndpoint(reactor, host, port, timeout)
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, port, timeout)
+    return HostnameEndpoint(reactor, host.encode("idna"), port, timeout)
+
+
+@implementer(IStreamClientEndpoint)
+class ConnectEndpoint:
+    """
+    Through an HTTP proxy: ``connect`` fires when the proxy has opened the way to ``target`` (host:port).
+
+    Basic credentials come from the user information of the proxy's URL, and are shown nowhere.
+    """
+
+    def __init__(self, reactor: Any, proxy: str, target: str, timeout: float) -> None:
+        parts = urlsplit(proxy)
+        address = parse_address(proxy)
+        if address.scheme != "http":
+            raise ValueError("only http:// proxies are spoken to")
+        self._endpoint = tcp_endpoint(reactor, address.host, address.port, timeout)
+        self._target = target
+        self.name = address.target
+        self._headers: Headers = [(b"Host", target.encode("ascii"))]
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._headers.append((b"Proxy-Authorization", b"Basic " + b64encode(pair)))
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        See :class:`IStreamClientEndpoint`.  Fails with :class:`UpstreamError` when the proxy refuses.
+        """
+        head = RequestHead(b"CONNECT", self._target.encode("ascii"), self._headers)
+        opening: list[_Opening] = []
+
+        def cancel(_: Deferred[IProtocol]) -> None:
+            dialling.cancel()
+            for protocol in opening:
+                protocol.abandon()
+
+        opened: Deferred[IProtocol] = Deferred(cancel)
+
+        def build(addr: IAddress | None) -> _Opening:
+            protocol = _Opening(serialise_request(head), protocolFactory, addr, opened, self.name, self._target)
+            opening.append(protocol)
+            return protocol
+
+        dialling = self._endpoint.connect(cast(IProtocolFactory, Build(build)))
+        dialling.addErrback(lambda failure: None if opened.called else opened.errback(failure))
+        return opened
+
+
+class Build(Factory):
+    """
+    A factory around a function.
+    """
+
+    noisy = False
+
+    def __init__(self, build: Callable[[IAddress | None], Protocol]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        What the function makes.
+        """
+        return self._build(addr)
+
+
+class _Opening(Protocol):
+    """
+    Sends CONNECT; after the proxy agreed it is nothing but a pass-through to the caller's protocol.
+    """
+
+    def __init__(
+        self,
+        request: bytes,
+        factory: IProtocolFactory,
+        addr: IAddress | None,
+        opened: Deferred[IProtocol],
+        name: str,
+        target: str,
+    ) -> None:
+        self._request = request
+        self._factory = factory
+        self._addr = addr
+        self._opened = opened
+        self._name = name
+        self._target = target
+        self._inner: IProtocol | None = None
+        self._parser = ResponseParser()
+        self._parser.expect(b"CONNECT")
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        parser = self._parser
+        parser.feed(data)
+        head = parser.head
+        if parser.error is not None:
+            self._fail(f"answered with what is no HTTP: {parser.error}")
+        elif head is not None and not 200 <= head.status < 300:
+            self._fail(f"answered {head.status} {head.reason.decode('latin-1')}")
+        elif head is not None:
+            self._open(parser.rest)
+
+    def _open(self, rest: bytes) -> None:
+        inner = self._factory.buildProtocol(cast(IAddress, self._addr))
+        if inner is None:
+            self._fail("opened the way, but nobody wants it any more")
+            return
+        self._inner = inner
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]  # a pass-through costs nothing so
+        inner.makeConnection(cast(ITransport, self.transport))
+        if not self._opened.called:
+            self._opened.callback(inner)
+        if rest:
+            inner.dataReceived(rest)
+
+    def _fail(self, why: str) -> None:
+        self.abandon()
+        if not self._opened.called:
+            error = UpstreamError(f"proxy {self._name} {why} when asked for {self._target}", sent=False)
+            self._opened.errback(Failure(error))
+
+    def abandon(self) -> None:
+        """
+        Nobody wants this connection any more.
+        """
+        if self.transport is not None:
+            cast(Any, self.transport).abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        else:
+            self._fail("closed the connection")
+
+
+def dial(
+    reactor: Any,
+    address: Address,
+    factory: Factory,
+    creator: IOpenSSLClientConnectionCreator | None,
+    proxy: str | None,
+    timeout: float,
+) -> Deferred[IProtocol]:
+    """
+    Connect; with ``creator`` speak TLS.  The Deferred fires with the protocol, which may still be shaking hands.
+    """
+    endpoint: IStreamClientEndpoint
+    if proxy is None:
+        endpoint = tcp_endpoint(reactor, address.host, address.port, timeout)
+    else:
+        endpoint = ConnectEndpoint(reactor, proxy, address.target, timeout)
+    if creator is not None:
+        endpoint = wrapClientTLS(creator, endpoint)
+    return endpoint.connect(cast(IProtocolFactory, factory))

@@ -1,0 +1,411 @@
+"""
+Bytes to messages: llhttp (through httptools) with the checks and the bounds it leaves to its user.
+
+No I/O here.  A parser is fed what arrives and collects; its owner looks at what was collected after each feed, so that
+all that one read brought is passed on at once, and no application code runs inside a parser callback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import httptools
+
+from yurt.http.heads import parse_length, serialise_request, without
+from yurt.http.interfaces import Headers, RequestHead, ResponseHead
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Most bytes of a start line with its header fields, and of trailers."""
+
+_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+
+
+class _Reject(Exception):
+    """
+    Ends a parse from inside a callback; the reason stands in the parser's ``error``.
+    """
+
+
+class RequestMessage:
+    """
+    A request as far as it has arrived.  ``chunks`` holds body pieces until the owner takes them.
+    """
+
+    __slots__ = ("chunks", "complete", "expects_continue", "has_body", "head", "keep_alive", "trailers", "upgrade")
+
+    def __init__(self, head: RequestHead) -> None:
+        self.head = head
+        self.chunks: list[bytes] = []
+        self.trailers: Headers = []
+        self.complete = False
+        self.upgrade = False
+        self.keep_alive = True
+        self.has_body = False
+        self.expects_continue = False
+
+
+M = TypeVar("M", bound=RequestMessage)
+
+
+class RequestParser(Generic[M]):
+    """
+    The requests of one connection.
+
+    After a feed ``begun`` holds the messages whose head is complete, in order, for the owner to take; ``error`` says why
+    the rest of the connection cannot be understood; ``stopped`` is true after a request that asked to be the last one
+    or to upgrade, and ``rest`` holds what came after the latter.
+    """
+
+    def __init__(self, begin: Callable[[RequestHead], M], max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._begin = begin
+        self._limit = max_head_bytes
+        self.begun: list[M] = []
+        self.error: str | None = None
+        self.stopped = False
+        self.rest = b""
+        self._start()
+
+    def _start(self) -> None:
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._message: M | None = None
+        self._offered = False
+        self._offer_declined = False
+        self._pending = 0
+        self._target = b""
+        self._fields: Headers = []
+
+    @property
+    def in_head(self) -> bool:
+        """
+        Whether part of a head has arrived.
+        """
+        return self._message is None and self._pending > 0 and not self.stopped
+
+    def restart(self) -> None:
+        """
+        Go on with a new request after an upgrade that was not accepted.
+        """
+        self.stopped = False
+        self._start()
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take what arrived.  Raises nothing: see ``error``.
+        """
+        if self.stopped:
+            if self._offered:
+                self.rest += data
+            return
+        if self.error is not None:
+            return
+        self._pending += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade_offered(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if self.error is None and not self.stopped:
+                self.error = str(error)
+        else:
+            if self._pending > self._limit:
+                self.error = "header fields too large"
+
+    def _upgrade_offered(self, rest: bytes) -> None:
+        if not self._offer_declined:
+            self.stopped = self._offered = True
+            self.rest = rest
+            return
+        # llhttp leaves the body of such a request unread: parse it once more, without the offer.
+        message = self.begun.pop()
+        head = message.head
+        asked_to_close = not message.keep_alive
+        head.headers = without(head.headers, b"upgrade", b"connection", b"http2-settings")
+        if asked_to_close:
+            head.headers.append((b"Connection", b"close"))
+        self.stopped = False
+        self._start()
+        self.feed(serialise_request(head) + rest)
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        fields = self._fields
+        if self._pending > self._limit and _size(fields) + len(self._target) > self._limit:
+            raise self._reject("header fields too large")
+        self._pending = 0
+        parser = self._parser
+        version = parser.get_http_version()
+        head = RequestHead(parser.get_method(), self._check_target(), fields, version == "1.0")
+        message = self._begin(head)
+        if version != "1.1" and version != "1.0":
+            raise self._reject("this HTTP version is not spoken here")
+        message.keep_alive = parser.should_keep_alive()
+        offer = self._check_fields(message)
+        if parser.should_upgrade():
+            if head.method == b"CONNECT":
+                raise self._reject("CONNECT is not served here")
+            message.upgrade = not (message.has_body or offer.startswith(b"h2c"))
+            self._offer_declined = not message.upgrade
+        self._target = b""
+        self._fields = message.trailers
+        self._message = message
+        self.begun.append(message)
+
+    def _check_target(self) -> bytes:
+        """
+        The target in origin form; absolute form is reduced to it.
+        """
+        target = self._target
+        if target[:1] != b"/":
+            scheme, _, rest = target.partition(b"://")
+            if scheme.lower() not in (b"http", b"https") or not rest or rest[:1] in b"/?":
+                raise self._reject("the request target is no path")
+            slash = rest.find(b"/")
+            query = rest.find(b"?")
+            if slash < 0 or 0 <= query < slash:
+                target = b"/" + rest[query:] if query >= 0 else b"/"
+            else:
+                target = rest[slash:]
+        if b"#" in target:
+            raise self._reject("the request target holds a fragment")
+        return target
+
+    def _check_fields(self, message: M) -> bytes:
+        """
+        What llhttp leaves open: one Host, one meaning of the framing.  Returns the offered protocol, in lower case.
+        """
+        hosts = 0
+        offer = b""
+        for name, value in message.head.headers:
+            key = name.lower()
+            if key not in _FRAMING:
+                continue
+            if key == b"host":
+                hosts += 1
+            elif key == b"content-length":
+                length = parse_length(value)
+                if length is None:
+                    raise self._reject("Content-Length is no number")
+                message.has_body = message.has_body or length > 0
+            elif key == b"transfer-encoding":
+                if value.strip().lower() != b"chunked" or message.head.http10:
+                    raise self._reject("only the transfer coding chunked is spoken here, and only in HTTP/1.1")
+                message.has_body = True
+            elif key == b"expect":
+                message.expects_continue = value.lower() == b"100-continue" and not message.head.http10
+            else:
+                offer = value.strip().lower()
+        if hosts > 1 or not (hosts or message.head.http10):
+            raise self._reject("one Host header is required")
+        message.expects_continue = message.expects_continue and message.has_body
+        return offer
+
+    def _reject(self, reason: str) -> _Reject:
+        self.error = reason
+        return _Reject()
+
+    def on_body(self, data: bytes) -> None:
+        self._pending = 0
+        if self._message is not None:
+            self._message.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        message = self._message
+        if message is None:
+            return
+        if self._pending > self._limit and _size(message.trailers) > self._limit:
+            raise self._reject("trailers too large")
+        message.complete = True
+        self.stopped = not message.keep_alive
+        self._message = None
+        self._pending = 0
+        self._fields = []
+
+
+class ResponseParser:
+    """
+    The responses of one connection, one request at a time: :meth:`expect`, then :meth:`feed` until ``complete``.
+
+    After a feed the owner takes ``interims``, ``head`` and ``chunks`` (and sets them back).  ``reusable`` is true when
+    the connection may carry another request; ``upgraded`` after a 101, and ``rest`` holds what came after it.
+    """
+
+    __slots__ = (
+        "_awaiting",
+        "_bodiless",
+        "_connect",
+        "_fields",
+        "_fresh",
+        "_limit",
+        "_parser",
+        "_pending",
+        "_reason",
+        "_until_close",
+        "chunks",
+        "complete",
+        "error",
+        "head",
+        "interims",
+        "rest",
+        "reusable",
+        "trailers",
+        "upgraded",
+    )
+
+    def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._limit = max_head_bytes
+        self._fresh = False
+        self.error: str | None = None
+        self._renew()
+        self.expect(b"GET")
+
+    def _renew(self) -> None:
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._fresh = True
+
+    def expect(self, method: bytes) -> None:
+        """
+        A request with ``method`` was sent: its response comes next.
+        """
+        if not self._fresh:
+            self._renew()
+        self._bodiless = method == b"HEAD"
+        self._connect = method == b"CONNECT"
+        self._awaiting = True
+        self._until_close = False
+        self._pending = 0
+        self._reason = b""
+        self._fields: Headers = []
+        self.interims: list[ResponseHead] = []
+        self.head: ResponseHead | None = None
+        self.chunks: list[bytes] = []
+        self.trailers: Headers = []
+        self.complete = False
+        self.reusable = False
+        self.upgraded = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take what arrived.  Raises nothing: see ``error``.
+        """
+        if self.complete or self.error is not None:
+            self.reusable = False
+            if self.upgraded:
+                self.rest += data
+            return
+        self._pending += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._fresh = False
+            if not self.upgraded and not self.complete:
+                self.error = "an upgrade that nobody asked for"
+            self.rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            if not self.complete:
+                self.error = self.error or str(error)
+            self.reusable = self._fresh = False
+        else:
+            if self._pending > self._limit:
+                self.error = "header fields too large"
+
+    def end(self) -> bool:
+        """
+        The peer closed the connection.  True when the body was to last until then, and so is whole.
+        """
+        if self._until_close and not self.complete and self.error is None:
+            self.complete = True
+            return True
+        return False
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if not self._awaiting:
+            self.reusable = False
+            return
+        fields = self._fields
+        if self._pending > self._limit and _size(fields) + len(self._reason) > self._limit:
+            self.error = "header fields too large"
+            raise _Reject()
+        self._pending = 0
+        status = self._parser.get_status_code()
+        head = ResponseHead(status, self._reason, fields)
+        if status < 100:
+            self.error = f"status {status} is none"
+            raise _Reject()
+        if status < 200 and status != 101:
+            self.interims.append(head)
+            return
+        self.head = head
+        self._awaiting = False
+        self._fields = self.trailers
+        self.reusable = self._parser.should_keep_alive()
+        if status == 101:
+            self.complete = self.upgraded = True
+            self.reusable = False
+        elif self._bodiless or status == 204 or status == 304 or (self._connect and status < 300):
+            self._skip_body(fields)
+        else:
+            self._until_close = not _is_framed(fields)
+
+    def _skip_body(self, fields: Headers) -> None:
+        """
+        The message ends with its head, whatever its framing says; llhttp would wait for a body.
+        """
+        self.complete = True
+        self._fresh = False
+        if not self.reusable and not _is_framed(fields):
+            # Only for want of framing, which such a response does not need, unless it says close.
+            closing = any(key.lower() == b"connection" and b"close" in value.lower() for key, value in fields)
+            self.reusable = not closing and self._parser.get_http_version() == "1.1"
+
+    def on_body(self, data: bytes) -> None:
+        self._pending = 0
+        if self.complete:
+            self.reusable = False
+            if self._connect:
+                self.rest += data
+        else:
+            self.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._awaiting:
+            self._fields = []
+            self._reason = b""
+        elif self._pending > self._limit and _size(self.trailers) > self._limit:
+            self.error = "trailers too large"
+            raise _Reject()
+        else:
+            self.complete = True
+        self._pending = 0
+
+
+def _size(fields: Headers) -> int:
+    """
+    The bytes that fields take on the wire.
+    """
+    return sum(len(name) + len(value) + 4 for name, value in fields)
+
+
+def _is_framed(fields: Headers) -> bool:
+    """
+    Whether a response says itself where its body ends.
+    """
+    for name, value in fields:
+        key = name.lower()
+        if key == b"content-length":
+            return True
+        if key == b"transfer-encoding":
+            return value.lower().rpartition(b",")[2].strip() == b"chunked"
+    return False

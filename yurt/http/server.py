@@ -1,0 +1,460 @@
+"""
+The HTTP/1.1 server of the data path: connections, and the limits they live under.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from yurt.http.exchange import PHRASES, ServerRequest, status_body
+from yurt.http.heads import serialise_response
+from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
+from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
+from yurt.http.upgrade import TransportStream
+from yurt.http.wire import Wire, half_close, tune
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """
+    What one listener allows.  Times are in seconds.
+
+    ``idle_timeout`` is how long a connection may wait for its next request; ``head_timeout`` how long a request head
+    may take to arrive; ``half_closed_timeout`` how long a client that ended its direction is believed to be there
+    without a byte going to it; ``linger_timeout`` and ``linger_bytes`` how long, and over how much input, a closing
+    connection waits for its client to read the last response.
+    """
+
+    max_connections: int = 2000
+    max_head_bytes: int = MAX_HEAD_BYTES
+    idle_timeout: float = 180.0
+    head_timeout: float = 15.0
+    half_closed_timeout: float = 30.0
+    linger_timeout: float = 30.0
+    linger_bytes: int = 1024 * 1024
+
+
+def status_response(code: int, reason: str, message: str, own_headers: Headers) -> bytes:
+    """
+    A whole response that carries a Kubernetes Status and ends the connection.
+    """
+    body = status_body(code, reason, message)
+    fields = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body)), (b"Connection", b"close")]
+    return serialise_response(ResponseHead(code, PHRASES[code], [*own_headers, *fields])) + body
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class ServerConnection(Protocol):
+    """
+    One client connection.  Requests are taken up one after the other; while others wait, nothing more is read, so that
+    what waits is bounded by one read.
+    """
+
+    log = Logger()
+
+    wire: Wire
+    peer: IAddress
+
+    def __init__(self, server: HTTPServerFactory) -> None:
+        self.server = server
+        self.door = server.door
+        self.own_headers = server.own_headers
+        self.full = False
+        self.refused = False
+        self._limits = server.limits
+        self._seconds = server.reactor.seconds
+        self._parser = RequestParser(partial(ServerRequest, connection=self), server.limits.max_head_bytes)
+        self._waiting: deque[ServerRequest] = deque()
+        self._current: ServerRequest | None = None
+        self._stream: TransportStream | None = None
+        self._advancing = False
+        self._reading = True
+        self._ended = False
+        self._closing = False
+        self._in_head = False
+        self._lingered = 0
+        self._deadline = inf
+        self._timer: IDelayedCall | None = None
+
+    @property
+    def draining(self) -> bool:
+        """
+        Whether the server is on its way out, so that no connection is to be kept.
+        """
+        return self.server.draining
+
+    # What the transport calls
+
+    def connectionMade(self) -> None:
+        self.wire = cast(Wire, self.transport)
+        self.peer = self.wire.getPeer()
+        tune(self.wire)
+        self.wire.registerProducer(self, True)
+        self.server.connections.add(self)
+        if self.refused:
+            self.send(status_response(503, "ServiceUnavailable", "too many connections, or stopping", self.own_headers))
+            self._close_gently()
+        else:
+            self._expire_after(self._limits.idle_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._stream is not None:
+            self._stream.received(data)
+        elif self._closing:
+            self._lingered += len(data)
+            if self._lingered > self._limits.linger_bytes:
+                self.wire.abortConnection()
+        else:
+            parser = self._parser
+            parser.feed(data)
+            if parser.begun:
+                self._waiting.extend(parser.begun)
+                parser.begun.clear()
+            self._advance()
+
+    def readConnectionLost(self) -> None:
+        self._ended = True
+        if self._stream is not None:
+            self._stream.read_ended()
+        elif self._closing:
+            self.wire.loseConnection()
+        elif self._current is None:
+            self._close()
+        elif not self._current.complete:
+            self.wire.abortConnection()
+        else:
+            self._expire_after(self._limits.half_closed_timeout)
+
+    def writeConnectionLost(self) -> None:
+        """
+        Nothing to do: either that direction was closed here, or the whole connection is about to be lost.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.clear()
+        current, self._current = self._current, None
+        if current is not None:
+            current.connection_lost()
+        if self._stream is not None:
+            self._stream.lost()
+        self.server.connection_lost(self)
+
+    def pauseProducing(self) -> None:
+        """
+        The transport is full.
+        """
+        self.full = True
+        if self._current is not None and self._current.source is not None:
+            self._current.source.pause()
+
+    def resumeProducing(self) -> None:
+        """
+        The transport has room again.
+        """
+        self.full = False
+        if self._current is not None and self._current.source is not None:
+            self._current.source.resume()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is going away; ``connectionLost`` follows.
+        """
+
+    # Requests, one after the other
+
+    def _advance(self) -> None:
+        """
+        Take up what can be taken up now: the rest of the current body, then the requests that wait.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._is_open() and self._step():
+                pass
+        finally:
+            self._advancing = False
+        if self._is_open():
+            self._settle()
+
+    def _is_open(self) -> bool:
+        return not self._closing and self._stream is None
+
+    def _step(self) -> bool:
+        """
+        Go on with the current request, or begin the next.  False when there is nothing to go on with.
+        """
+        current = self._current
+        if current is None:
+            if not self._waiting:
+                return False
+            current = self._waiting.popleft()
+            self._current = current
+            self._deadline = inf
+            self._in_head = False
+            if current.complete or self._parser.error is None:
+                self._ask(current)
+        elif current.complete or self._parser.error is None:
+            current.deliver()
+        return self._current is not current
+
+    def _ask(self, request: ServerRequest) -> None:
+        try:
+            self.server.application.handle(request)
+        except Exception:
+            self.log.failure("The application failed on {method} {path}", method=request.head.method, path=request.path)
+            request.fail(500, "InternalError", "the request could not be handled; the log says why")
+
+    def _settle(self) -> None:
+        """
+        Nothing can be taken up now: refuse what is malformed, or wait for what comes next.
+        """
+        current = self._current
+        error = self._parser.error
+        if error is not None and (current is None or not current.complete):
+            self._refuse(error)
+            return
+        if current is None:
+            if self._ended or self.draining:
+                self._close()
+                return
+            self._await_head()
+        self.adjust_reading()
+
+    def _await_head(self) -> None:
+        if not self._parser.in_head:
+            self._in_head = False
+            self._expire_after(self._limits.idle_timeout)
+        elif not self._in_head:
+            self._in_head = True
+            self._expire_after(self._limits.head_timeout)
+
+    def _refuse(self, error: str) -> None:
+        """
+        Answer what cannot be understood, and close.
+        """
+        self.log.debug("Malformed request from {peer}: {error}", peer=self.peer, error=error)
+        current, self._current = self._current, None
+        if current is not None:
+            started = current.started
+            current.connection_lost()
+            if started:
+                self.abort()
+                return
+        self.send(status_response(400, "BadRequest", f"malformed request: {error}", self.own_headers))
+        self._close_gently()
+
+    # What a request calls
+
+    def send(self, data: bytes) -> None:
+        """
+        Write to the client.
+        """
+        self.wire.write(data)
+        if self._ended:
+            self._expire_after(self._limits.half_closed_timeout)
+
+    def abort(self) -> None:
+        """
+        Cut the connection.
+        """
+        self._closing = True
+        self.wire.abortConnection()
+
+    def adjust_reading(self) -> None:
+        """
+        Read exactly while there is room for what comes.
+        """
+        if self._ended or self._closing or self._stream is not None:
+            return
+        current = self._current
+        wanted = not self._waiting and (current is None or (current.wants_bytes and not self._parser.rest))
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self.wire.resumeProducing()
+            else:
+                self.wire.pauseProducing()
+
+    def request_finished(self, request: ServerRequest, keep_alive: bool) -> None:
+        """
+        The response to the current request is on its way.
+        """
+        if self._current is not request:
+            return
+        self._current = None
+        if not request.complete or (request.upgrade and self._parser.rest):
+            self._close_gently()
+        elif not keep_alive:
+            self._close()
+        else:
+            if request.upgrade:
+                self._parser.restart()
+            self._advance()
+
+    def hand_over(self, head: bytes) -> ByteStream:
+        """
+        Send the head of a 101 response, and give the connection away.
+        """
+        self.send(head)
+        self._current = None
+        self._deadline = inf
+        self._stream = TransportStream(self.wire, self._parser.rest, self._ended)
+        self._parser.rest = b""
+        return self._stream
+
+    # The end
+
+    def drain(self) -> None:
+        """
+        Close now if nothing is being answered; otherwise after the answer.
+        """
+        if self._stream is None and self._current is None and not self._closing:
+            self._close()
+
+    def cut(self) -> None:
+        """
+        Close whatever goes on.
+        """
+        self.wire.abortConnection()
+
+    def _close(self) -> None:
+        """
+        Close after what was written; nothing more is expected from the client.
+        """
+        self._closing = True
+        self.wire.unregisterProducer()
+        self.wire.loseConnection()
+        self._expire_after(self._limits.linger_timeout)
+
+    def _close_gently(self) -> None:
+        """
+        Close after what was written, reading and forgetting meanwhile: a socket closed over unread input resets the
+        connection, and the client may never see its answer.
+        """
+        self._closing = True
+        self._waiting.clear()
+        half_close(self.wire)
+        if self._ended:
+            self.wire.loseConnection()
+        elif not self._reading:
+            self.wire.resumeProducing()
+        self._expire_after(self._limits.linger_timeout)
+
+    def _expire_after(self, seconds: float) -> None:
+        """
+        Let :meth:`_expired` be called then; a later deadline replaces an earlier one without touching the timer.
+        """
+        self._deadline = self._seconds() + seconds
+        timer = self._timer
+        if timer is None:
+            self._timer = self.server.reactor.callLater(seconds, self._timer_fired)
+        elif timer.getTime() > self._deadline:
+            timer.reset(seconds)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self._deadline is inf:
+            return
+        left = self._deadline - self._seconds()
+        if left > 0:
+            self._timer = self.server.reactor.callLater(left, self._timer_fired)
+        else:
+            self._expired()
+
+    def _expired(self) -> None:
+        if self._closing or self._current is not None or self._in_head:
+            self.wire.abortConnection()
+        else:
+            self._close()
+
+
+class HTTPServerFactory(Factory):
+    """
+    Accepts connections and asks ``application`` once a request.
+
+    ``door`` is what requests show as theirs; ``own_headers`` go on the answers that this layer gives by itself (400
+    for what is malformed, 500 for a failing application, 503 for one connection too many).
+    """
+
+    noisy = False
+
+    SPARE_CONNECTIONS = 64
+    """Connections above the limit that are told so; further ones are dropped."""
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        application: Application,
+        door: object = None,
+        limits: ServerLimits = ServerLimits(),
+        own_headers: Headers | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.application = application
+        self.door = door
+        self.limits = limits
+        self.own_headers: Headers = own_headers or []
+        self.connections: set[ServerConnection] = set()
+        self.draining = False
+        self._drained: Deferred[None] | None = None
+        self._cut: IDelayedCall | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """
+        A connection, one that only says that there are too many, or none.
+        """
+        count = len(self.connections)
+        if count >= self.limits.max_connections + self.SPARE_CONNECTIONS:
+            return None
+        connection = ServerConnection(self)
+        connection.factory = self
+        connection.refused = self.draining or count >= self.limits.max_connections
+        return connection
+
+    def connection_lost(self, connection: ServerConnection) -> None:
+        """
+        A connection is gone.
+        """
+        self.connections.discard(connection)
+        if self._drained is not None and not self.connections:
+            drained, self._drained = self._drained, None
+            if self._cut is not None and self._cut.active():
+                self._cut.cancel()
+            drained.callback(None)
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """
+        Answer what is being answered, keep no connection, take no new one; cut what is left after ``timeout`` seconds.
+        Fires when no connection is left.  Call it once.
+        """
+        self.draining = True
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        for connection in list(self.connections):
+            connection.drain()
+        if self._drained is not None and not self.connections:
+            self._drained = None
+            drained.callback(None)
+        elif self._drained is not None:
+            self._cut = self.reactor.callLater(timeout, self._cut_all)
+        return drained
+
+    def _cut_all(self) -> None:
+        for connection in list(self.connections):
+            connection.cut()

@@ -1,0 +1,189 @@
+"""
+Connections handed over after a 101 response, and two of them joined.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
+from yurt.http.wire import Wire, allow_stall, half_close
+
+
+@implementer(IPushProducer)
+class TransportStream:
+    """
+    The :class:`ByteStream` over a transport.  The connection that owned the transport passes on its events by
+    :meth:`received`, :meth:`read_ended` and :meth:`lost`; nothing is read until somebody attaches.
+    """
+
+    __slots__ = ("_early", "_ended", "_finished", "_full", "_held", "_lost", "_receiver", "_source", "_wire")
+
+    def __init__(self, wire: Wire, early: bytes, ended: bool = False) -> None:
+        self._wire = wire
+        self._early = early
+        self._ended = ended
+        self._finished = False
+        self._full = False
+        self._held = True
+        self._lost = False
+        self._receiver: ByteReceiver | None = None
+        self._source: FlowControlled | None = None
+        if not ended:
+            wire.pauseProducing()
+        allow_stall(wire)
+        wire.unregisterProducer()
+        wire.registerProducer(self, True)
+
+    def attach(self, receiver: ByteReceiver, source: FlowControlled | None) -> None:
+        """
+        See :class:`ByteStream`.
+        """
+        self._receiver = receiver
+        self._source = source
+        if self._full and source is not None:
+            source.pause()
+        early, self._early = self._early, b""
+        if early:
+            receiver.bytes_received(early)
+        if self._lost:
+            receiver.bytes_lost()
+        elif self._ended:
+            receiver.bytes_finished()
+        else:
+            self.resume()
+
+    def write(self, data: bytes) -> None:
+        """
+        Send; after the end of this direction, do nothing.
+        """
+        if not (self._finished or self._lost):
+            self._wire.write(data)
+
+    def finish(self) -> None:
+        """
+        End the writing direction after all that was written; the connection with it when the peer ended its own.
+        """
+        if self._finished or self._lost:
+            return
+        self._finished = True
+        if self._ended:
+            self._close()
+        else:
+            half_close(self._wire)
+
+    def close(self) -> None:
+        """
+        End both directions after all that was written.
+        """
+        if not self._lost:
+            self._finished = True
+            self._close()
+
+    def _close(self) -> None:
+        self._wire.unregisterProducer()
+        self._wire.loseConnection()
+
+    def abort(self) -> None:
+        """
+        End both directions at once.
+        """
+        if not self._lost:
+            self._wire.abortConnection()
+
+    def pause(self) -> None:
+        """
+        Stop reading.
+        """
+        if not (self._held or self._ended or self._lost):
+            self._held = True
+            self._wire.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Read on.
+        """
+        if self._held and not (self._ended or self._lost):
+            self._held = False
+            self._wire.resumeProducing()
+
+    def received(self, data: bytes) -> None:
+        """
+        The transport brought ``data``.
+        """
+        if self._receiver is None:
+            self._early += data
+        else:
+            self._receiver.bytes_received(data)
+
+    def read_ended(self) -> None:
+        """
+        The peer ended its direction.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        if self._receiver is not None:
+            self._receiver.bytes_finished()
+        if self._finished and not self._lost:
+            self._close()
+
+    def lost(self) -> None:
+        """
+        The transport is gone.
+        """
+        if self._lost:
+            return
+        self._lost = True
+        if self._receiver is not None:
+            self._receiver.bytes_lost()
+
+    def pauseProducing(self) -> None:
+        """
+        The transport is full.
+        """
+        self._full = True
+        if self._source is not None:
+            self._source.pause()
+
+    def resumeProducing(self) -> None:
+        """
+        The transport has room again.
+        """
+        self._full = False
+        if self._source is not None:
+            self._source.resume()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is going away; :meth:`lost` follows.
+        """
+
+
+class _Joint:
+    """
+    Writes to one stream what another one receives.
+    """
+
+    __slots__ = ("_to",)
+
+    def __init__(self, to: ByteStream) -> None:
+        self._to = to
+
+    def bytes_received(self, data: bytes) -> None:
+        self._to.write(data)
+
+    def bytes_finished(self) -> None:
+        self._to.finish()
+
+    def bytes_lost(self) -> None:
+        self._to.close()
+
+
+def join(a: ByteStream, b: ByteStream) -> None:
+    """
+    Pass on everything between two streams, each as fast as the other one reads; the end of one is the end of the other.
+    """
+    a.attach(_Joint(b), b)
+    b.attach(_Joint(a), a)

@@ -1,0 +1,89 @@
+"""
+The transport under a connection: what is used of it, and how its socket is set.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Protocol, cast
+
+from twisted.internet.interfaces import IAddress
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+READ_BYTES = 256 * 1024
+"""
+Most bytes of one read, and the amount of unsent data above which a source is held back.  Four times Twisted's
+default: bulk transfers spend half of their time pausing and resuming otherwise.
+"""
+
+
+class Wire(Protocol):
+    """
+    What a connection uses of its transport, TCP or TLS.
+    """
+
+    def write(self, data: bytes) -> None: ...
+
+    def loseConnection(self) -> None: ...
+
+    def abortConnection(self) -> None: ...
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def getPeer(self) -> IAddress: ...
+
+
+def is_tls(wire: object) -> bool:
+    """
+    Whether the transport speaks TLS, and so cannot be closed in one direction only.
+    """
+    return isinstance(wire, TLSMemoryBIOProtocol)
+
+
+def half_close(wire: object) -> None:
+    """
+    End the writing direction after all that was written; close after it where that cannot be.
+    """
+    cast(Wire, wire).unregisterProducer()
+    if is_tls(wire) or not hasattr(wire, "loseWriteConnection"):
+        cast(Wire, wire).loseConnection()
+    else:
+        wire.loseWriteConnection()
+
+
+def tune(wire: object, *, dead_after: float | None = None) -> None:
+    """
+    Send small writes at once, read in large pieces, and find out about a peer that vanished: by keep-alive probes, and
+    with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
+    """
+    tcp: Any = wire.transport if isinstance(wire, TLSMemoryBIOProtocol) else wire
+    if hasattr(tcp, "bufferSize"):
+        tcp.bufferSize = READ_BYTES
+    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
+    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if dead_after is not None:
+        probe = max(1, int(dead_after / 6))
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3 * probe)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
+
+
+def allow_stall(wire: object) -> None:
+    """
+    Let the peer of an upgraded connection stop reading for as long as it likes: the kernel counts a closed window
+    as unacknowledged data, and a paused ``kubectl exec`` is no dead one.
+    """
+    tcp: Any = wire.transport if isinstance(wire, TLSMemoryBIOProtocol) else wire
+    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)

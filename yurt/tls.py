@@ -1,0 +1,281 @@
+"""
+TLS to and from others: contexts made of PEM files, and made anew when the files change.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+PROTOCOL = b"http/1.1"
+"""The only protocol offered by ALPN: upgrades need it."""
+
+
+class CredentialsError(ValueError):
+    """
+    A certificate or key cannot be used; the message names the file, never what is in it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """
+    Where a CA bundle, a certificate (with its chain) and its key come from: PEM in a file or at hand.  The file wins.
+    Without a CA nobody is trusted.  A certificate file may hold the key too.
+    """
+
+    ca_file: str | None = None
+    ca_data: bytes | None = None
+    cert_file: str | None = None
+    cert_data: bytes | None = None
+    key_file: str | None = None
+    key_data: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Credentials(ca_file={self.ca_file!r}, cert_file={self.cert_file!r}, key_file={self.key_file!r})"
+
+    def stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """
+        Changes when one of the files was replaced or written to.
+        """
+        return tuple(_stamp(path) for path in (self.ca_file, self.cert_file, self.key_file))
+
+
+def _stamp(path: str | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _read(path: str | None, data: bytes | None, what: str) -> tuple[bytes, str]:
+    """
+    The bytes, and how to call their source in an error.
+    """
+    if path is None:
+        return data or b"", f"the {what} given"
+    try:
+        with open(path, "rb") as file:
+            return file.read(), f"{what} {path}"
+    except OSError as error:
+        raise CredentialsError(f"{what} {path}: {error.strerror}") from None
+
+
+def _load_certificates(path: str | None, data: bytes | None, what: str) -> list[x509.Certificate]:
+    pem, source = _read(path, data, what)
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise CredentialsError(f"{source}: holds no valid PEM certificate") from None
+
+
+def _make_context(credentials: Credentials, method: int) -> SSL.Context:
+    """
+    A context with the trust and the identity of ``credentials``.
+    """
+    context = SSL.Context(method)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    if credentials.ca_file is not None or credentials.ca_data is not None:
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in _load_certificates(credentials.ca_file, credentials.ca_data, "CA file"):
+            store.add_cert(crypto.X509.from_cryptography(authority))
+    if credentials.cert_file is not None or credentials.cert_data is not None:
+        _use_identity(context, credentials)
+    return context
+
+
+def _use_identity(context: SSL.Context, credentials: Credentials) -> None:
+    chain = _load_certificates(credentials.cert_file, credentials.cert_data, "certificate file")
+    if credentials.key_file is None and credentials.key_data is None:
+        pem, source = _read(credentials.cert_file, credentials.cert_data, "certificate file")
+    else:
+        pem, source = _read(credentials.key_file, credentials.key_data, "key file")
+    try:
+        key: Any = load_pem_private_key(pem, None)
+    except (ValueError, TypeError):
+        raise CredentialsError(f"{source}: holds no valid unencrypted PEM private key") from None
+    context.use_certificate(chain[0])
+    for certificate in chain[1:]:
+        context.add_extra_chain_cert(certificate)
+    try:
+        context.use_privatekey(key)
+        context.check_privatekey()
+    except SSL.Error:
+        raise CredentialsError(f"{source}: does not belong to the certificate") from None
+
+
+class _Source:
+    """
+    Gives a context that is as new as its files.
+    """
+
+    log = Logger()
+
+    def __init__(self, credentials: Credentials, method: int) -> None:
+        self._credentials = credentials
+        self._method = method
+        self._stamp = credentials.stamp()
+        self._tried = self._stamp
+        self.context = self._make()
+
+    def _make(self) -> SSL.Context:
+        return _make_context(self._credentials, self._method)
+
+    def refresh(self) -> bool:
+        """
+        Read the files again if they changed; true if that made a new context.  Files that cannot be used, such as half
+        of a pair being replaced, leave the old context in place and are tried again when they change again.
+        """
+        stamp = self._credentials.stamp()
+        if stamp == self._tried:
+            return False
+        self._tried = stamp
+        try:
+            self.context = self._make()
+        except CredentialsError as error:
+            self.log.error("Changed TLS files cannot be used, the old ones stay in use: {error}", error=str(error))
+            return False
+        self.log.info("TLS files changed: new connections use them ({credentials})", credentials=self._credentials)
+        return True
+
+
+class ClientTLS:
+    """
+    TLS to servers whose certificate comes from the CA in ``credentials`` and names the host.
+
+    ``server_name`` is the name to ask for and to verify instead of the host dialled.  Raises :class:`CredentialsError`.
+    """
+
+    def __init__(self, credentials: Credentials, server_name: str | None = None) -> None:
+        self._credentials = credentials
+        self._server_name = server_name
+        self._source = _Source(credentials, SSL.TLS_CLIENT_METHOD)
+        self._configure()
+
+    def _configure(self) -> None:
+        self._source.context.set_alpn_protos([PROTOCOL])
+        self._recent: dict[str, SSL.Connection] = {}
+
+    def without_certificate(self) -> ClientTLS:
+        """
+        The same trust, but the client certificate is never shown.
+        """
+        bare = replace(self._credentials, cert_file=None, cert_data=None, key_file=None, key_data=None)
+        return ClientTLS(bare, self._server_name)
+
+    def creator(self, hostname: str) -> IOpenSSLClientConnectionCreator:
+        """
+        For one connection to ``hostname`` (a name or an address), with the files as they are now.
+        """
+        if self._source.refresh():
+            # A session belongs to the certificate that was shown when it began.
+            self._configure()
+        return _ClientCreator(self._source.context, self._server_name or hostname, self._recent)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ClientCreator:
+    """
+    Makes connections that verify the host, and resume the session of the connection before.
+    """
+
+    log = Logger()
+
+    def __init__(self, context: SSL.Context, hostname: str, recent: dict[str, SSL.Connection]) -> None:
+        self._context = context
+        self._hostname = hostname
+        self._recent = recent
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """
+        See :class:`IOpenSSLClientConnectionCreator`.
+        """
+        connection = SSL.Connection(self._context, None)
+        name = self._hostname
+        is_address = isIPAddress(name) or isIPv6Address(name)
+        if not is_address:
+            connection.set_tlsext_host_name(name.encode("idna"))
+        # The session keeper below outlives the protocol; it must not keep it alive.
+        protocol = weakref.ref(tlsProtocol)
+        verify: Any = verify_certificate_ip_address if is_address else verify_certificate_hostname
+
+        def verified(_: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+            if depth or not ok:
+                return bool(ok)
+            try:
+                verify(certificate.to_cryptography(), name)
+            except VerificationError:
+                failed = protocol()
+                if failed is not None:
+                    failed.failVerification(Failure())
+                return False
+            except Exception:
+                self.log.failure("Cannot verify the certificate of {name}", name=name)
+                return False
+            return True
+
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verified)
+        # Tickets of TLS 1.3 come after the hand-shake, so the session is asked for as late as possible: now.
+        before = self._recent.get(name)
+        session = None if before is None else before.get_session()
+        if session is not None:
+            connection.set_session(session)
+        self._recent[name] = connection
+        connection.set_connect_state()
+        return connection
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """
+    TLS for a listener with the certificate in ``credentials``; clients may show a certificate from their CA, and must if
+    ``require_client_certificate``.
+    """
+
+    def __init__(self, credentials: Credentials, *, require_client_certificate: bool = False) -> None:
+        self._required = require_client_certificate
+        self._asks = credentials.ca_file is not None or credentials.ca_data is not None
+        self._source = _Source(credentials, SSL.TLS_SERVER_METHOD)
+        self._configure()
+
+    def _configure(self) -> None:
+        context = self._source.context
+        context.set_alpn_select_callback(_select_protocol)
+        context.set_session_id(b"yurt")
+        if self._asks:
+            mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self._required else 0)
+            context.set_verify(mode, lambda connection, certificate, error, depth, ok: bool(ok))
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """
+        See :class:`IOpenSSLServerConnectionCreator`.
+        """
+        if self._source.refresh():
+            self._configure()
+        connection = SSL.Connection(self._source.context, None)
+        connection.set_accept_state()
+        return connection
+
+
+def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    return PROTOCOL if PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
