@@ -14,6 +14,7 @@ import stat
 import struct
 from collections.abc import Mapping
 from hashlib import blake2b
+from itertools import islice
 from zlib import crc32
 
 import lmdb
@@ -110,15 +111,19 @@ class Disk:
         """
         The next ``limit`` keys with a prefix, and their records, from the first one or from the one after ``after``.
         """
-        found: list[tuple[bytes, bytes]] = []
         with self._snapshot.cursor() as cursor:
             at = cursor.set_range(prefix if after is None else after)
             if at and after is not None and cursor.key() == after:
                 at = cursor.next()
-            while at and len(found) < limit and cursor.key().startswith(prefix):
-                found.append(cursor.item())
-                at = cursor.next()
-        return found
+            rows = list(islice(cursor.iternext(), limit)) if at else []
+        return rows if not rows or rows[-1][0].startswith(prefix) else [row for row in rows if row[0].startswith(prefix)]
+
+    def get_many(self, disk_keys: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """
+        Those of the keys that there are, and their records.
+        """
+        with self._snapshot.cursor() as cursor:
+            return cursor.getmulti(disk_keys)
 
     def write(self, batch: Mapping[bytes, bytes | None]) -> None:
         """
@@ -163,7 +168,7 @@ def open_disk(path: str, map_size: int) -> tuple[Disk, bool]:
         raise DiskFailure(f"cannot use the cache folder {path}: {error.strerror}") from error
     try:
         set_aside = _set_corrupt_aside(path)
-        readonly = not _is_writable(path)
+        readonly = not is_writable(path)
         # Readahead would only fill memory with pages that nobody asked for.
         environment = lmdb.open(
             path, map_size=map_size, mode=0o600, lock=False, readahead=False, readonly=readonly, create=not readonly
@@ -238,7 +243,10 @@ def _set_corrupt_aside(path: str) -> bool:
     return bool(findings)
 
 
-def _is_writable(path: str) -> bool:
+def is_writable(path: str) -> bool:
+    """
+    Whether the data file in folder ``path`` can be written.  Raises OSError when it can be neither read nor made.
+    """
     data = os.path.join(path, DATA_FILE)
     try:
         os.close(os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -35,10 +35,11 @@ class View:
     """
     A view in memory: its record, and what only this process must know.
 
-    A ``frozen`` view keeps the state of the disk and takes no events; ``dirty`` means that the record is not in the store yet.
+    A ``frozen`` view keeps the state of the disk and takes no events; ``dirty`` means that the record is not in the store yet;
+    ``whole`` that all of it is in memory, because it was made while there was no disk.
     """
 
-    __slots__ = ("dirty", "frozen", "id", "initial", "key", "name", "record", "unselective")
+    __slots__ = ("dirty", "frozen", "id", "initial", "key", "name", "record", "unselective", "whole")
 
     def __init__(self, key: ViewKey, record: ViewRecord | None = None) -> None:
         caller = key.caller
@@ -49,7 +50,7 @@ class View:
         )
         self.name = selected_name(key)
         self.unselective = not key.label_selector and not key.field_selector
-        self.dirty = self.frozen = False
+        self.dirty = self.frozen = self.whole = False
         self.initial: InitialEvents | None = None
 
     @property

@@ -138,6 +138,13 @@ def encode_object(stored: StoredObject) -> bytes:
     return _OBJECT.pack(stored.stored_at, _LOCAL if stored.local else 0, len(version)) + version + stored.body
 
 
+def decode_body(record: bytes) -> bytes:
+    """
+    The object alone.
+    """
+    return record[_OBJECT.size + _OBJECT.unpack_from(record)[2] :]
+
+
 def decode_object(record: bytes) -> StoredObject:
     """
     Read the record of an object.

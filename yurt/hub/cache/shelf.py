@@ -4,7 +4,8 @@ Views and objects as they lie in the store: what a view holds, and objects only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from msgspec import MsgspecError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -12,12 +13,12 @@ from twisted.logger import Logger
 
 from yurt.hub.cache.index import Index, View
 from yurt.hub.cache.records import (
-    GETS,
     VIEW_ID_SIZE,
     Counts,
     StoredObject,
     ViewKey,
     ViewRecord,
+    decode_body,
     decode_counts,
     decode_object,
     decode_view,
@@ -56,6 +57,7 @@ class Shelf:
         self.counts = Counts()
         self.wall = wall
         self._clock = clock
+        self._store = store
         self._records = store.table("views", expendable=True)
         self._members = store.table("members", expendable=True)
         self._objects = store.table("objects", expendable=True)
@@ -71,6 +73,18 @@ class Shelf:
         """
         record = self._objects.get(object_prefix(gvr, form) + member)
         return None if record is None else decode_object(record)
+
+    def bodies(self, gvr: str, form: str, members: Iterable[bytes]) -> list[bytes] | None:
+        """
+        Stored objects, in the order of the members; None when one is missing.
+        """
+        prefix = object_prefix(gvr, form)
+        bodies: list[bytes] = []
+        for record in self._objects.get_many(prefix + member for member in members):
+            if record is None:
+                return None
+            bodies.append(decode_body(record))
+        return bodies
 
     def put(self, gvr: str, form: str, member: bytes, stored: StoredObject, before: StoredObject | None) -> None:
         """
@@ -160,9 +174,9 @@ class Shelf:
             self._evict(min(self.index.views.values(), key=lambda view: view.record.updated_at))
         view = View(key)
         for evicted in [evicted for evicted in self._evicted if evicted.id == view.id]:
-            self._remove_members(evicted, evicted.record.members + 1)
+            self._remove_members(evicted, None)
         view.record.updated_at = self.wall()
-        view.dirty = True
+        view.dirty, view.whole = True, not self._store.is_readable
         self.index.add(view)
         return view
 
@@ -182,15 +196,11 @@ class Shelf:
         self._remove_members(self._evicted[0], SWEEP_MEMBERS)
         self._schedule_sweep()
 
-    def _remove_members(self, view: View, limit: int) -> None:
-        doomed: list[bytes] = []
-        for key, _ in self._members.scan(view.id):
-            if len(doomed) == limit:
-                break
-            doomed.append(key[VIEW_ID_SIZE:])
+    def _remove_members(self, view: View, limit: int | None) -> None:
+        doomed = [key[VIEW_ID_SIZE:] for key, _ in islice(self._members.scan(view.id), limit)]
         for member in doomed:
             self.dismiss(view, member)
-        if len(doomed) < limit:
+        if len(doomed) != limit:
             self._records.delete(view.id)
             self._evicted.remove(view)
 
@@ -211,28 +221,52 @@ class Shelf:
         """
         Go back to the views of the disk; those that had changed since take no events, until the next list.
         """
+        self._evicted = []
         for view in list(self.index.views.values()):
             record = self._read(view.id)
             if record is None:
                 self.index.remove(view)
             elif record != view.record:
                 view.record, view.frozen, view.dirty, view.initial = record, True, False, None
-        self._read_counts()
+        self._take_in_stored()
 
     def disk_appeared(self) -> None:
         """
         Take in the views of the disk.  One that is in memory already replaces that of the disk, members and all.
         """
-        for view in self.index.views.values():
-            for key, _ in list(self._members.scan(view.id)):
-                if not self._members.is_pending(key):
-                    self._members.delete(key)
-        known = {view.id for view in self.index.views.values()}
+        whole = [view for view in self.index.views.values() if view.whole]
+        for view in whole:
+            self._replace_stored(view)
+        self._take_in_stored()
+        if whole:
+            sizes = [len(decode_body(record)) for _, record in self._objects.scan()]
+            self.counts = Counts(len(sizes), sum(sizes))
+
+    def _take_in_stored(self) -> None:
+        """
+        Take in the views of the store that are not in memory, and the counts.
+        """
+        known = {view.id for view in (*self.index.views.values(), *self._evicted)}
         for key, record in list(self._records.scan()):
             if key not in known and key != _COUNTS_KEY:
                 self._take_in(key, record)
-        self._read_counts()
+        encoded = self._records.get(_COUNTS_KEY)
+        self.counts = Counts() if encoded is None else decode_counts(encoded)
         self._schedule_sweep()
+
+    def _replace_stored(self, view: View) -> None:
+        for key, _ in list(self._members.scan(view.id)):
+            if not self._members.is_pending(key):
+                self._members.delete(key)
+        view.whole = False
+
+    def closing(self) -> None:
+        """
+        Leave what evicted views hold to the next start.
+        """
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
 
     def _take_in(self, key: bytes, encoded: bytes) -> None:
         record = self._decode(encoded)
@@ -254,10 +288,3 @@ class Shelf:
         except MsgspecError:
             self.log.error("a view in the cache cannot be read and is left out")
             return None
-
-    def _read_counts(self) -> None:
-        encoded = self._records.get(_COUNTS_KEY)
-        self.counts = Counts() if encoded is None else decode_counts(encoded)
-
-
-__all__ = ["GETS", "GONE", "HELD", "Shelf"]

@@ -8,7 +8,7 @@ most one every COMMIT_INTERVAL.  While a group is being written a second one col
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, cast
 
 import lmdb
@@ -22,10 +22,12 @@ from twisted.python.threadpool import ThreadPool
 from yurt.hub.cache.disk import (
     FORMAT_KEY,
     FORMAT_VERSION,
+    MAX_KEY,
     MAX_PREFIX,
     BadRecord,
     Disk,
     DiskFailure,
+    is_writable,
     open_disk,
     reason_of,
     shorten,
@@ -117,6 +119,11 @@ class Resident(Protocol):
         The store reads from a disk now; what was put meanwhile is in front of it.
         """
 
+    def closing(self) -> None:
+        """
+        The store is about to be closed.
+        """
+
 
 class _Overlay:
     """
@@ -183,6 +190,8 @@ class Store:
         """
         Commit what is pending and let go of the disk.
         """
+        for resident in self._residents:
+            resident.closing()
         return self.flush().addCallback(self._closed)
 
     def _closed(self, _flushed: bool) -> None:
@@ -194,6 +203,13 @@ class Store:
             self._is_open = False
             self._writer.stop()
 
+    @property
+    def is_readable(self) -> bool:
+        """
+        Whether reads reach a disk.
+        """
+        return self._disk is not None
+
     def _try_disk(self) -> None:
         self._next_open = None
         try:
@@ -204,14 +220,23 @@ class Store:
             self.corrupt_files += set_aside
             self._disk_appeared(self._disk)
         if self._disk is None or self._disk.readonly:
-            self._next_open = self._reactor.callLater(REOPEN_INTERVAL, self._reopen)
+            self._next_open = self._reactor.callLater(REOPEN_INTERVAL, self._try_again)
+
+    def _try_again(self) -> None:
+        """
+        A file that can only be read stays in use until it can be written.
+        """
+        if self._disk is not None and not is_writable(self._path):
+            self._next_open = self._reactor.callLater(REOPEN_INTERVAL, self._try_again)
+            return
+        self._reopen()
 
     def _reopen(self) -> None:
-        """
-        Try again; a file that can be read meanwhile stays in use until it can be written.
-        """
+        was_readable, corrupt_files = self.is_readable, self.corrupt_files
         self._leave_disk()
         self._try_disk()
+        if was_readable and not (self.is_readable and corrupt_files == self.corrupt_files):
+            self._drop_pending()  # What waited were changes of what the disk held.
 
     def _leave_disk(self) -> None:
         if self._disk is not None:
@@ -271,6 +296,15 @@ class Store:
             self._put_anew(key, None)
             return None
 
+    def _get_many(self, keys: list[bytes]) -> Iterator[bytes | None]:
+        found = self._read_many([key for key in keys if len(key) <= MAX_KEY and not self._is_pending(key)])
+        for key in keys:
+            record = found.get(key)
+            try:
+                yield self._get(key) if record is None else unseal(key, record)[1]
+            except BadRecord:
+                yield self._get(key)
+
     def _put(self, key: bytes, value: bytes | None) -> None:
         if self._get(key) != value:
             self._put_anew(key, value)
@@ -295,7 +329,7 @@ class Store:
         waiting = sorted(local, reverse=True)
         after: bytes | None = None
         while True:
-            rows = self._disk.read_after(prefix[:MAX_PREFIX], after, SCAN_CHUNK) if self._disk is not None else []
+            rows = self._read_after(prefix[:MAX_PREFIX], after)
             after = rows[-1][0] if len(rows) == SCAN_CHUNK else None
             found = dict(self._unsealed(rows, prefix))
             while waiting and (after is None or waiting[-1] <= after):
@@ -307,6 +341,19 @@ class Store:
                     yield key, value
             if after is None:
                 return
+
+    def _read_many(self, disk_keys: list[bytes]) -> dict[bytes, bytes]:
+        try:
+            return {} if self._disk is None else dict(self._disk.get_many(disk_keys))
+        except lmdb.Error:  # The keys will be read one by one, and the bad ones counted.
+            return {}
+
+    def _read_after(self, prefix: bytes, after: bytes | None) -> list[tuple[bytes, bytes]]:
+        try:
+            return [] if self._disk is None else self._disk.read_after(prefix, after, SCAN_CHUNK)
+        except lmdb.Error:
+            self.corrupt_records += 1
+            return []
 
     def _unsealed(self, rows: list[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, tuple[bytes, bytes | None]]]:
         for disk_key, record in rows:
@@ -384,13 +431,13 @@ class Store:
             self._reopen()
 
     def _after_commit(self, flushes: list[Deferred[bool]]) -> None:
+        is_written = self.problem is None
         self._is_committing = False
         if self._flushes:
             self._commit()
         elif self._pending.entries:
             self._schedule_commit()
             self._relieve()
-        is_written = self.problem is None
         for flush in flushes:
             flush.callback(is_written)
 
@@ -432,6 +479,12 @@ class Table:
         The value as last put, on the disk or not yet.
         """
         return self._store._get(self._prefix + key)
+
+    def get_many(self, keys: Iterable[bytes]) -> Iterator[bytes | None]:
+        """
+        The values of several keys, in their order.
+        """
+        return self._store._get_many([self._prefix + key for key in keys])
 
     def put(self, key: bytes, value: bytes) -> None:
         """

@@ -449,15 +449,10 @@ class Views:
         members = list(self._shelf.members(view, namespace))
         if not namespace and len(members) != view.record.members:
             return None
-        items = []
-        for member in members:
-            stored = self._shelf.get(key.gvr, key.form, member)
-            if stored is None:
-                return None
-            items.append(stored.body)
+        items = self._shelf.bodies(key.gvr, key.form, members)
         label_selector = key.label_selector if key.label_selector != view.key.label_selector else ""
         field_selector = key.field_selector if key.field_selector != view.key.field_selector and not view.name else ""
-        if not label_selector and not field_selector:
+        if items is None or not (label_selector or field_selector):
             return items
         selects = compile_selection(label_selector, field_selector)
         if key.form == TABLE:
