@@ -1,0 +1,56 @@
+"""
+What a client is willing to read, as far as it decides what is asked of the cloud and what can be served from the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+MAX_REMEMBERED_ACCEPTS = 256
+
+_JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """
+    ``json`` tells whether JSON is welcome; ``forms`` the forms of it in order of preference ("" for plain objects,
+    "Table", "PartialObjectMetadata"); ``narrowed`` the header value that asks for nothing else than those.
+    """
+
+    json: bool
+    forms: tuple[str, ...]
+    narrowed: bytes
+
+
+@lru_cache(MAX_REMEMBERED_ACCEPTS)
+def read_accept(value: bytes | None) -> Accept:
+    """
+    Read an ``Accept`` header; a missing one welcomes JSON.
+    """
+    if not value or not value.strip():
+        return Accept(True, ("",), b"application/json")
+    forms: list[str] = []
+    kept: list[str] = []
+    for entry in value.decode("latin-1").split(","):
+        media, *parameters = [part.strip() for part in entry.split(";")]
+        if media.lower() not in _JSON_TYPES:
+            continue
+        named = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+        if named.get("stream") not in (None, "watch") or named.get("q") in ("0", "0.0"):
+            continue
+        form = named.get("as", "").removesuffix("List")
+        if form not in forms:
+            forms.append(form)
+        narrowed = entry.strip() if media.lower() == "application/json" else "application/json"
+        if narrowed not in kept:
+            kept.append(narrowed)
+    return Accept(bool(forms), tuple(forms), ",".join(kept).encode("latin-1"))
+
+
+def is_json(content_type: bytes | None) -> bool:
+    """
+    Whether a response of this type is JSON.
+    """
+    return (content_type or b"").split(b";", 1)[0].strip().lower() == b"application/json"

@@ -1,0 +1,53 @@
+"""
+Answers that the hub itself gives, and the header that names every answer's origin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yurt.http.interfaces import Headers, IncomingRequest
+from yurt.kube.status import status_body
+
+SOURCE = b"X-Yurt-Source"
+FROM_CLOUD = (SOURCE, b"cloud")
+FROM_CACHE = (SOURCE, b"cache")
+FROM_HUB = (SOURCE, b"hub")
+
+JSON = (b"Content-Type", b"application/json")
+
+STALE = (b"Warning", b'110 yurthub "the cloud is not reachable; this answer comes from the cache"')
+"""Warn-code 110, "Response is Stale", of RFC 7234 section 5.5.1."""
+
+RETRY_AFTER_OFFLINE = 5
+"""Seconds that a client is asked to wait when only the cloud could have answered."""
+
+
+def cached_headers(stored_at: float, now: float, content_type: bytes = b"application/json") -> Headers:
+    """
+    The headers of an answer from the cache that was stored at ``stored_at`` (wall seconds, as ``now``).
+    """
+    age = b"%d" % max(0, int(now - stored_at))
+    return [(b"Content-Type", content_type), FROM_CACHE, (b"Age", age), STALE]
+
+
+def answer_status(
+    request: IncomingRequest,
+    code: int,
+    reason: str,
+    message: str,
+    *,
+    details: dict[str, Any] | None = None,
+    retry_after: int | None = None,
+    source: tuple[bytes, bytes] = FROM_HUB,
+) -> None:
+    """
+    Answer ``request`` with a Kubernetes Status.
+    """
+    headers = [JSON, source]
+    if retry_after is not None:
+        headers.append((b"Retry-After", b"%d" % retry_after))
+    if code == 401:
+        headers.append((b"WWW-Authenticate", b"Bearer"))
+    body = status_body(code, reason, message, details=details, retry_after=retry_after)
+    request.respond(code, headers, body)

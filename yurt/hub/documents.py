@@ -1,0 +1,190 @@
+"""
+Discovery and OpenAPI documents and ``/version``: cached for everyone, as a class, so that any client works offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Protocol
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from yurt.http.heads import get_header
+from yurt.http.interfaces import RequestHead, ResponseHead
+from yurt.hub.reads import Read
+from yurt.kube.requestinfo import RequestInfo
+
+MAX_DOCUMENTS = 2000
+"""Documents that are kept; beyond it new ones are not stored."""
+
+JWKS_PATH = "/openid/v1/jwks"
+ISSUER_PATH = "/.well-known/openid-configuration"
+
+_EXACT = frozenset({"/api", "/apis", "/version", JWKS_PATH, ISSUER_PATH})
+
+
+def is_document(info: RequestInfo) -> bool:
+    """
+    Whether a GET of this path yields a discovery or OpenAPI document, /version, or the issuer's keys.
+    """
+    if info.is_resource or info.verb != "get":
+        return False
+    path = info.path.rstrip("/")
+    if path in _EXACT or path == "/openapi" or path.startswith("/openapi/"):
+        return True
+    parts = path.split("/")
+    return (len(parts) == 3 and parts[1] == "api") or (len(parts) in (3, 4) and parts[1] == "apis")
+
+
+class DocumentTable(Protocol):
+    """
+    The part of a store table that is needed here.
+    """
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class Documents:
+    """
+    The kept documents, by path, query and Accept; another variant of the same path serves where its type is accepted.
+    """
+
+    def __init__(self, table: DocumentTable) -> None:
+        self._table = table
+        self._count: int | None = None
+
+    def put(self, info: RequestInfo, target: bytes, accept: bytes, content_type: str, stored_at: float, body: bytes) -> None:
+        """
+        Keep a document, unless it is there unchanged.
+        """
+        key = _prefix(info, target) + _digest(accept)
+        old = self._table.get(key)
+        if old is not None and _unpack(old)[2] == body:
+            return
+        if old is None:
+            if self._count is None:
+                self._count = sum(1 for _ in self._table.scan(b""))
+            if self._count >= MAX_DOCUMENTS:
+                return
+            self._count += 1
+        self._table.put(key, _pack(content_type, stored_at, body))
+
+    def find(self, info: RequestInfo, target: bytes, accept: bytes) -> tuple[str, float, bytes] | None:
+        """
+        Content type, time of storing and body; the variant asked for, else one that ``accept`` allows.
+        """
+        prefix = _prefix(info, target)
+        exact = self._table.get(prefix + _digest(accept))
+        if exact is not None:
+            return _unpack(exact)
+        for _, raw in self._table.scan(prefix):
+            variant = _unpack(raw)
+            if _accepts(accept, variant[0]):
+                return variant
+        return None
+
+    def jwks(self) -> bytes | None:
+        """
+        The keys of the cluster's issuer.
+        """
+        for _, raw in self._table.scan(_digest(JWKS_PATH.encode())):
+            return _unpack(raw)[2]
+        return None
+
+
+class DocumentRead(Read):
+    """
+    GET of a document.
+    """
+
+    def upstream_head(self) -> RequestHead:
+        """
+        As the client asked: documents are kept in each encoding.
+        """
+        return super(Read, self).upstream_head()
+
+    def keeps(self, head: ResponseHead) -> bool:
+        """
+        Keep every whole document.
+        """
+        return head.status == 200 and self.request.head.method == b"GET"
+
+    def store(self, head: ResponseHead, body: bytes) -> None:
+        """
+        Into the cache, for everyone.
+        """
+        content_type = (get_header(head.headers, b"content-type") or b"application/json").decode("latin-1")
+        self.hub.documents.put(self.info, self.request.head.target, self.accept_header(), content_type, self.hub.now(), body)
+
+    def answer_from_cache(self) -> bool:
+        """
+        The document, if it was ever seen.
+        """
+        if self.finished:
+            return True
+        found = self.hub.documents.find(self.info, self.request.head.target, self.accept_header())
+        if found is None:
+            return False
+        content_type, stored_at, body = found
+        self.respond_cached(body, stored_at, content_type.encode("latin-1"))
+        return True
+
+    def accept_header(self) -> bytes:
+        """
+        The client's Accept.
+        """
+        return get_header(self.request.head.headers, b"accept") or b"*/*"
+
+    def miss(self) -> None:
+        """
+        Never seen.
+        """
+        self.series.misses += 1
+        self.unavailable("the cache never saw this document")
+
+
+def _digest(value: bytes) -> bytes:
+    return sha256(value).digest()[:16]
+
+
+def _prefix(info: RequestInfo, target: bytes) -> bytes:
+    """
+    Path and query, without the client's timeout.
+    """
+    query = target.partition(b"?")[2].decode("latin-1")
+    pairs = sorted(pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] != "timeout")
+    path = info.path.rstrip("/")
+    return _digest(f"{path}?{urlencode(pairs)}".encode() if pairs else path.encode())
+
+
+def _accepts(accept: bytes, content_type: str) -> bool:
+    """
+    Whether an Accept header takes this type, parameters included where it names them.
+    """
+    offered = content_type.replace(" ", "").lower()
+    for entry in accept.decode("latin-1").replace(" ", "").lower().split(","):
+        media = entry.split(";q=", 1)[0]
+        if media in ("*/*", offered) or (";" not in media and media == offered.split(";", 1)[0] and ";as=" not in offered):
+            return True
+    return False
+
+
+class _Head(msgspec.Struct):
+    content_type: str
+    stored_at: float
+
+
+def _pack(content_type: str, stored_at: float, body: bytes) -> bytes:
+    return msgspec.json.encode(_Head(content_type, stored_at)) + b"\n" + body
+
+
+def _unpack(raw: bytes) -> tuple[str, float, bytes]:
+    head, _, body = raw.partition(b"\n")
+    known = msgspec.json.decode(head, type=_Head)
+    return known.content_type, known.stored_at, body

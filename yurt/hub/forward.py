@@ -1,0 +1,383 @@
+"""
+One request carried to the cloud, and its answer back.
+
+:class:`Forward` is the plain case, for whatever the hub does not know better; subclasses keep what comes back and answer
+themselves when the cloud does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from yurt.http.heads import without
+from yurt.http.interfaces import (
+    ByteStream,
+    Exchange,
+    Headers,
+    IncomingRequest,
+    RequestHead,
+    ResponseHead,
+    UpstreamError,
+)
+from yurt.http.upgrade import join
+from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status
+from yurt.hub.cache.views import Caller
+from yurt.hub.identity import Credential
+from yurt.kube.requestinfo import RequestInfo
+
+if TYPE_CHECKING:
+    from yurt.hub.cloud import Server
+    from yurt.hub.hub import Hub
+
+MAX_REPLAYED_BODY = 64 * 1024
+"""Bytes of a request body kept to try another server when the first took none of it."""
+
+MAX_KEPT_BODY = 32 * 1024 * 1024
+"""Bytes of a response held to be cached; a larger one goes to the client uncached."""
+
+SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+
+LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
+"""What a load balancer says when no API server stands behind it."""
+
+
+class Forward:
+    """
+    A request on its way.  Created once a request; :meth:`begin` starts it.
+    """
+
+    log = Logger()
+
+    long_running = False
+    """Whether it is counted apart from the requests in flight."""
+
+    max_replayed = MAX_REPLAYED_BODY
+
+    def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
+        self.hub = hub
+        self.request = request
+        self.info = info
+        self.caller = caller
+        self.credential = credential
+        self.server: Server | None = None
+        self.exchange: Exchange | None = None
+        self.tried: list[Server] = []
+        self.started = False
+        self.finished = False
+        self.body_reading = False
+        self.body_complete = False
+        self.replay: list[bytes] | None = []
+        self.replay_size = 0
+        self.trailers: Headers = []
+        self.kept: list[bytes] | None = None
+        self.kept_size = 0
+        self.kept_head: ResponseHead | None = None
+        self.began = hub.reactor.seconds()
+        self.series = hub.metrics.series(caller.component, info.verb, info.resource, info.subresource)
+
+    # The way out
+
+    def begin(self) -> None:
+        """
+        Send the request to the cloud, or answer without it.
+        """
+        self.request.when_lost(self.client_lost)
+        if self.hub.cloud.known:
+            self.proceed()
+        else:
+            self.hub.when_verdict(self.proceed)
+
+    def proceed(self) -> None:
+        """
+        The one decision: cloud, or not.
+        """
+        if self.finished:
+            return
+        server = self.hub.cloud.pick()
+        if server is None:
+            self.without_cloud(None)
+        else:
+            self.send(server)
+
+    def send(self, server: Server) -> None:
+        """
+        Try ``server``.
+        """
+        self.server = server
+        self.tried.append(server)
+        upstream = server.upstream if self.credential.kind == "none" else server.bare
+        has_body = self.request.has_body
+        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=self.request.upgrade)
+        self.exchange = exchange
+        if not self.long_running:
+            self.hub.patience.watch(self)
+        if not has_body:
+            return
+        for data in self.replay or ():
+            exchange.write(data)
+        if self.body_complete:
+            exchange.finish(self.trailers)
+        elif not self.body_reading:
+            self.body_reading = True
+            exchange.produce_from(self.request.read_body(self))
+
+    def upstream_head(self) -> RequestHead:
+        """
+        The head as the cloud gets it.
+        """
+        head = self.request.head
+        token = self.hub.node_token() if self.credential.kind == "none" else None
+        if token is None:
+            return head
+        headers = [*head.headers, (b"Authorization", b"Bearer " + token)]
+        return RequestHead(head.method, head.target, headers, head.http10)
+
+    def body_received(self, data: bytes) -> None:
+        """
+        A piece of the client's body.
+        """
+        if self.replay is not None:
+            self.replay_size += len(data)
+            if self.replay_size > self.max_replayed and self.exchange is not None:
+                self.replay = None
+            else:
+                self.replay.append(data)
+        if self.exchange is not None:
+            self.exchange.write(data)
+        self.series.sent += len(data)
+
+    def body_finished(self, trailers: Headers) -> None:
+        """
+        The client's body is complete.
+        """
+        self.body_complete = True
+        self.trailers = trailers
+        if self.exchange is not None:
+            self.exchange.finish(trailers)
+
+    def impatient(self) -> None:
+        """
+        No answer has begun for a while: have the server probed.  When it turns out dead its connections are closed, so
+        that this exchange fails and goes another way; when it lives the wait goes on.
+        """
+        if self.server is not None:
+            self.hub.suspect(self.server, "no answer to a request")
+
+    # The way back
+
+    def interim_received(self, head: ResponseHead) -> None:
+        """
+        Pass on a 1xx.
+        """
+        self.request.interim(head)
+
+    def head_received(self, head: ResponseHead) -> None:
+        """
+        The answer begins.
+        """
+        self.hub.patience.forget(self)
+        self.answered_by_cloud(head.status)
+        if self.keeps(head):
+            self.kept = []
+            self.kept_head = head
+        self.pass_head(head)
+
+    def answered_by_cloud(self, status: int) -> None:
+        """
+        Learn from an answer's status: about the server, and about the token.
+        """
+        assert self.server is not None
+        self.series.cloud_latency = self.hub.reactor.seconds() - self.began
+        if status in LOAD_BALANCER_ERRORS:
+            self.hub.suspect(self.server, f"it answered {status}")
+        else:
+            self.hub.cloud.answered(self.server)
+        if self.credential.token:
+            if status == 401:
+                self.hub.tokens.refused(self.credential.token)
+            elif status not in LOAD_BALANCER_ERRORS:
+                self.hub.tokens.accepted(self.credential.token)
+
+    def pass_head(self, head: ResponseHead) -> None:
+        """
+        Start the client's response.
+        """
+        self.started = True
+        self.series.from_cloud += 1
+        head.headers.append(FROM_CLOUD)
+        self.request.start(head)
+        self.request.produce_from(self.exchange)
+
+    def data_received(self, data: bytes) -> None:
+        """
+        A piece of the answer.
+        """
+        self.request.write(data)
+        if self.kept is not None:
+            self.kept_size += len(data)
+            if self.kept_size > MAX_KEPT_BODY:
+                self.kept = None
+                self.log.warn("{what}: more than {limit} bytes, not cached", what=self.describe(), limit=MAX_KEPT_BODY)
+            else:
+                self.kept.append(data)
+        self.series.received += len(data)
+
+    def response_finished(self, trailers: Headers) -> None:
+        """
+        The answer is complete: first the client, then the cache.
+        """
+        self.request.finish(trailers)
+        self.done()
+        if self.kept is not None and self.kept_head is not None:
+            self.hub.keep(self, self.kept_head, self.kept)
+
+    def response_failed(self, error: UpstreamError) -> None:
+        """
+        The server gave no whole answer.
+        """
+        self.hub.patience.forget(self)
+        self.exchange = None
+        if self.started:
+            self.log.info(
+                "{method} {path}: the answer broke off: {error}", method=self.info.verb, path=self.info.path, error=str(error)
+            )
+            self.request.abort()
+            self.done()
+            return
+        assert self.server is not None
+        self.hub.failed(self.server, error)
+        other = self.hub.cloud.other(self.server)
+        if other is not None and other not in self.tried and self.may_repeat(error):
+            self.send(other)
+        else:
+            self.without_cloud(error)
+
+    def may_repeat(self, error: UpstreamError) -> bool:
+        """
+        Whether another server may be asked the same without doing anything twice.
+        """
+        if self.request.has_body and self.replay is None:
+            return False
+        return not error.sent or (self.request.head.method in SAFE_METHODS and not self.request.upgrade)
+
+    def upgraded(self, head: ResponseHead, stream: ByteStream) -> None:
+        """
+        The server switched protocols: hand both connections to each other.
+        """
+        self.hub.patience.forget(self)
+        self.answered_by_cloud(head.status)
+        head.headers.append(FROM_CLOUD)
+        self.started = True
+        self.series.from_cloud += 1
+        join(self.request.accept_upgrade(head), stream)
+        self.done()
+
+    # Without the cloud
+
+    def without_cloud(self, error: UpstreamError | None) -> None:
+        """
+        Answer when the cloud cannot; ``error`` tells how the last attempt failed, if there was one.
+        """
+        if self.admitted_offline():
+            self.answer_offline(error)
+        else:
+            message = f"{self.describe()}: the cloud is not reachable, and these credentials cannot be verified without it"
+            self.answer_status(401, "Unauthorized", message)
+
+    def admitted_offline(self) -> bool:
+        """
+        Whether the caller is known without the cloud.
+        """
+        return self.hub.admits_offline(self.credential, self.caller)
+
+    def answer_offline(self, error: UpstreamError | None) -> None:
+        """
+        Answer an admitted caller without the cloud.
+        """
+        if error is not None and error.sent and self.request.head.method not in SAFE_METHODS:
+            message = f"{self.describe()}: the cloud did not answer ({error}); whether it was carried out is not known"
+            self.answer_status(504, "Timeout", message)
+        else:
+            self.unavailable("it needs the cloud")
+
+    def unavailable(self, why: str) -> None:
+        """
+        Answer 503: only the cloud could have done this.
+        """
+        reason = self.hub.cloud.reason or "no answer"
+        message = f"{self.describe()}: the cloud is not reachable ({reason}) and {why}"
+        self.answer_status(503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE)
+
+    def describe(self) -> str:
+        """
+        The request in a few words, for messages.
+        """
+        info = self.info
+        if not info.is_resource:
+            return f"{info.verb} {info.path}"
+        what = "/".join(part for part in (info.resource, info.subresource) if part)
+        which = "/".join(part for part in (info.namespace, info.name) if part)
+        return f"{info.verb} {what} {which}".rstrip()
+
+    def answer_status(self, code: int, reason: str, message: str, *, retry_after: int | None = None) -> None:
+        """
+        Answer with a Status about the object asked for.
+        """
+        info = self.info
+        details = {key: value for key, value in (("name", info.name), ("group", info.group), ("kind", info.resource)) if value}
+        self.series.from_hub += 1
+        answer_status(self.request, code, reason, message, details=details or None, retry_after=retry_after)
+        self.done()
+
+    # The end
+
+    def client_lost(self) -> None:
+        """
+        The client hung up.
+        """
+        self.drop_exchange()
+        self.done()
+
+    def drop_exchange(self) -> None:
+        """
+        Give up the way to the cloud.
+        """
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    def done(self) -> None:
+        """
+        Give back the place among the requests in flight, once.
+        """
+        if self.finished:
+            return
+        self.finished = True
+        self.series.full_latency = self.hub.reactor.seconds() - self.began
+        self.hub.patience.forget(self)
+        self.hub.ended(self)
+
+    # What subclasses add
+
+    def keeps(self, head: ResponseHead) -> bool:
+        """
+        Whether the body that follows ``head`` is held for :meth:`store`.
+        """
+        return False
+
+    def store(self, head: ResponseHead, body: bytes) -> None:
+        """
+        Take a whole, decoded answer into the cache.
+        """
+
+
+def narrow(head: RequestHead, accept: bytes, *, plain: bool = False) -> RequestHead:
+    """
+    ``head`` with ``accept`` as its Accept, without ``Edge-Cache``, and with ``plain`` without Accept-Encoding.
+    """
+    dropped = (b"accept", b"edge-cache", b"accept-encoding") if plain else (b"accept", b"edge-cache")
+    headers = without(head.headers, *dropped)
+    headers.append((b"Accept", accept))
+    return RequestHead(head.method, head.target, headers, head.http10)

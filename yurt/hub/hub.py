@@ -1,0 +1,289 @@
+"""
+The hub: its parts, and what they do for each other.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from yurt.http.heads import get_header
+from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
+from yurt.hub.agents import CacheAgents
+from yurt.hub.answers import answer_status
+from yurt.hub.cache.store import Store
+from yurt.hub.cache.views import Caller, Views
+from yurt.hub.cloud import Cloud, Server
+from yurt.hub.config import HubConfig
+from yurt.hub.documents import Documents
+from yurt.hub.forward import MAX_KEPT_BODY, Forward
+from yurt.hub.identity import Credential, Tokens
+from yurt.hub.journal import Journal
+from yurt.hub.lease import LeaseSettings, NodeLease
+from yurt.hub.metrics import HubMetrics
+from yurt.hub.reads import OpenLists
+from yurt.hub.tokenrequests import TokenAnswers
+from yurt.hub.watches import Watch
+
+PATIENCE = 0.9
+"""Seconds that a request waits for a response head before its server is suspected."""
+
+PATIENCE_TICK = 0.1
+"""Seconds between looks at who has waited too long."""
+
+VERDICT_WAIT = 2.5
+"""Seconds after which a request no longer waits for the first verdict on the cloud."""
+
+STATUS_FIRST = 0.5
+"""Seconds by which journalled statuses precede the resuming watches when the cloud is back."""
+
+
+class Waiting(Protocol):
+    """
+    A request that waits for its response head.
+    """
+
+    def impatient(self) -> None: ...
+
+
+class Patience:
+    """
+    Who waits for a response head, and since when.  One timer for all.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._waiting: dict[Waiting, float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def watch(self, waiting: Waiting) -> None:
+        """
+        Start to wait.
+        """
+        self._waiting[waiting] = self._reactor.seconds() + PATIENCE
+        if self._timer is None:
+            self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
+
+    def forget(self, waiting: Waiting) -> None:
+        """
+        The wait is over.
+        """
+        self._waiting.pop(waiting, None)
+
+    def stop(self) -> None:
+        """
+        Nobody waits any more.
+        """
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        overdue = []
+        for waiting, until in self._waiting.items():
+            if until > now:
+                break  # they stand in the order in which their patience ends
+            overdue.append(waiting)
+        for waiting in overdue:
+            del self._waiting[waiting]
+        for waiting in overdue:
+            waiting.impatient()
+        if self._waiting and self._timer is None:
+            self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
+
+
+class Hub:
+    """
+    What the requests, the watches and the services of one hub share.
+
+    ``node_token`` gives the node's bearer token, when it has one instead of a certificate.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        config: HubConfig,
+        cloud: Cloud,
+        store: Store,
+        views: Views,
+        metrics: HubMetrics,
+        node_token: Callable[[], bytes | None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.reactor = reactor
+        self.config = config
+        self.cloud = cloud
+        self.store = store
+        self.views = views
+        self.metrics = metrics
+        self.node_token = node_token
+        self.now = now
+        self.agents = CacheAgents(config.cache_agents, config.agent_aliases)
+        self.documents = Documents(store.table("documents"))
+        self.tokens = Tokens(store.table("tokens"), self.documents.jwks, now)
+        self.token_answers = TokenAnswers(store.table("tokenrequests"), now)
+        self.journal = Journal(reactor, store.table("journal"), cloud, self.node_headers, self.sent)
+        lease_settings = LeaseSettings(kubelet_grace=config.kubelet_health_grace_period)
+        self.lease = NodeLease(reactor, cloud, config.node_name, store.table("meta"), lease_settings)
+        self.open_lists = OpenLists(reactor)
+        self.patience = Patience(reactor)
+        self.watches: set[Watch] = set()
+        self.in_flight = 0
+        self.draining = False
+
+    # Requests
+
+    def carry(self, forward: Forward) -> None:
+        """
+        Start a request, unless too many are in flight.
+        """
+        series = forward.series
+        if not forward.long_running:
+            if self.in_flight >= self.config.max_requests_in_flight:
+                self.metrics.rejected += 1
+                message = f"{self.in_flight} requests are in flight (--max-requests-in-flight); try again later"
+                answer_status(forward.request, 429, "TooManyRequests", message, retry_after=1)
+                return
+            self.in_flight += 1
+        series.in_flight += 1
+        forward.begin()
+
+    def watching(self, watch: Watch) -> None:
+        """
+        Start a watch; watches are not counted among the requests in flight.
+        """
+        watch.series.in_flight += 1
+        watch.begin()
+
+    def ended(self, one: Forward | Watch) -> None:
+        """
+        A request or a watch is over.
+        """
+        one.series.in_flight -= 1
+        if not one.long_running:
+            self.in_flight -= 1
+
+    def keep(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> None:
+        """
+        Store a whole answer; whatever goes wrong there is not the client's trouble.
+        """
+        try:
+            body = b"".join(chunks)
+            if get_header(head.headers, b"content-encoding") == b"gzip":
+                body = gunzip(body)
+            forward.store(head, body)
+        except Exception:
+            self.log.failure("{what} could not be cached", what=forward.describe())
+
+    # The cloud
+
+    def node_headers(self) -> Headers:
+        """
+        The Authorization of the node, if it has a token.
+        """
+        token = self.node_token()
+        return [] if token is None else [(b"Authorization", b"Bearer " + token)]
+
+    def admits_offline(self, credential: Credential, caller: Caller) -> bool:
+        """
+        Whether a caller is known without the cloud: it is the node, or its token counts.
+        """
+        if credential.kind == "none":
+            return not credential.impersonates
+        return bool(credential.token) and self.tokens.identity_offline(credential.token) == caller.identity
+
+    def suspect(self, server: Server, reason: str) -> Deferred[bool]:
+        """
+        A request had no luck with ``server``; fires with whether it is alive after all.
+        """
+        verdict = self.cloud.suspect(server, reason)
+        verdict.addErrback(self._probe_broke)
+        return verdict
+
+    def _probe_broke(self, failure: object) -> bool:
+        self.log.error("a probe broke: {failure}", failure=str(failure))
+        return False
+
+    def failed(self, server: Server, error: UpstreamError) -> None:
+        """
+        A connection to ``server`` failed.
+        """
+        self.cloud.failed(server, str(error)).addErrback(self._probe_broke)
+
+    def when_verdict(self, call: Callable[[], None], seconds: float = VERDICT_WAIT) -> None:
+        """
+        Call when the cloud's state is known, at the latest after ``seconds``.
+        """
+        known = self.cloud.when_known()
+        timer = self.reactor.callLater(seconds, known.cancel)
+
+        def go_on(_: object) -> None:
+            if timer.active():
+                timer.cancel()
+            call()
+
+        known.addBoth(go_on)
+
+    def cloud_changed(self, reachable: bool) -> None:
+        """
+        Back: first what the node has to say, then what it wants to hear.
+        """
+        if not reachable or self.draining:
+            return
+        self.journal.start_sending()
+        delay = STATUS_FIRST if len(self.journal) else 0.0
+        self.reactor.callLater(delay, self._resume_watches)
+
+    def _resume_watches(self) -> None:
+        for watch in list(self.watches):
+            watch.cloud_returned()
+
+    # Local changes
+
+    def publish(self, gvr: str, body: bytes) -> None:
+        """
+        Tell the held watches of a local change.
+        """
+        for watch in list(self.watches):
+            if watch.info.gvr == gvr:
+                watch.publish(body)
+
+    def sent(self, target: str, body: bytes) -> None:
+        """
+        The cloud answered a journalled write; watches bring what it made of it.
+        """
+        self.log.debug("journalled write to {target} done, {size} bytes came back", target=target, size=len(body))
+
+    def drain(self) -> None:
+        """
+        End all watches in good order; requests end by themselves.
+        """
+        self.draining = True
+        for watch in list(self.watches):
+            if watch.started:
+                watch.finish()
+            else:
+                watch.request.abort()
+                watch.end()
+
+
+def gunzip(data: bytes) -> bytes:
+    """
+    Undo gzip, up to MAX_KEPT_BODY bytes; raises ValueError beyond.
+    """
+    decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    body = decoder.decompress(data, MAX_KEPT_BODY)
+    if decoder.unconsumed_tail or not decoder.eof:
+        raise ValueError(f"gzip: broken, or more than {MAX_KEPT_BODY} bytes")
+    return body

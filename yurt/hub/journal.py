@@ -1,0 +1,215 @@
+"""
+What was acknowledged while the cloud was away and still has to reach it.
+
+Events wait in their order, at most MAX_EVENTS of them; of a node's or pod's status only the last state waits.  Every entry
+is on disk before its write is acknowledged.  When the cloud is back :class:`Journal` sends statuses first, then events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from yurt.http.fetch import FetchedResponse, fetch
+from yurt.http.interfaces import Headers, UpstreamError
+from yurt.hub.cloud import Cloud
+
+MAX_EVENTS = 1000
+"""Events that wait; the oldest are dropped and counted."""
+
+SEND_TIMEOUT = 15.0
+"""Seconds for one entry to be answered."""
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of an answer that are read."""
+
+RETRY_PAUSE = 5.0
+"""Seconds before sending goes on after the cloud failed in the middle, unless it was declared away."""
+
+_EVENTS = b"e"
+_STATUSES = b"s"
+
+
+class JournalTable(Protocol):
+    """
+    The part of a store table that is needed here.
+    """
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def delete(self, key: bytes) -> None: ...
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """
+    One write to be sent: ``body`` as the client wrote it, ``authorization`` what it showed (empty: the node's own).
+    """
+
+    method: str
+    target: str
+    content_type: str
+    body: bytes
+    authorization: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Entry).decode
+
+
+class Journal:
+    """
+    The entries, and the sending of them.
+
+    ``node_headers`` gives the Authorization of the node when it has a token instead of a certificate; ``sent`` hears about
+    each object that the cloud answered with (target and body).
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        table: JournalTable,
+        cloud: Cloud,
+        node_headers: Callable[[], Headers],
+        sent: Callable[[str, bytes], None],
+    ) -> None:
+        self._reactor = reactor
+        self._table = table
+        self._cloud = cloud
+        self._node_headers = node_headers
+        self._sent = sent
+        self._events = 0
+        self._statuses = 0
+        self._next = 0
+        self._sending: Deferred[None] | None = None
+        self.dropped = 0
+        """Entries given up: pushed out by newer ones, or refused by the cloud for good."""
+
+    def load(self) -> None:
+        """
+        Count what an earlier run left.
+        """
+        self._events = sum(1 for _ in self._table.scan(_EVENTS))
+        self._statuses = sum(1 for _ in self._table.scan(_STATUSES))
+        last = max((key for key, _ in self._table.scan(_EVENTS)), default=None)
+        self._next = 0 if last is None else int.from_bytes(last[1:9], "big") + 1
+
+    def __len__(self) -> int:
+        return self._events + self._statuses
+
+    def add_event(self, entry: Entry) -> None:
+        """
+        Queue an event behind the others.
+        """
+        if self._events >= MAX_EVENTS:
+            oldest = next(key for key, _ in self._table.scan(_EVENTS))
+            self._remove(oldest)
+            self.dropped += 1
+        self._table.put(_EVENTS + self._next.to_bytes(8, "big"), _encode(entry))
+        self._next += 1
+        self._events += 1
+
+    def put_status(self, target: str, entry: Entry) -> None:
+        """
+        The last state of the object at ``target``, in the place of any earlier one.
+        """
+        key = _STATUSES + target.encode()
+        if self._table.get(key) is None:
+            self._statuses += 1
+        self._table.put(key, _encode(entry))
+
+    def start_sending(self) -> None:
+        """
+        The cloud is there: send what waits.
+        """
+        if self._sending is None and len(self):
+            self._sending = Deferred.fromCoroutine(self._send_all())
+            self._sending.addErrback(self._broke).addBoth(self._ended)
+
+    def stop(self) -> None:
+        """
+        Send no more; what waits stays.
+        """
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _broke(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:
+            self.log.failure("sending the journal failed", failure=failure)
+
+    def _ended(self, _: object) -> None:
+        self._sending = None
+
+    async def _send_all(self) -> None:
+        """
+        Statuses first: what watchers are told next is then what the node said last.
+        """
+        sent = 0
+        for prefix in (_STATUSES, _EVENTS):
+            for key, raw in list(self._table.scan(prefix)):
+                if not await self._send(key, raw):
+                    self._reactor.callLater(RETRY_PAUSE, self._go_on)
+                    return
+                sent += 1
+        self.log.info("the journal of {sent} entries was sent", sent=sent)
+
+    def _go_on(self) -> None:
+        if self._cloud.reachable:
+            self.start_sending()
+
+    async def _send(self, key: bytes, raw: bytes) -> bool:
+        """
+        Send one entry; false when the cloud failed and it must be tried again.
+        """
+        server = self._cloud.pick()
+        if server is None:
+            return False
+        entry = _decode(raw)
+        headers: Headers = [(b"Content-Type", entry.content_type.encode()), (b"Accept", b"application/json")]
+        if entry.authorization:
+            headers.append((b"Authorization", entry.authorization.encode("latin-1")))
+        else:
+            headers += self._node_headers()
+        upstream = server.bare if entry.authorization else server.upstream
+        try:
+            response = await fetch(
+                self._reactor, upstream, entry.method.encode(), entry.target.encode(), headers, entry.body,
+                timeout=SEND_TIMEOUT, limit=MAX_ANSWER,
+            )  # fmt: skip
+        except UpstreamError as error:
+            self._cloud.suspect(server, str(error)).addErrback(lambda _: None)
+            return False
+        if response.status in (429, 500, 502, 503, 504):
+            return False
+        if self._table.get(key) == raw:
+            self._remove(key)
+        self._settle(entry, response)
+        return True
+
+    def _settle(self, entry: Entry, response: FetchedResponse) -> None:
+        if response.status < 300:
+            self._sent(entry.target, response.body)
+        elif not (response.status == 409 and entry.method == "POST"):
+            self.dropped += 1
+            self.log.warn(
+                "{method} {target} of the time without the cloud was refused with {status} and is given up",
+                method=entry.method, target=entry.target, status=response.status,
+            )  # fmt: skip
+
+    def _remove(self, key: bytes) -> None:
+        self._table.delete(key)
+        if key.startswith(_EVENTS):
+            self._events -= 1
+        else:
+            self._statuses -= 1

@@ -1,0 +1,204 @@
+"""
+The proxy's one decision per request: what it is, who asks, and how it is carried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from yurt.http.heads import get_header
+from yurt.http.interfaces import FlowControlled, Headers, IncomingRequest
+from yurt.hub.accept import read_accept
+from yurt.hub.answers import FROM_HUB, JSON, answer_status
+from yurt.hub.cache.views import Caller
+from yurt.hub.documents import DocumentRead, is_document
+from yurt.hub.forward import Forward
+from yurt.hub.identity import NODE, Credential, Door, read_credential
+from yurt.hub.reads import ListRead, ObjectRead, Read
+from yurt.hub.tokenrequests import TokenRequestWrite
+from yurt.hub.watches import Watch
+from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, EventWrite, StatusWrite, Write
+from yurt.kube.requestinfo import RequestInfo, is_true, parse_request
+
+if TYPE_CHECKING:
+    from yurt.hub.hub import Hub
+
+LONG_RUNNING = frozenset({"exec", "attach", "portforward", "proxy", "log"})
+"""Subresources whose requests may last for hours, counted apart like watches (as kube-apiserver does)."""
+
+NEVER_CACHED_GROUPS = frozenset({"authentication.k8s.io", "authorization.k8s.io"})
+"""Token and access reviews."""
+
+NEVER_CACHED_RESOURCES = frozenset({"certificatesigningrequests"})
+
+LEASE_NAMESPACE = "kube-node-lease"
+MAX_LEASE_BODY = 64 * 1024
+
+
+class LongForward(Forward):
+    """
+    A request that may last: not counted among those in flight.
+    """
+
+    long_running = True
+
+
+class LeaseCall:
+    """
+    One of kubelet's calls about its own Lease: the hub's to answer, always.
+    """
+
+    def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo) -> None:
+        self.hub = hub
+        self.request = request
+        self.info = info
+        self.body: list[bytes] = []
+        self.size = 0
+        self.flow: FlowControlled | None = None
+
+    def begin(self) -> None:
+        """
+        Read the body if there is one, then answer.
+        """
+        if self.request.has_body:
+            self.flow = self.request.read_body(self)
+        else:
+            self.body_finished([])
+
+    def body_received(self, data: bytes) -> None:
+        """
+        A Lease is small.
+        """
+        self.size += len(data)
+        if self.size <= MAX_LEASE_BODY:
+            self.body.append(data)
+
+    def body_finished(self, trailers: Headers) -> None:
+        """
+        Answer.
+        """
+        if self.size > MAX_LEASE_BODY:
+            answer_status(self.request, 413, "RequestEntityTooLarge", f"a Lease of {self.size} bytes")
+            return
+        headers = self.request.head.headers
+        content_type = (get_header(headers, b"content-type") or b"application/json").decode("latin-1")
+        method = self.request.head.method.decode("ascii")
+        status, body = self.hub.lease.answer(method, b"".join(self.body), content_type)
+        self.hub.metrics.series("kubelet", self.info.verb, "leases").from_hub += 1
+        self.request.respond(status, [JSON, FROM_HUB], body)
+
+
+class HubProxy:
+    """
+    The application behind every listener of the proxy.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+
+    def handle(self, request: IncomingRequest) -> None:
+        """
+        Take one request.
+        """
+        hub, head = self.hub, request.head
+        credential = read_credential(head.headers)
+        door = request.door
+        assert isinstance(door, Door)
+        if credential.kind == "none" and not door.lends_node_identity:
+            message = f"a caller on {door.name} must bring its own credentials, such as its service-account token"
+            answer_status(request, 401, "Unauthorized", message)
+            return
+        info = parse_request(head.method, head.target)
+        component = hub.agents.component(get_header(head.headers, b"user-agent"))
+        if component == "kubelet" and credential.kind == "none" and self.is_own_lease(info):
+            LeaseCall(hub, request, info).begin()
+            return
+        caller = Caller(NODE if credential.kind == "none" else self.identity(credential), component)
+        cached = self.is_cached(request, info, caller, credential)
+        if info.verb == "watch" and head.method == b"GET" and not request.upgrade:
+            hub.watching(Watch(hub, request, info, caller, credential, cached))
+            return
+        forward = self.choose(request, info, caller, cached)(hub, request, info, caller, credential)
+        hub.carry(forward)
+
+    def is_own_lease(self, info: RequestInfo) -> bool:
+        """
+        Whether this is about the Lease of this node.
+        """
+        if (
+            info.resource != "leases"
+            or info.namespace != LEASE_NAMESPACE
+            or info.group != "coordination.k8s.io"
+            or info.subresource
+        ):
+            return False
+        return info.name == self.hub.config.node_name if info.name else info.verb == "create"
+
+    def identity(self, credential: Credential) -> str:
+        """
+        The identity that a credential claims; the hub gives it meaning only after the cloud accepted it.
+        """
+        return self.hub.tokens.subject(credential.token) if credential.token else "other"
+
+    def is_cached(self, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> bool:
+        """
+        Whether what this caller reads here is kept.
+        """
+        if (
+            not info.is_resource
+            or info.subresource not in ("", "status")
+            or credential.impersonates
+            or credential.kind == "other"
+        ):
+            return False
+        if info.group in NEVER_CACHED_GROUPS or info.resource in NEVER_CACHED_RESOURCES:
+            return False
+        if self.hub.agents.cached(caller.component):
+            return True
+        asked = get_header(request.head.headers, b"edge-cache")
+        return asked is not None and asked.strip().lower() == b"true"
+
+    def choose(self, request: IncomingRequest, info: RequestInfo, caller: Caller, cached: bool) -> type[Forward]:
+        """
+        How a request that is no watch is carried.
+        """
+        if request.upgrade or info.subresource in LONG_RUNNING or info.verb == "proxy":
+            return LongForward
+        if info.verb in ("get", "list"):
+            return self.choose_read(request, info, cached)
+        if not info.is_resource:
+            return Forward
+        return self.choose_write(info, caller, cached)
+
+    def choose_read(self, request: IncomingRequest, info: RequestInfo, cached: bool) -> type[Forward]:
+        """
+        Reads: from the cloud and into the cache, where that is possible.
+        """
+        if not info.is_resource:
+            return DocumentRead if is_document(info) else Forward
+        if not cached or not read_accept(get_header(request.head.headers, b"accept")).json:
+            return Forward
+        read: type[Read] = ObjectRead if info.verb == "get" else ListRead
+        return read
+
+    def choose_write(self, info: RequestInfo, caller: Caller, cached: bool) -> type[Forward]:
+        """
+        Writes: those that can be kept without the cloud are read whole first.
+        """
+        if info.resource == "events" and info.group in EVENT_GROUPS and info.verb in ("create", "patch") and not info.subresource:
+            return EventWrite
+        if info.resource == "serviceaccounts" and info.subresource == "token" and info.verb == "create":
+            return TokenRequestWrite if self.hub.agents.cached(caller.component) else Forward
+        if self.is_own_status(info, caller):
+            return StatusWrite
+        dry_run = is_true(info.query.get("dryRun")) if "dryRun" in info.query else False
+        if cached and info.verb == "create" and not info.subresource and not info.name and not dry_run:
+            return Write
+        return Forward
+
+    def is_own_status(self, info: RequestInfo, caller: Caller) -> bool:
+        """
+        Whether kubelet reports the status of its node or of a pod.
+        """
+        of_kubelet = caller.component == "kubelet" and caller.identity == NODE
+        return of_kubelet and info.gvr in STATUS_RESOURCES and info.subresource == "status" and info.verb in ("patch", "update")

@@ -1,0 +1,320 @@
+"""
+Cached reads: GET and LIST go to the cloud while it answers, and to the cache when it does not.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from yurt.http.heads import get_header
+from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
+from yurt.hub.accept import is_json, read_accept
+from yurt.hub.answers import answer_status, cached_headers
+from yurt.hub.cache.views import ABSENT, Caller, Found, FoundList, ViewKey
+from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward, narrow
+from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list
+from yurt.kube.requestinfo import RequestInfo
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+MAX_OPEN_LISTS = 64
+"""Paged lists of which some pages have come and the last has not."""
+
+MAX_OPEN_LIST_BYTES = 64 * 1024 * 1024
+"""Bytes of their items held until the last page comes."""
+
+START_GRACE = 0.1
+"""Seconds after which a cached read no longer waits for the first verdict on the cloud."""
+
+OPEN_LIST_LIFETIME = 300.0
+"""Seconds that the next page may take; kube-apiserver's own continue tokens live as long."""
+
+
+def view_key(caller: Caller, info: RequestInfo, form: str) -> ViewKey:
+    """
+    The view that a list or watch of ``caller`` fills.
+    """
+    return ViewKey(caller, info.gvr, form, info.namespace, info.label_selector, info.field_selector)
+
+
+class Read(Forward):
+    """
+    A GET or LIST of an object that is cached.
+    """
+
+    def upstream_head(self) -> RequestHead:
+        """
+        Ask for JSON, the one form that is stored.
+        """
+        return narrow(super().upstream_head(), read_accept(get_header(self.request.head.headers, b"accept")).narrowed)
+
+    def begin(self) -> None:
+        """
+        Right after the start nobody knows about the cloud yet: the cache answers then, after a short grace.
+        """
+        if self.hub.cloud.known:
+            super().begin()
+        else:
+            self.request.when_lost(self.client_lost)
+            self.hub.when_verdict(self.proceed_unknowing, START_GRACE)
+
+    def proceed_unknowing(self) -> None:
+        """
+        The cache, if it can; else the cloud's verdict is waited for.
+        """
+        if self.hub.cloud.known or self.finished:
+            self.proceed()
+        elif not (self.admitted_offline() and self.answer_from_cache()):
+            self.hub.when_verdict(self.proceed)
+
+    def impatient(self) -> None:
+        """
+        Have the server probed; if it does not show life in time, the cache answers.
+        """
+        if self.server is not None:
+            self.hub.suspect(self.server, "no answer to a request").addCallback(self.verdict)
+
+    def verdict(self, alive: bool) -> None:
+        """
+        What the probe said of the server this read waits for.
+        """
+        if alive or self.started or self.finished:
+            return
+        if self.admitted_offline() and self.answer_from_cache():
+            self.drop_exchange()
+
+    def head_received(self, head: ResponseHead) -> None:
+        """
+        A load balancer without servers behind it is no answer if the cache has one; any other status is.
+        """
+        if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and self.answer_from_cache():
+            self.answered_by_cloud(head.status)
+            self.drop_exchange()
+            return
+        if head.status == 404:
+            self.gone()
+        super().head_received(head)
+
+    def answer_offline(self, error: UpstreamError | None) -> None:
+        """
+        The cache's answer, or an honest miss.
+        """
+        if not self.answer_from_cache():
+            self.miss()
+
+    def miss(self) -> None:
+        """
+        Neither the cloud nor the cache can tell.
+        """
+        self.series.misses += 1
+        if self.hub.config.offline_miss == 404 and self.info.is_resource:
+            self.answer_status(404, "NotFound", f"{self.describe()}: not in the cache, and the cloud is not reachable")
+        else:
+            self.unavailable("the cache never saw this for this caller")
+
+    def answer_from_cache(self) -> bool:
+        """
+        Answer if the cache can; false when it never saw what is asked for.
+        """
+        if self.finished:
+            return True
+        accept = read_accept(get_header(self.request.head.headers, b"accept"))
+        if not accept.json:
+            answer_status(self.request, 406, "NotAcceptable", f"{self.describe()}: the cache has JSON only")
+            self.done()
+            return True
+        return any(self.answer_form(form) for form in accept.forms)
+
+    def answer_form(self, form: str) -> bool:
+        """
+        Answer in ``form`` if the cache has it.
+        """
+        raise AssertionError("a Read is an ObjectRead or a ListRead")
+
+    def gone(self) -> None:
+        """
+        The cloud says 404.
+        """
+
+    def respond_cached(self, body: bytes, stored_at: float, content_type: bytes = b"application/json") -> None:
+        """
+        Send a cached body.
+        """
+        self.request.respond(200, cached_headers(stored_at, self.hub.now(), content_type), body)
+        self.series.from_cache += 1
+        self.series.hits += 1
+        self.series.local += len(body)
+        self.done()
+
+    def keeps(self, head: ResponseHead) -> bool:
+        """
+        Keep whole JSON answers.
+        """
+        return head.status == 200 and is_json(get_header(head.headers, b"content-type")) and self.request.head.method == b"GET"
+
+
+class ObjectRead(Read):
+    """
+    GET of one object.
+    """
+
+    def answer_form(self, form: str) -> bool:
+        """
+        The object, or 404 where a complete view says that there is none.
+        """
+        info = self.info
+        found = self.hub.views.read_object(self.caller, info.gvr, form, info.namespace, info.name)
+        if isinstance(found, Found):
+            self.respond_cached(found.body, found.stored_at)
+            return True
+        if found is ABSENT:
+            self.absent()
+            return True
+        return False
+
+    def absent(self) -> None:
+        """
+        404, as kube-apiserver words it.
+        """
+        kind = f"{self.info.resource}.{self.info.group}" if self.info.group else self.info.resource
+        self.answer_status(404, "NotFound", f'{kind} "{self.info.name}" not found')
+
+    def gone(self) -> None:
+        """
+        This caller no longer holds the object through single reads.
+        """
+        info = self.info
+        for form in read_accept(get_header(self.request.head.headers, b"accept")).forms:
+            self.hub.views.forget_object(self.caller, info.gvr, form, info.namespace, info.name)
+
+    def store(self, head: ResponseHead, body: bytes) -> None:
+        """
+        The object becomes readable for this caller.
+        """
+        try:
+            kind = read_object(body).kind
+        except ObjectError as error:
+            self.log.debug("not cached: {what}: {error}", what=self.describe(), error=str(error))
+            return
+        if kind == "Status":
+            return
+        form = kind if kind in (TABLE, PARTIAL) else ""
+        self.hub.views.store_object(self.caller, self.info.gvr, form, body)
+
+
+class ListRead(Read):
+    """
+    LIST of a collection.
+    """
+
+    def answer_from_cache(self) -> bool:
+        """
+        As for any read; a continue token of the cloud cannot be honoured, the client begins anew.
+        """
+        if self.info.query.get("continue") and not self.finished:
+            message = f"{self.describe()}: the list cannot go on from the cache; begin it anew without the continue token"
+            self.answer_status(410, "Expired", message, retry_after=None)
+            return True
+        return super().answer_from_cache()
+
+    def answer_form(self, form: str) -> bool:
+        """
+        The list that a complete view yields.
+        """
+        found: FoundList | None = self.hub.views.read_list(view_key(self.caller, self.info, form))
+        if found is None:
+            return False
+        self.respond_cached(found.body, found.stored_at)
+        return True
+
+    def store(self, head: ResponseHead, body: bytes) -> None:
+        """
+        A page; with the last one the view is complete.
+        """
+        try:
+            parts = split_list(body)
+        except ObjectError as error:
+            self.log.debug("not cached: {what}: {error}", what=self.describe(), error=str(error))
+            return
+        whole = self.hub.open_lists.add(self.caller, self.info, parts)
+        if whole is not None:
+            key = view_key(self.caller, self.info, parts.form)
+            self.hub.views.store_list(key, whole.parts, requested_version=whole.requested_version)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeList:
+    """
+    A list with all its pages; ``requested_version`` is the ``resourceVersion`` of the request that began it.
+    """
+
+    parts: ListParts
+    requested_version: str
+
+
+@dataclass(slots=True)
+class _OpenList:
+    whole: WholeList
+    size: int
+    since: float
+
+
+class OpenLists:
+    """
+    Paged lists on their way: pages are put together until the last has come.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._open: OrderedDict[tuple[ViewKey, str], _OpenList] = OrderedDict()
+        self._size = 0
+
+    def add(self, caller: Caller, info: RequestInfo, parts: ListParts) -> WholeList | None:
+        """
+        Take a page; the whole list when it was the last one.
+        """
+        self._expire()
+        key = view_key(caller, info, parts.form)
+        token = info.query.get("continue", "")
+        size = sum(len(body) for _, body in parts.items) if token or parts.continue_token else 0
+        if token:
+            before = self._open.pop((key, token), None)
+            if before is None:
+                return None
+            self._size -= before.size
+            whole = replace(before.whole, parts=_join(before.whole.parts, parts))
+            size += before.size
+        else:
+            whole = WholeList(parts, info.query.get("resourceVersion", ""))
+        if not parts.continue_token:
+            return whole
+        self._open[(key, parts.continue_token)] = _OpenList(whole, size, self._reactor.seconds())
+        self._size += size
+        while len(self._open) > MAX_OPEN_LISTS or self._size > MAX_OPEN_LIST_BYTES:
+            _, dropped = self._open.popitem(last=False)
+            self._size -= dropped.size
+        return None
+
+    def _expire(self) -> None:
+        limit = self._reactor.seconds() - OPEN_LIST_LIFETIME
+        while self._open:
+            key, oldest = next(iter(self._open.items()))
+            if oldest.since > limit:
+                return
+            del self._open[key]
+            self._size -= oldest.size
+
+
+def _join(first: ListParts, page: ListParts) -> ListParts:
+    return ListParts(
+        kind=first.kind,
+        api_version=first.api_version,
+        resource_version=first.resource_version,
+        continue_token=page.continue_token,
+        form=first.form,
+        items=[*first.items, *page.items],
+        table_columns=first.table_columns or page.table_columns,
+    )

@@ -1,0 +1,313 @@
+"""
+The hub as a Twisted service: its parts wired together, started and stopped in order.
+
+No step of the start waits for the network; a listener on loopback that cannot be bound ends the start.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.application.service import IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from yurt import __version__, logs
+from yurt.http.client import HTTPUpstream
+from yurt.http.environment import proxy_for
+from yurt.http.server import HTTPServerFactory
+from yurt.hub.admin import admin_site
+from yurt.hub.answers import FROM_HUB
+from yurt.hub.cache.store import Store
+from yurt.hub.cache.views import GETS, Caller, ViewKey, Views
+from yurt.hub.cloud import Cloud, CloudSettings, Server
+from yurt.hub.config import HubConfig, NodeCredentials
+from yurt.hub.hub import Hub
+from yurt.hub.identity import NODE, Door
+from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
+from yurt.hub.nodetoken import NodeToken
+from yurt.hub.podlink import PodLink
+from yurt.hub.proxy import HubProxy
+from yurt.kube.kubeconfig import load_kubeconfig
+from yurt.lifecycle import Listen, ListenLater, OnHangup, tcp_endpoint
+from yurt.metrics import ReactorLag, new_registry
+from yurt.sdnotify import Notify, watchdog_interval
+from yurt.tls import ClientTLS
+
+DRAIN_TIMEOUT = 5.0
+"""Seconds that requests in flight have at a stop."""
+
+KUBELET_PODS = ViewKey(Caller(NODE, "kubelet"), "/v1/pods", "", "", "", "")
+
+
+class HubService(MultiService):
+    """
+    All of ``twistd yurthub``.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: HubConfig) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self.config = config
+        self.started_at = 0.0
+        self.token = NodeToken(config.credentials)
+        self.tls = ClientTLS(config.credentials.for_tls(), config.credentials.tls_server_name)
+        self.bare_tls = self.tls.without_certificate()
+        self.registry = new_registry()
+        self.metrics = HubMetrics(self.registry, __version__, self.figures)
+        self.cloud = Cloud(
+            reactor,
+            [self.make_server(url) for url in config.servers],
+            CloudSettings(lb_mode=config.lb_mode, heartbeat_interval=config.heartbeat_interval),
+            self.token.headers,
+        )
+        self.store = Store(reactor, config.disk_cache_path)
+        self.views = Views(self.store, reactor, time.time)
+        self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token.read)
+        self.proxy = HubProxy(self.hub)
+        self.factories: list[HTTPServerFactory] = []
+        self.listeners: list[Listen] = []
+        self.pod_listeners: dict[str, ListenLater] = {}
+        self.link: PodLink | None = None
+        self.wire()
+
+    # Wiring
+
+    def make_server(self, url: str) -> Server:
+        """
+        An API server, reached with the node's certificate and without.
+        """
+        proxy = proxy_for(url, os.environ)
+        with_certificate = HTTPUpstream(self.reactor, url, self.tls, proxy)
+        return Server(url, with_certificate, HTTPUpstream(self.reactor, url, self.bare_tls, proxy))
+
+    def wire(self) -> None:
+        """
+        The child services, in the order of their start.
+        """
+        config = self.config
+        if config.proxy_port:
+            for address in config.bind_proxy_addresses:
+                door = Door(f"{address}:{config.proxy_port}", lends_node_identity=True)
+                self.listen(Listen, address, door)
+        if config.serve_port:
+            endpoint = tcp_endpoint(self.reactor, config.bind_address, config.serve_port)
+            self.add(
+                Listen(endpoint, admin_site(self, self.registry), f"admin pages on {config.bind_address}:{config.serve_port}")
+            )
+        self.add(Core(self))
+        if config.pod_link.enable_dummy_if and config.proxy_port:
+            for address in config.pod_link.dummy_if_ip:
+                door = Door(f"{address}:{config.proxy_port}", lends_node_identity=False)
+                listener = self.listen(ListenLater, address, door)
+                assert isinstance(listener, ListenLater)
+                self.pod_listeners[address] = listener
+            self.link = PodLink(self.reactor, config.pod_link, self.pod_addresses)
+            self.add(self.link)
+        self.add(ReactorLag(self.reactor, self.registry, "node_yurthub"))
+        self.add(OnHangup(self.reactor, self.reload))
+        self.add(Notify(self.reactor, interval=watchdog_interval()))
+
+    def listen(self, kind: type[Listen], address: str, door: Door) -> Listen:
+        """
+        A listener of the proxy.
+        """
+        factory = HTTPServerFactory(self.reactor, self.proxy, door, own_headers=[FROM_HUB])
+        self.factories.append(factory)
+        listener = kind(tcp_endpoint(self.reactor, address, self.config.proxy_port), factory, f"the proxy on {door.name}")
+        self.add(listener)
+        return listener
+
+    def add(self, child: Service) -> None:
+        """
+        Make ``child`` start and stop with this service.
+        """
+        child.setServiceParent(IServiceCollection(self))
+        if isinstance(child, Listen):
+            self.listeners.append(child)
+
+    # Running
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+        """
+        logs.guard()
+        super().privilegedStartService()
+
+    def pod_addresses(self, addresses: tuple[str, ...]) -> None:
+        """
+        The addresses that pods reach are there: serve on them.
+        """
+        for address in addresses:
+            listener = self.pod_listeners.get(address)
+            if listener is not None and not listener.start_listening():
+                self.log.warn("{problem}", problem=listener.problem)
+
+    def reload(self) -> None:
+        """
+        Read kubeconfig, certificates and tokens again.
+        """
+        credentials = self.config.credentials
+        try:
+            if self.config.kubeconfig is not None:
+                credentials = NodeCredentials.of_kubeconfig(load_kubeconfig(self.config.kubeconfig))
+            self.tls.replace(credentials.for_tls())
+            self.bare_tls.replace(credentials.trust_for_tls())
+        except ValueError as error:
+            self.log.error("credentials stay as they were: {error}", error=str(error))
+            return
+        self.token.replace(credentials)
+        self.log.info("credentials were read again")
+
+    # What the admin pages show
+
+    def readiness(self) -> list[str]:
+        """
+        Why the hub is not ready.
+        """
+        reasons = [listener.problem for listener in self.listeners if listener.problem]
+        if self.store.problem:
+            reasons.append(f"cache {self.config.disk_cache_path}: {self.store.problem}")
+        if self.link is not None and self.link.problem:
+            reasons.append(self.link.problem)
+        if not self.cloud.known:
+            reasons.append("the cloud's state is not known yet")
+        return reasons
+
+    def status(self) -> Mapping[str, object]:
+        """
+        The hub's state for people.
+        """
+        now = time.time()
+        cloud, store, journal = self.cloud, self.store, self.hub.journal
+        return {
+            "version": __version__,
+            "node": self.config.node_name,
+            "uptimeSeconds": round(now - self.started_at) if self.started_at else 0,
+            "cloud": {
+                "reachable": cloud.reachable,
+                "reason": cloud.reason,
+                "sinceSeconds": round(now - cloud.since),
+                "offlineSeconds": round(cloud.offline_seconds(), 1),
+                "servers": [{"url": one.name, "healthy": one.healthy, "reason": one.reason} for one in cloud.servers],
+            },
+            "listeners": [
+                {"what": one.what, "listening": one.port is not None, "problem": one.problem} for one in self.listeners
+            ],
+            "link": None if self.link is None else self.link.state,
+            "cache": {
+                "path": self.config.disk_cache_path,
+                "problem": store.problem,
+                "objects": self.views.objects,
+                "bytes": self.views.object_bytes,
+            },
+            "lease": {"kubeletAlive": self.hub.lease.kubelet_alive, "renewedAt": self.hub.lease.renewed_at},
+            "journal": {"length": len(journal), "dropped": journal.dropped},
+            "watches": len(self.hub.watches),
+            "views": [
+                {
+                    "identity": key.caller.identity,
+                    "component": key.caller.component,
+                    "resource": key.gvr,
+                    "form": key.form,
+                    "namespace": "" if key.namespace == GETS else key.namespace,
+                    "single": key.namespace == GETS,
+                    "labelSelector": key.label_selector,
+                    "fieldSelector": key.field_selector,
+                    "complete": info.complete,
+                    "resourceVersion": info.resource_version,
+                    "ageSeconds": round(now - info.updated_at),
+                    "objects": info.members,
+                }
+                for key, info in self.views.views()
+            ],
+        }
+
+    def pods(self) -> bytes | None:
+        """
+        The pods of this node as kubelet last knew them.
+        """
+        selector = f"spec.nodeName={self.config.node_name}"
+        for field_selector in (selector, ""):
+            key = ViewKey(KUBELET_PODS.caller, KUBELET_PODS.gvr, "", "", "", field_selector)
+            found = self.views.read_list(key)
+            if found is not None:
+                return found.body
+        return None
+
+    def figures(self) -> Figures:
+        """
+        What the metrics ask for at a scrape.
+        """
+        cloud, store, journal = self.cloud, self.store, self.hub.journal
+        return Figures(
+            servers={
+                one.name: ServerFigures(one.healthy, one.upstream.open_connections + one.bare.open_connections)
+                for one in cloud.servers
+            },
+            cloud_reachable=cloud.reachable,
+            offline_seconds=cloud.offline_seconds(),
+            cache_objects=self.views.objects,
+            cache_bytes=self.views.object_bytes,
+            cache_commits=store.commits,
+            cache_write_errors=store.write_errors,
+            cache_corrupt_records=store.corrupt_records,
+            cache_dropped=store.dropped,
+            journal_length=len(journal),
+            journal_dropped=journal.dropped,
+        )
+
+
+class Core(Service):
+    """
+    The parts that are no services themselves, in their order: disk, lease, journal, cloud; and backwards.
+    """
+
+    log = Logger()
+
+    def __init__(self, parent: HubService) -> None:
+        self.whole = parent
+
+    def startService(self) -> None:
+        """
+        Open the disk, and begin to look for the cloud.
+        """
+        super().startService()
+        whole = self.whole
+        whole.started_at = time.time()
+        whole.store.open()
+        whole.hub.journal.load()
+        whole.hub.lease.start()
+        whole.cloud.subscribe(whole.hub.cloud_changed)
+        whole.cloud.start()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Let the requests in flight end, then close.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self.stop())
+
+    async def stop(self) -> None:
+        """
+        Watches end in good order, requests within DRAIN_TIMEOUT; what is to be kept is on disk afterwards.
+        """
+        whole = self.whole
+        whole.hub.drain()
+        for drained in [factory.drain(DRAIN_TIMEOUT) for factory in whole.factories]:
+            await drained
+        whole.hub.patience.stop()
+        whole.hub.journal.stop()
+        await whole.hub.lease.stop()
+        await whole.cloud.stop()
+        for server in whole.cloud.servers:
+            server.upstream.close_connections("the hub stops")
+            server.bare.close_connections("the hub stops")
+        await whole.store.close()
+        self.log.info("the hub has stopped")

@@ -1,0 +1,243 @@
+"""
+``twistd yurthub``: its options, and the service they describe.
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from yurt import __version__
+from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
+from yurt.hub.config import HubConfig, NodeCredentials
+from yurt.hub.podlink import PodLinkSettings
+from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
+from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
+from yurt.options import Options as DeclaredOptions
+
+MIN_REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT = 1, 100_000
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """
+    IP addresses of a comma list.
+    """
+    return tuple(address(part) for part in comma_list(text))
+
+
+def aliases(text: str) -> tuple[tuple[str, str], ...]:
+    """
+    Pairs of a comma list ``name=component``.
+    """
+    pairs = []
+    for part in comma_list(text):
+        name, separator, component = part.partition("=")
+        if not (name.strip() and separator and component.strip()):
+            raise ValueError("write name=component, such as k3s=kubelet")
+        pairs.append((name.strip(), component.strip()))
+    return tuple(pairs)
+
+
+class Options(DeclaredOptions):
+    """
+    The options of the hub; :attr:`config` is what they say together.
+    """
+
+    program = "yurthub"
+    version_text = __version__
+    synopsis = "--server-addr=https://HOST:PORT --node-name=NAME --kubeconfig=FILE [options]"
+    longdesc = (
+        "Runs on every node, between kubelet, kube-proxy, CNI, CoreDNS and pods on one side and the API servers on the other: "
+        "a reverse proxy with a disk cache that keeps the node alive while the cloud is away."
+    )
+    declared = (
+        Option(
+            "server-addr", "", "API servers, comma separated; https is implied. Default: the server of --kubeconfig", https_urls
+        ),
+        Option("node-name", "", "name of this node, as kubelet registers it"),
+        Option("kubeconfig", "", "kubeconfig with the node's identity and the cluster's CA"),
+        Option("ca-file", "", "PEM file of the cluster's CA, instead of --kubeconfig"),
+        Option("cert-file", "", "PEM file of the node's client certificate; read again when it changes"),
+        Option("key-file", "", "PEM file of that certificate's key"),
+        Option("token-file", "", "file with the node's bearer token, instead of a certificate; read again when it changes"),
+        Option("bind-address", "127.0.0.1", "address of the admin pages", address),
+        Option("serve-port", "10267", "port of the admin pages; 0: none", port),
+        Option(
+            "bind-proxy-address",
+            "127.0.0.1",
+            "loopback addresses of the proxy, comma separated; callers without credentials there speak as the node",
+            addresses,
+        ),
+        Option("proxy-port", "10261", "port of the proxy, on loopback and on the address that pods reach; 0: none", port),
+        Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache"),
+        Option(
+            "cache-agents",
+            ",".join(DEFAULT_CACHE_AGENTS),
+            "components whose reads are cached, comma separated: names, patterns such as flannel*, * for all; !name excludes",
+            comma_list,
+            many=True,
+        ),
+        Option(
+            "agent-aliases",
+            ",".join(f"{name}={component}" for name, component in DEFAULT_ALIASES.items()),
+            "user agents that stand for a component, comma separated name=component",
+            aliases,
+        ),
+        Option(
+            "lb-mode",
+            "rr",
+            "how several servers are used: rr (in turn) or priority (the first that is healthy)",
+            choice("rr", "priority"),
+        ),
+        Option("heartbeat-interval-seconds", "10", "seconds between probes of a server that nobody talks to", integer(1, 3600)),
+        Option(
+            "kubelet-health-grace-period",
+            "40s",
+            "the node's Lease is renewed for so long after kubelet's last sign of life",
+            duration,
+        ),
+        Option(
+            "max-requests-in-flight",
+            "250",
+            "requests at once, watches and streams apart; more get 429",
+            integer(MIN_REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT),
+        ),
+        Option(
+            "offline-miss",
+            "503",
+            "answer without the cloud to a read of what was never seen: 503, or 404 as OpenYurt",
+            choice("503", "404"),
+        ),
+        Option(
+            "offline-token",
+            "cached",
+            "answer without the cloud to a TokenRequest: cached (the last real token, while valid) or fake "
+            "(then a made-up one, as OpenYurt)",
+            choice("cached", "fake"),
+        ),
+        Option("enable-dummy-if", "true", "make the link with the address that pods reach", boolean),
+        Option("link-kind", "auto", "kind of that link: auto, dummy or tap", choice("auto", "dummy", "tap")),
+        Option("dummy-if-name", "yurthub-dummy0", "name of that link"),
+        Option(
+            "dummy-if-ip",
+            "169.254.2.1",
+            "its addresses, comma separated: one IPv4, one IPv6 (such as fd00::2:1), or both",
+            addresses,
+        ),
+        Option("enable-iptables", "false", "keep NOTRACK and ACCEPT rules for that address and the proxy's port", boolean),
+    )
+    config: HubConfig
+
+    def postOptions(self) -> None:
+        """
+        Make the one value of all options, or say what is wrong with them.
+        """
+        node_name = self["node-name"]
+        if not node_name:
+            raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
+        kubeconfig = self.read_kubeconfig()
+        servers = self["server-addr"] or self.servers_of(kubeconfig)
+        self.config = HubConfig(
+            servers=servers,
+            node_name=node_name,
+            credentials=self.read_credentials(kubeconfig),
+            kubeconfig=self["kubeconfig"] or None,
+            bind_address=self["bind-address"],
+            serve_port=self["serve-port"],
+            bind_proxy_addresses=self["bind-proxy-address"],
+            proxy_port=self["proxy-port"],
+            disk_cache_path=self["disk-cache-path"],
+            cache_agents=self["cache-agents"],
+            agent_aliases=dict(self["agent-aliases"]),
+            lb_mode=self["lb-mode"],
+            heartbeat_interval=float(self["heartbeat-interval-seconds"]),
+            kubelet_health_grace_period=self["kubelet-health-grace-period"],
+            max_requests_in_flight=self["max-requests-in-flight"],
+            offline_miss=int(self["offline-miss"]),
+            offline_token=self["offline-token"],
+            pod_link=self.read_pod_link(),
+        )
+
+    def read_kubeconfig(self) -> Kubeconfig | None:
+        """
+        The kubeconfig, if one is named.
+        """
+        if not self["kubeconfig"]:
+            return None
+        try:
+            return load_kubeconfig(self["kubeconfig"])
+        except KubeconfigError as error:
+            raise usage.UsageError(f"--kubeconfig: {error}") from None
+
+    def servers_of(self, kubeconfig: Kubeconfig | None) -> tuple[str, ...]:
+        """
+        The server that the kubeconfig names.
+        """
+        if kubeconfig is None or not kubeconfig.server:
+            raise usage.UsageError("--server-addr is missing: give the API servers, such as https://10.0.0.1:6443")
+        try:
+            return https_urls(kubeconfig.server)
+        except ValueError as error:
+            raise usage.UsageError(f"--kubeconfig: server {kubeconfig.server}: {error}") from None
+
+    def read_credentials(self, kubeconfig: Kubeconfig | None) -> NodeCredentials:
+        """
+        The node's identity: the options' files, or the kubeconfig's.
+        """
+        named = {name: self[name] for name in ("ca-file", "cert-file", "key-file", "token-file") if self[name]}
+        if kubeconfig is not None:
+            if named:
+                raise usage.UsageError(f"--kubeconfig and --{next(iter(named))} exclude each other: keep one of them")
+            try:
+                return NodeCredentials.of_kubeconfig(kubeconfig)
+            except ValueError as error:
+                raise usage.UsageError(f"--kubeconfig: {error}") from None
+        if "ca-file" not in named:
+            raise usage.UsageError(
+                "--kubeconfig is missing: give the node's kubeconfig, or --ca-file with --cert-file and --key-file"
+            )
+        if ("cert-file" in named) != ("key-file" in named):
+            raise usage.UsageError("--cert-file and --key-file belong together: give both")
+        if "cert-file" not in named and "token-file" not in named:
+            raise usage.UsageError("the node has no identity: give --cert-file and --key-file, or --token-file")
+        for option, path in named.items():
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise usage.UsageError(f"--{option}: {path}: {error.strerror}") from None
+        return NodeCredentials(
+            ca_file=named["ca-file"],
+            cert_file=named.get("cert-file"),
+            key_file=named.get("key-file"),
+            token_file=named.get("token-file"),
+        )
+
+    def read_pod_link(self) -> PodLinkSettings:
+        """
+        The address that pods reach.
+        """
+        settings = PodLinkSettings(
+            enable_dummy_if=self["enable-dummy-if"],
+            link_kind=self["link-kind"],
+            dummy_if_name=self["dummy-if-name"],
+            dummy_if_ip=self["dummy-if-ip"],
+            enable_iptables=self["enable-iptables"],
+            ports=(self["proxy-port"],),
+        )
+        try:
+            settings.link()
+        except ValueError as error:
+            raise usage.UsageError(str(error)) from None
+        return settings
+
+
+def makeService(options: Options) -> IService:
+    """
+    The hub as a service; nothing happens before it is started.
+    """
+    from twisted.internet import reactor
+
+    from yurt.hub.service import HubService
+
+    return HubService(reactor, options.config)

@@ -1,0 +1,661 @@
+"""
+Watches: responses to clients that outlive the connections to the cloud behind them.
+
+    (ATTACHED)  frames arrive from the cloud, go to the client and to the cache
+                the upstream ends or breaks off, before the client's own timeout -> HOLDING
+    (HOLDING)   nothing arrives; BOOKMARKs if asked for, local changes while offline
+                the cloud is there -> ATTACHED, resumed at the last resourceVersion that the client knows
+                the cloud says 410 -> an ERROR event, the end
+    either      the client's timeout passes, or it hangs up -> the end
+
+Only whole events are passed on, and upstream is resumed after the last of them, so none is lost and none comes twice.  The
+hub always asks for bookmarks, which keep the resume point fresh, and passes them on to those who asked for them too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from yurt.http.heads import get_header, without
+from yurt.http.interfaces import ByteStream, Exchange, Headers, IncomingRequest, RequestHead, ResponseHead, UpstreamError
+from yurt.hub.accept import is_json, read_accept
+from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, JSON, RETRY_AFTER_OFFLINE, STALE, answer_status
+from yurt.hub.cache.views import Caller, Found, InitialEvents
+from yurt.hub.identity import Credential
+from yurt.hub.reads import view_key
+from yurt.kube.objects import ObjectError, is_newer, read_object, split_list
+from yurt.kube.requestinfo import RequestInfo, is_true
+from yurt.kube.selectors import SelectorError, compile_selection
+from yurt.kube.status import status_body
+from yurt.kube.watch import (
+    BOOKMARK,
+    ERROR,
+    JSONFramer,
+    ProtobufFramer,
+    WatchError,
+    WatchEvent,
+    encode_bookmark,
+    encode_error,
+    encode_event,
+    encode_protobuf_error,
+    read_event,
+    read_protobuf_event,
+)
+
+if TYPE_CHECKING:
+    from yurt.hub.cloud import Server
+    from yurt.hub.hub import Hub
+
+BOOKMARK_INTERVAL = 60.0
+"""Seconds between the bookmarks of a watch that is held, as often as kube-apiserver sends them."""
+
+RESUME_JITTER = 1.0
+"""Watches resume spread over so many seconds after the cloud is back."""
+
+RESUME_PAUSE = 1.0
+"""Seconds between attempts of one watch, doubled up to MAX_RESUME_PAUSE while they bear no fruit."""
+
+MAX_RESUME_PAUSE = 15.0
+
+REFUSED_FOR = 30.0
+"""Seconds during which 401, 403 and 404 to a resumed watch are tried again: an API server that has just started gives them
+out until its authorizer has caught up."""
+
+TIMEOUT_SLACK = 5.0
+"""Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
+
+MAX_REFUSAL_BODY = 64 * 1024
+"""Bytes kept of an error body that answers a resumed watch."""
+
+PROTOBUF_WATCH = b"application/vnd.kubernetes.protobuf"
+
+
+class _Attempt:
+    """
+    One upstream request of a watch, the first or a resumed one.
+    """
+
+    def __init__(self, watch: Watch, server: Server) -> None:
+        self.watch = watch
+        self.server = server
+        self.exchange: Exchange | None = None
+        self.status = 0
+        self.refusal: list[bytes] = []
+        self.refusal_size = 0
+        self.fruitful = False
+
+    def drop(self) -> None:
+        """
+        Forget this attempt and its connection.
+        """
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    def interim_received(self, head: ResponseHead) -> None:
+        """
+        A watch has no use for a 1xx.
+        """
+
+    def head_received(self, head: ResponseHead) -> None:
+        """
+        The status decides.
+        """
+        self.status = head.status
+        self.watch.attempt_began(self, head)
+
+    def data_received(self, data: bytes) -> None:
+        """
+        Frames, or a piece of a refusal.
+        """
+        if self.status == 200 or self.watch.passing:
+            self.watch.received(self, data)
+        elif self.refusal_size < MAX_REFUSAL_BODY:
+            self.refusal_size += len(data)
+            self.refusal.append(data)
+
+    def response_finished(self, trailers: Headers) -> None:
+        """
+        The server ended it in good order.
+        """
+        self.exchange = None
+        self.watch.attempt_ended(self, None)
+
+    def response_failed(self, error: UpstreamError) -> None:
+        """
+        The connection broke.
+        """
+        self.exchange = None
+        self.watch.attempt_ended(self, error)
+
+    def upgraded(self, head: ResponseHead, stream: ByteStream) -> None:
+        """
+        Nobody asked for that.
+        """
+        stream.abort()
+        self.watch.attempt_ended(self, UpstreamError("the server switched protocols in answer to a watch"))
+
+
+class Watch:
+    """
+    One client's watch.  ``cached`` tells whether its events are kept.
+    """
+
+    log = Logger()
+    long_running = True
+
+    def __init__(
+        self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential, cached: bool
+    ) -> None:
+        self.hub = hub
+        self.request = request
+        self.info = info
+        self.caller = caller
+        self.credential = credential
+        self.cached = cached
+        self.accept = read_accept(get_header(request.head.headers, b"accept"))
+        self.key = view_key(caller, info, self.accept.forms[0] if self.accept.forms else "")
+        self.started = False
+        self.finished = False
+        self.passing = False
+        self.attempt: _Attempt | None = None
+        self.framer: JSONFramer | ProtobufFramer | None = None
+        self.protobuf = False
+        query = info.query
+        self.version = query.get("resourceVersion", "")
+        self.known_version = ""
+        self.initial_events: InitialEvents | None = None
+        self.bookmarks = is_true(query.get("allowWatchBookmarks"))
+        self.initial = is_true(query.get("sendInitialEvents"))
+        self.kind = ""
+        self.api_version = ""
+        self.pause = RESUME_PAUSE
+        self.refused_since: float | None = None
+        seconds = query.get("timeoutSeconds", "")
+        self.ends_at = hub.reactor.seconds() + int(seconds) if seconds.isdecimal() and int(seconds) else None
+        self.timers: dict[str, IDelayedCall] = {}
+        self.series = hub.metrics.series(caller.component, "watch", info.resource, info.subresource)
+
+    # The beginning
+
+    def begin(self) -> None:
+        """
+        Watch, with the cloud or without it.
+        """
+        self.hub.watches.add(self)
+        self.request.when_lost(self.end)
+        if self.hub.cloud.known:
+            self.proceed()
+        else:
+            self.hub.when_verdict(self.proceed)
+
+    def proceed(self) -> None:
+        """
+        The one decision: cloud, or not.
+        """
+        if self.finished:
+            return
+        if self.ends_at is not None:
+            self.set_timer("timeout", self.ends_at - self.hub.reactor.seconds(), self.timed_out)
+        server = self.hub.cloud.pick()
+        if server is None:
+            self.begin_offline()
+            return
+        if self.cached:
+            if not self.initial:
+                self.close_gap()
+            self.initial_events = self.hub.views.begin_watch(self.key, self.version, initial_events=self.initial)
+        self.attach(server)
+
+    def close_gap(self) -> None:
+        """
+        If the view on disk is older than what the client has seen, let the cloud repeat what the view missed.
+        """
+        if self.version in ("", "0"):
+            return
+        view = self.hub.views.view(self.key)
+        if view is not None and view.complete and view.resource_version and is_newer(self.version, view.resource_version):
+            self.known_version = self.version
+            self.version = view.resource_version
+
+    def begin_offline(self) -> None:
+        """
+        Start the response without the cloud: what the cache has first, if the client asked for the present state.
+        """
+        if not self.admitted_offline():
+            message = (
+                f"watch {self.info.resource}: the cloud is not reachable, and these credentials cannot be verified without it"
+            )
+            answer_status(self.request, 401, "Unauthorized", message)
+            self.end()
+            return
+        if not self.accept.json:
+            self.unavailable("the cache has JSON only")
+            return
+        lines: list[bytes] = []
+        if self.initial or self.version in ("", "0"):
+            found = self.hub.views.read_list(self.key)
+            if found is None:
+                self.unavailable("the cache never saw this for this caller")
+                return
+            parts = split_list(found.body)
+            lines = [self.encode_item("ADDED", body) for _, body in parts.items]
+            self.version = found.resource_version
+            self.kind, self.api_version = parts.kind.removesuffix("List"), parts.api_version
+            if self.initial:
+                lines.append(encode_bookmark(self.kind, self.api_version, self.version, initial_events_end=True))
+                self.initial = False
+        else:
+            view = self.hub.views.view(self.key)
+            if view is not None and view.kind:
+                self.kind, self.api_version = view.kind.removesuffix("List"), view.api_version
+        self.framer = JSONFramer()
+        self.start(ResponseHead(200, b"OK", [JSON, STALE]), FROM_CACHE)
+        self.write(lines)
+        self.hold()
+
+    def admitted_offline(self) -> bool:
+        """
+        Whether the caller is known without the cloud.
+        """
+        return self.hub.admits_offline(self.credential, self.caller)
+
+    def encode_item(self, event_type: str, body: bytes) -> bytes:
+        """
+        An event about an item as the cache holds it; a Table's item is a row and travels in a Table of its own.
+        """
+        if self.key.form == "Table":
+            body = b'{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":[],"rows":[%b]}' % body
+        return encode_event(event_type, body)
+
+    def start(self, head: ResponseHead, source: tuple[bytes, bytes]) -> None:
+        """
+        Begin the client's response.
+        """
+        self.started = True
+        if source is FROM_CLOUD:
+            self.series.from_cloud += 1
+        else:
+            self.series.from_cache += 1
+        head.headers.append(source)
+        self.request.start(head)
+
+    def unavailable(self, why: str) -> None:
+        """
+        Answer 503.
+        """
+        message = f"watch {self.info.resource}: the cloud is not reachable ({self.hub.cloud.reason or 'no answer'}) and {why}"
+        answer_status(self.request, 503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE)
+        self.end()
+
+    # Attached
+
+    def attach(self, server: Server) -> None:
+        """
+        Send the watch to ``server``.
+        """
+        attempt = self.attempt = _Attempt(self, server)
+        upstream = server.upstream if self.credential.kind == "none" else server.bare
+        attempt.exchange = upstream.send(self.upstream_head(), attempt)
+        if not self.started:
+            self.hub.patience.watch(self)
+
+    def impatient(self) -> None:
+        """
+        No answer has begun for a while: have the server probed.
+        """
+        if self.attempt is not None:
+            self.hub.suspect(self.attempt.server, "no answer to a watch")
+
+    def upstream_head(self) -> RequestHead:
+        """
+        The watch as the cloud gets it: from the version reached, with bookmarks, for the time that is left.
+        """
+        head = self.request.head
+        path, _, query = head.target.partition(b"?")
+        replaced = {"resourceVersion", "allowWatchBookmarks", "timeoutSeconds"}
+        if self.started and not self.initial:
+            replaced |= {"sendInitialEvents", "resourceVersionMatch"}
+        given = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        pairs = [(name, value) for name, value in given if name not in replaced]
+        if self.version:
+            pairs.append(("resourceVersion", self.version))
+        pairs.append(("allowWatchBookmarks", "true"))
+        if self.ends_at is not None:
+            pairs.append(("timeoutSeconds", str(max(1, round(self.ends_at - self.hub.reactor.seconds())))))
+        headers = without(head.headers, b"edge-cache", b"accept-encoding")
+        if self.cached and self.accept.json:
+            headers = [*without(headers, b"accept"), (b"Accept", self.accept.narrowed)]
+        token = self.hub.node_token() if self.credential.kind == "none" else None
+        if token is not None:
+            headers.append((b"Authorization", b"Bearer " + token))
+        target = path + b"?" + urlencode(pairs, encoding="latin-1").encode("ascii")
+        return RequestHead(head.method, target, headers, head.http10)
+
+    def attempt_began(self, attempt: _Attempt, head: ResponseHead) -> None:
+        """
+        The cloud answers: a stream of events, or a refusal.
+        """
+        if attempt is not self.attempt:
+            return
+        self.hub.patience.forget(self)
+        self.hub.cloud.answered(attempt.server)
+        if self.credential.token and head.status == 401:
+            self.hub.tokens.refused(self.credential.token)
+        elif self.credential.token and head.status < 500:
+            self.hub.tokens.accepted(self.credential.token)
+        if head.status == 200:
+            self.refused_since = None
+            self.choose_framer(get_header(head.headers, b"content-type"))
+            if not self.started:
+                self.start(head, FROM_CLOUD)
+        elif not self.started and not (head.status == 410 and self.known_version):
+            self.passing = True
+            self.framer = None
+            self.start(head, FROM_CLOUD)
+        self.request.produce_from(attempt.exchange)
+
+    def choose_framer(self, content_type: bytes | None) -> None:
+        """
+        A new attempt begins with a clean framer; an unknown type is passed through and cannot be resumed.
+        """
+        self.protobuf = (content_type or b"").startswith(PROTOBUF_WATCH)
+        if is_json(content_type):
+            self.framer = JSONFramer()
+        elif self.protobuf:
+            self.framer = ProtobufFramer()
+        else:
+            self.framer = None
+            self.passing = True
+
+    def received(self, attempt: _Attempt, data: bytes) -> None:
+        """
+        Bytes of the stream: pass on what makes whole events.
+        """
+        if attempt is not self.attempt:
+            return
+        attempt.fruitful = True
+        self.series.received += len(data)
+        if self.framer is None:
+            self.request.write(data)
+            return
+        lines: list[bytes] = []
+        try:
+            for frame in self.framer.feed(data):
+                if not self.take(frame, lines):
+                    break
+        except WatchError as error:
+            self.log.warn(
+                "watch {resource}: passed on without understanding it: {error}", resource=self.info.resource, error=str(error)
+            )
+            self.framer, self.passing = None, True
+            lines.append(data)
+        if lines:
+            self.write(lines)
+
+    def take(self, frame: bytes, lines: list[bytes]) -> bool:
+        """
+        One event: for the client's ``lines``, for the cache, for the resume point; false when it was the last.
+        """
+        event = read_protobuf_event(frame) if self.protobuf else read_event(frame)
+        if event.type == ERROR:
+            return self.take_error(event, frame, lines)
+        if event.kind and not self.kind:
+            self.kind, self.api_version = event.kind, event.api_version
+        if self.cached and not self.protobuf:
+            self.keep(event)
+        version = event.meta.resource_version
+        known = bool(self.known_version) and not is_newer(version, self.known_version)
+        if version and is_newer(version, self.version):
+            self.version = version
+        if event.type == BOOKMARK:
+            if event.initial_events_end:
+                self.initial = False
+            elif not self.bookmarks:
+                return True
+        if not known:
+            lines.append(self.encode_frame(frame))
+        return True
+
+    def keep(self, event: WatchEvent) -> None:
+        """
+        Let the cache know.
+        """
+        if event.form != self.key.form:
+            self.key = view_key(self.caller, self.info, event.form)
+        self.hub.views.apply_event(self.key, event, self.initial_events)
+        if event.initial_events_end:
+            self.initial_events = None
+
+    def encode_frame(self, frame: bytes) -> bytes:
+        """
+        An event's bytes as they came.
+        """
+        return len(frame).to_bytes(4, "big") + frame if self.protobuf else frame + b"\n"
+
+    def take_error(self, event: WatchEvent, frame: bytes, lines: list[bytes]) -> bool:
+        """
+        An ERROR event ends a watch, but only 410 ends it for the client; after all else it is resumed.
+        """
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.drop()
+        if event.status_code == 410 and self.known_version:
+            self.give_up_gap()
+        elif event.status_code == 410 or not self.version:
+            lines.append(self.encode_frame(frame))
+            self.write(lines)
+            lines.clear()
+            self.finish()
+        else:
+            self.hold()
+        return False
+
+    def give_up_gap(self) -> None:
+        """
+        What the view missed is no longer to be had: go on from where the client is.
+        """
+        self.hub.views.mark_gap(self.key)
+        self.version, self.known_version = self.known_version, ""
+        server = self.hub.cloud.pick()
+        if server is None:
+            self.hold()
+        else:
+            self.attach(server)
+
+    def attempt_ended(self, attempt: _Attempt, error: UpstreamError | None) -> None:
+        """
+        The upstream response is over, in good order or not.
+        """
+        if attempt is not self.attempt:
+            return
+        self.attempt = None
+        self.hub.patience.forget(self)
+        if error is not None and not attempt.status:
+            self.hub.failed(attempt.server, error)
+        if self.passing:
+            if error is None:
+                self.finish()
+            else:
+                self.request.abort()
+                self.end()
+        elif attempt.status and attempt.status != 200:
+            self.refused(attempt)
+        elif not self.started:
+            self.first_attempt_failed(attempt)
+        elif self.initial:
+            self.request.abort()  # half of the initial state cannot be resumed
+            self.end()
+        elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
+            self.finish()
+        else:
+            if attempt.fruitful:
+                self.pause = RESUME_PAUSE
+            self.hold()
+
+    def first_attempt_failed(self, attempt: _Attempt) -> None:
+        """
+        No server has answered yet: try another, or begin without.
+        """
+        other = self.hub.cloud.other(attempt.server)
+        if other is not None:
+            self.attach(other)
+        else:
+            self.begin_offline()
+
+    def refused(self, attempt: _Attempt) -> None:
+        """
+        A resumed watch got an error status.
+        """
+        now = self.hub.reactor.seconds()
+        if attempt.status == 410:
+            if self.known_version:
+                self.give_up_gap()
+            else:
+                self.expired(b"".join(attempt.refusal))
+            return
+        if attempt.status in (401, 403, 404):
+            self.refused_since = now if self.refused_since is None else self.refused_since
+            if now - self.refused_since >= REFUSED_FOR:
+                self.log.info(
+                    "watch {resource} ended: the cloud answers {status}", resource=self.info.resource, status=attempt.status
+                )
+                self.finish()
+                return
+        self.hold()
+
+    def expired(self, body: bytes) -> None:
+        """
+        The resume point is too old: tell the client, which lists anew.
+        """
+        if self.protobuf:
+            self.write([encode_protobuf_error(body)])
+        else:
+            status = body if body.startswith(b"{") else status_body(410, "Expired", f"too old resource version: {self.version}")
+            self.write([encode_error(status)])
+        self.finish()
+
+    # Holding
+
+    def hold(self) -> None:
+        """
+        Keep the client's response open until the cloud can go on with it.
+        """
+        self.request.produce_from(None)
+        if self.bookmarks and not self.protobuf:
+            self.set_timer("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
+        if self.hub.cloud.reachable:
+            self.resume_within(self.pause)
+            self.pause = min(self.pause * 2, MAX_RESUME_PAUSE)
+
+    def cloud_returned(self) -> None:
+        """
+        Resume soon, each watch at its own moment.
+        """
+        if self.attempt is None and self.started and not self.finished:
+            self.pause = RESUME_PAUSE
+            self.resume_within(RESUME_JITTER)
+
+    def resume_within(self, seconds: float) -> None:
+        """
+        Resume at a random moment of the next ``seconds``.
+        """
+        self.set_timer("resume", random.uniform(0.0, seconds), self.resume)
+
+    def resume(self) -> None:
+        """
+        Go on with the cloud, if it is still there.
+        """
+        server = self.hub.cloud.pick()
+        if server is not None and self.attempt is None:
+            self.cancel_timer("bookmark")
+            self.attach(server)
+
+    def send_bookmark(self) -> None:
+        """
+        Show the client that the watch lives.
+        """
+        if self.kind and self.version:
+            self.write([encode_bookmark(self.kind, self.api_version, self.version)])
+        self.set_timer("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
+
+    def publish(self, body: bytes) -> None:
+        """
+        A local change while the cloud is away: MODIFIED, for those who may read the object and selected it.
+        """
+        if self.attempt is not None or not self.started or self.protobuf or self.key.form:
+            return
+        try:
+            meta = read_object(body).meta
+            selected = compile_selection(self.info.label_selector, self.info.field_selector)(body)
+        except (ObjectError, SelectorError):
+            return
+        if not selected or self.info.namespace not in ("", meta.namespace):
+            return
+        found = self.hub.views.read_object(self.caller, self.info.gvr, "", meta.namespace, meta.name)
+        if isinstance(found, Found):
+            self.write([encode_event("MODIFIED", body)])
+
+    # The end
+
+    def write(self, lines: Iterable[bytes]) -> None:
+        """
+        Send to the client.
+        """
+        data = b"".join(lines)
+        if data:
+            self.request.write(data)
+
+    def timed_out(self) -> None:
+        """
+        The client's own timeout: a held watch ends now, an attached one when the cloud ends it, or soon after.
+        """
+        if self.attempt is None:
+            self.finish()
+        else:
+            self.set_timer("timeout", TIMEOUT_SLACK, self.finish)
+
+    def finish(self) -> None:
+        """
+        End the response in good order.
+        """
+        if not self.finished:
+            self.request.finish()
+            self.end()
+
+    def end(self) -> None:
+        """
+        Let go of everything.
+        """
+        if self.finished:
+            return
+        self.finished = True
+        self.hub.patience.forget(self)
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.drop()
+        for name in list(self.timers):
+            self.cancel_timer(name)
+        self.hub.watches.discard(self)
+        self.hub.ended(self)
+
+    def set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        """
+        Set one of the named timers anew.
+        """
+        self.cancel_timer(name)
+        self.timers[name] = self.hub.reactor.callLater(max(0.0, seconds), call)
+
+    def cancel_timer(self, name: str) -> None:
+        """
+        Stop a timer if it runs.
+        """
+        timer = self.timers.pop(name, None)
+        if timer is not None and timer.active():
+            timer.cancel()

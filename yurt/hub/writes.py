@@ -1,0 +1,274 @@
+"""
+Writes: they go to the cloud; while it is away some of them can be kept honestly, the rest is refused.
+
+| write                                  | without the cloud                                             |
+|----------------------------------------|---------------------------------------------------------------|
+| POST, PATCH of events                  | journalled, 201 / 200                                         |
+| PATCH, PUT of node or pod status, by kubelet | merged into the cached object, shown to watchers, journalled |
+| POST of an object that the cache holds | 409 AlreadyExists                                             |
+| TokenRequest                           | the last real token (:mod:`yurt.hub.tokenrequests`)           |
+| everything else                        | 503                                                           |
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from yurt.http.heads import get_header
+from yurt.http.interfaces import FlowControlled, Headers, UpstreamError
+from yurt.hub.answers import FROM_HUB, JSON
+from yurt.hub.cache.views import Found
+from yurt.hub.forward import Forward
+from yurt.hub.journal import Entry
+from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
+from yurt.kube.patch import PatchError, apply_patch
+from yurt.kube.protobuf import MAGIC, ProtobufError, read_unknown
+
+MAX_BUFFERED_WRITE = 3 * 1024 * 1024
+"""Bytes of a request body held so that the write can be kept without the cloud; kube-apiserver takes no more either."""
+
+STATUS_RESOURCES = frozenset({"/v1/nodes", "/v1/pods"})
+EVENT_GROUPS = frozenset({"", "events.k8s.io"})
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+
+
+class Write(Forward):
+    """
+    A write whose body the hub reads whole before it goes out, because it may have to keep it.
+    """
+
+    max_replayed = MAX_BUFFERED_WRITE
+
+    def begin(self) -> None:
+        """
+        Read the body first, if there is one.
+        """
+        self.waiting_for_body = self.request.has_body
+        self.too_large = False
+        if not self.waiting_for_body:
+            super().begin()
+            return
+        self.request.when_lost(self.client_lost)
+        self.body_reading = True
+        self.body_flow: FlowControlled = self.request.read_body(self)
+
+    def body_received(self, data: bytes) -> None:
+        """
+        Collect; a body that is too large to be kept goes on as it comes.
+        """
+        super().body_received(data)
+        if self.waiting_for_body and self.replay_size > self.max_replayed:
+            self.waiting_for_body = False
+            self.too_large = True
+            self.body_flow.pause()
+            super().begin()
+            if self.exchange is not None:
+                self.exchange.produce_from(self.body_flow)
+                self.replay = None
+            self.body_flow.resume()
+
+    def body_finished(self, trailers: Headers) -> None:
+        """
+        All there: now the cloud.
+        """
+        super().body_finished(trailers)
+        if self.waiting_for_body:
+            self.waiting_for_body = False
+            super().begin()
+
+    @property
+    def body(self) -> bytes:
+        """
+        The whole body.
+        """
+        return b"".join(self.replay or ())
+
+    @property
+    def content_type(self) -> str:
+        """
+        The media type of the body, without parameters.
+        """
+        value = get_header(self.request.head.headers, b"content-type") or b"application/json"
+        return value.split(b";", 1)[0].strip().lower().decode("latin-1")
+
+    def answer_offline(self, error: UpstreamError | None) -> None:
+        """
+        Keep the write if that is honest, else refuse it.
+        """
+        if self.too_large or not self.keep_locally():
+            super().answer_offline(error)
+
+    def keep_locally(self) -> bool:
+        """
+        Answer without the cloud; false when this write needs it.
+        """
+        return self.refuse_existing()
+
+    def refuse_existing(self) -> bool:
+        """
+        409 for the creation of an object that the cache holds.
+        """
+        info = self.info
+        if info.verb != "create" or info.subresource or info.name:
+            return False
+        meta = read_body_head(self.body).meta
+        found = self.hub.views.read_object(self.caller, info.gvr, "", info.namespace, meta.name) if meta.name else None
+        if not isinstance(found, Found):
+            return False
+        kind = f"{info.resource}.{info.group}" if info.group else info.resource
+        self.answer_status(409, "AlreadyExists", f'{kind} "{meta.name}" already exists')
+        return True
+
+    def journalled(self, body: bytes, method: str, target: str, content_type: str) -> Entry:
+        """
+        A journal entry that speaks for this caller.
+        """
+        authorization = f"Bearer {self.credential.token}" if self.credential.token else ""
+        return Entry(method, target, content_type, body, authorization)
+
+    def acknowledge(self, status: int, body: bytes, content_type: bytes = JSON[1]) -> None:
+        """
+        Answer as soon as what was kept is on disk, or at once when there is no disk to be had.
+        """
+        saved: Deferred[bool] = self.hub.store.flush()
+        saved.addErrback(lambda failure: self.log.failure("keeping a write on disk failed", failure=failure))
+        saved.addCallback(lambda _: self.respond(status, body, content_type))
+
+    def respond(self, status: int, body: bytes, content_type: bytes) -> None:
+        """
+        The hub's own answer.
+        """
+        if not self.finished:
+            self.series.from_hub += 1
+            self.request.respond(status, [(b"Content-Type", content_type), FROM_HUB], body)
+            self.done()
+
+
+class EventWrite(Write):
+    """
+    POST or PATCH of an Event.
+    """
+
+    def keep_locally(self) -> bool:
+        """
+        Into the journal, with an answer that the event recorder understands.
+        """
+        head, body = self.request.head, self.body
+        target = head.target.decode("latin-1")
+        if self.info.verb == "create":
+            answer, content_type = self.created(body)
+            status = 201
+        else:
+            patched = self.patched(body)
+            if patched is None:
+                return False
+            answer, content_type, status = patched, JSON[1], 200
+        if not answer:
+            return False
+        entry = self.journalled(body, head.method.decode("ascii"), target, self.content_type)
+        self.hub.journal.add_event(entry)
+        self.acknowledge(status, answer, content_type)
+        return True
+
+    def created(self, body: bytes) -> tuple[bytes, bytes]:
+        """
+        The event as it would be stored; a protobuf body comes back as it is.
+        """
+        if body.startswith(MAGIC):
+            return body, b"application/vnd.kubernetes.protobuf"
+        try:
+            event: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+            metadata = event.setdefault("metadata", {})
+            metadata.setdefault("namespace", self.info.namespace)
+        except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+            return b"", b""
+        if not metadata.get("name"):
+            metadata["name"] = str(metadata.get("generateName", "")) + uuid.uuid4().hex[:8]
+        metadata.setdefault("uid", str(uuid.uuid4()))
+        metadata.setdefault("creationTimestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.hub.now())))
+        return msgspec.json.encode(event), JSON[1]
+
+    def patched(self, patch: bytes) -> bytes | None:
+        """
+        What is known of the event, with the patch.
+        """
+        info = self.info
+        version = f"{info.group}/{info.version}" if info.group else info.version
+        known = {"kind": "Event", "apiVersion": version, "metadata": {"name": info.name, "namespace": info.namespace}}
+        try:
+            return msgspec.json.encode(apply_patch(self.content_type, known, patch, "Event"))
+        except PatchError:
+            return None
+
+
+class StatusWrite(Write):
+    """
+    PATCH or PUT of the status of a node or a pod, by kubelet.
+    """
+
+    def keep_locally(self) -> bool:
+        """
+        Merge into the cached object, show it to the node's own readers and watchers, and journal the last state.
+        """
+        info = self.info
+        found = self.hub.views.read_object(self.caller, info.gvr, "", info.namespace, info.name)
+        if not isinstance(found, Found):
+            return False
+        try:
+            merged = self.merge(msgspec.json.decode(found.body, type=dict[str, Any]))
+        except (PatchError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.answer_status(400, "BadRequest", f"{self.describe()}: {error}")
+            return True
+        if merged is None:
+            return False
+        body = msgspec.json.encode(merged)
+        self.hub.views.store_local(self.caller, info.gvr, body)
+        path = "/".join(part for part in (self.collection(), info.name, "status"))
+        patch: dict[str, Any] = {"status": merged.get("status", {})}
+        uid = merged.get("metadata", {}).get("uid")
+        if uid:
+            patch["metadata"] = {"uid": uid}
+        self.hub.journal.put_status(path, self.journalled(msgspec.json.encode(patch), "PATCH", path, STRATEGIC_MERGE_PATCH))
+        self.hub.publish(info.gvr, body)
+        self.acknowledge(200, body)
+        return True
+
+    def collection(self) -> str:
+        """
+        The path of the object's collection.
+        """
+        info = self.info
+        within = f"/namespaces/{info.namespace}" if info.namespace else ""
+        return f"/api/{info.version}{within}/{info.resource}"
+
+    def merge(self, known: dict[str, Any]) -> dict[str, Any] | None:
+        """
+        The known object with the new status and nothing else changed, as the status subresource works; None when the
+        body cannot be read here.
+        """
+        if self.info.verb == "patch":
+            merged = apply_patch(self.content_type, known, self.body, "Node" if self.info.resource == "nodes" else "Pod")
+        elif self.body.startswith(MAGIC):
+            return None
+        else:
+            merged = msgspec.json.decode(self.body, type=dict[str, Any])
+        result = dict(known)
+        if "status" in merged:
+            result["status"] = merged["status"]
+        return result
+
+
+def read_body_head(body: bytes) -> ObjectHead:
+    """
+    Type and identity of the object in a request body, JSON or protobuf; empty when it cannot be read.
+    """
+    try:
+        return read_unknown(body)[0] if body.startswith(MAGIC) else read_object(body)
+    except (ObjectError, ProtobufError):
+        return ObjectHead("", "", NO_META)
