@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from tests.certs import Issued, issue, make_ca
+from tests.certs import Identity, issue, make_ca
 
 from .process import Process, find_binary, in_namespace, run, wait_for
 
@@ -30,7 +31,12 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-class Authority:
+def _pem(key: PrivateKeyTypes) -> bytes:
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+class ClusterKeys:
     """
     The cluster's keys, as files of one folder.
     """
@@ -39,27 +45,23 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.ca = make_ca("kubernetes")
-        (folder / "ca.crt").write_bytes(self.ca.certificate)
-        (folder / "ca.key").write_bytes(self.ca.key)
+        (folder / "ca.crt").write_bytes(self.ca.cert_pem)
+        (folder / "ca.key").write_bytes(_pem(self.ca.key))
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        (folder / "sa.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-            )
-        )
+        (folder / "sa.key").write_bytes(_pem(key))
 
     def file(self, name: str) -> str:
         return str(self.folder / name)
 
     def issue(
         self, file: str, common_name: str, organizations: Sequence[str] = (), dns: Sequence[str] = (), ips: Sequence[str] = ()
-    ) -> Issued:
+    ) -> Identity:
         """
         A certificate, also written to ``file``.crt and ``file``.key.
         """
-        one = issue(self.ca, common_name, organizations, dns, ips)
-        (self.folder / f"{file}.crt").write_bytes(one.certificate)
-        (self.folder / f"{file}.key").write_bytes(one.key)
+        one = issue(self.ca, common_name, list(organizations), list(dns), list(ips))
+        (self.folder / f"{file}.crt").write_bytes(one.cert_pem)
+        (self.folder / f"{file}.key").write_bytes(one.key_pem)
         return one
 
     def kubeconfig(self, path: Path, server: str, file: str) -> str:
@@ -100,7 +102,7 @@ class ControlPlane:
         extra: Sequence[str] = (),
     ) -> None:
         self.folder, self.namespace, self.address, self.port, self.extra = folder, namespace, address, port, tuple(extra)
-        self.authority = Authority(folder / "pki")
+        self.authority = ClusterKeys(folder / "pki")
         self.etcd_url = f"http://127.0.0.1:{etcd_ports[0]}"
         self._etcd_peer = f"http://127.0.0.1:{etcd_ports[1]}"
         self.url = f"https://{address}:{port}"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
+from unittest import SkipTest
 
 T = TypeVar("T")
 POLL = 0.1
@@ -160,3 +161,13 @@ class Process:
         The end of its log.
         """
         return self.log.read_bytes()[-size:].decode(errors="replace")
+
+
+def require(*names: str) -> None:
+    """
+    Skip the test that calls this where those programs are missing; in CI (``CI=true``) that is an error.
+    """
+    missing = missing_binaries(names)
+    if missing:
+        reason = f"not found: {', '.join(missing)}; scripts/build-kubernetes makes and installs them"
+        raise E2EError(reason) if os.environ.get("CI") == "true" else SkipTest(reason)

@@ -92,9 +92,9 @@ def main() -> None:
     api.write_kubeconfig(directory / "admin.conf", "admin", "system:masters")
     certificate = api.certificate(node_user, "system:nodes")
     for name, data in (
-        ("ca.crt", api.ca.certificate),
-        ("tls.crt", certificate.certificate),
-        ("tls.key", certificate.key),
+        ("ca.crt", api.ca.cert_pem),
+        ("tls.crt", certificate.cert_pem),
+        ("tls.key", certificate.key_pem),
         ("token", api.token().encode()),
     ):
         (directory / name).write_bytes(data)

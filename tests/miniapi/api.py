@@ -21,7 +21,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-from tests.certs import Issued, issue, make_ca
+from tests.certs import Authority, Identity, issue, make_ca
 
 from .gate import Gate
 from .identity import TokenIssuer, User
@@ -66,7 +66,7 @@ class MiniAPI:
         types: Iterable[ResourceType] = (),
         tls: bool = True,
         window: int = EVENT_WINDOW,
-        ca: Issued | None = None,
+        ca: Authority | None = None,
     ) -> None:
         self.reactor = reactor
         self.catalogue = Catalogue((*BUILT_IN, *types))
@@ -110,12 +110,12 @@ class MiniAPI:
         site = QuietSite(APIResource(self), timeout=None)
         if not self._tls:
             return Gate(site)
-        server = issue(self.ca, "kube-apiserver", dns=("localhost", "kubernetes"), ips=("127.0.0.1", "::1"))
-        identity = PrivateCertificate.loadPEM(server.key + server.certificate)
+        server = issue(self.ca, "kube-apiserver", dns=["localhost", "kubernetes"], ips=["127.0.0.1", "::1"])
+        identity = PrivateCertificate.loadPEM(server.key_pem + server.cert_pem)
         options = CertificateOptions(
             privateKey=identity.privateKey.original,
             certificate=identity.original,
-            trustRoot=trustRootFromCertificates([Certificate.loadPEM(self.ca.certificate)]),
+            trustRoot=trustRootFromCertificates([Certificate.loadPEM(self.ca.cert_pem)]),
         )
         return Gate(TLSMemoryBIOFactory(_OptionalClientCertificate(options), False, site))
 
@@ -230,11 +230,11 @@ class MiniAPI:
             namespace, self.get("serviceaccounts", account, namespace)["metadata"], seconds=seconds, audiences=audiences
         )[0]
 
-    def certificate(self, name: str, *groups: str) -> Issued:
+    def certificate(self, name: str, *groups: str) -> Identity:
         """
         A client certificate.
         """
-        return issue(self.ca, name, groups)
+        return issue(self.ca, name, list(groups))
 
     def write_kubeconfig(self, path: Path | str, name: str, *groups: str, server: str = "") -> str:
         """
@@ -252,11 +252,11 @@ class MiniAPI:
             "clusters": [
                 {
                     "name": "mini",
-                    "cluster": {"server": server or self.url, "certificate-authority-data": inline(self.ca.certificate)},
+                    "cluster": {"server": server or self.url, "certificate-authority-data": inline(self.ca.cert_pem)},
                 }
             ],
             "users": [
-                {"name": "me", "user": {"client-certificate-data": inline(one.certificate), "client-key-data": inline(one.key)}}
+                {"name": "me", "user": {"client-certificate-data": inline(one.cert_pem), "client-key-data": inline(one.key_pem)}}
             ],
             "contexts": [{"name": "mini", "context": {"cluster": "mini", "user": "me"}}],
         }

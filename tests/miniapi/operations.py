@@ -124,7 +124,9 @@ class Operations:
 
     def _shown(self, call: Call, asked: Asked, stored: Stored, status: int = 200) -> Answer:
         form, version = forms.negotiate(asked.accept)
-        return Answer(status, forms.encode_object(call.resource, stored, form, version, call.query.get("includeObject", "")))
+        return Answer(
+            status, forms.encode_object(call.resource, stored, form, version, call.query.get("includeObject", "")) + b"\n"
+        )
 
     def _get(self, call: Call, asked: Asked) -> Answer:
         return self._shown(call, asked, self._store.get(call.resource, call.namespace, call.name))
@@ -147,7 +149,7 @@ class Operations:
             token=query.get("continue", ""),
             counted=not (query.get("labelSelector") or query.get("fieldSelector")),
         )
-        return Answer(200, forms.encode_list(call.resource, page, form, version, query.get("includeObject", "")))
+        return Answer(200, forms.encode_list(call.resource, page, form, version, query.get("includeObject", "")) + b"\n")
 
     def watch_options(self, call: Call, asked: Asked) -> WatchOptions:
         """
@@ -253,7 +255,7 @@ class Operations:
         for stored in page.items:
             self._store.delete(call.resource, stored, None)
         form, version = forms.negotiate(asked.accept)
-        return Answer(200, forms.encode_list(call.resource, page, form, version, ""))
+        return Answer(200, forms.encode_list(call.resource, page, form, version, "") + b"\n")
 
     def _token(self, call: Call, asked: Asked) -> Answer:
         account = self._store.get(call.resource, call.namespace, call.name).document["metadata"]
@@ -296,6 +298,8 @@ def with_defaults(resource: ResourceType, document: Document) -> Document:
     if resource.status and resource.plural in ("pods", "namespaces"):
         phase = "Pending" if resource.plural == "pods" else "Active"
         document = {**document, "status": {"phase": phase}}
+    if resource.plural == "secrets":
+        document = {"type": "Opaque", **document}
     if resource.plural == "pods":
         spec = {
             "restartPolicy": "Always",

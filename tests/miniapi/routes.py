@@ -60,7 +60,7 @@ def read_call(catalogue: Catalogue, method: str, path: str, query: dict[str, str
         raise errors.no_such_path()
     name, subresource = (rest[1:] + ["", ""])[:2]
     verb = VERBS.get(method)
-    if verb is None:
+    if verb is None or (verb == "create" and bool(name) != bool(subresource)) or (verb in ("update", "patch") and not name):
         raise errors.method_not_allowed()
     return Call(_refine(verb, name, query, watching=watching), resource, namespace, name, subresource, query)
 

@@ -219,13 +219,18 @@ class Store:
         if grace is None:
             grace = document.get("spec", {}).get("terminationGracePeriodSeconds", 30) if bound else 0
         if not metadata.get("finalizers") and not (bound and grace > 0):
+            if metadata.get("deletionGracePeriodSeconds"):
+                old = self._mark(resource, old, 0)
             return self.remove(resource, old), True
-        marked = {**metadata, "deletionTimestamp": timestamp(), "deletionGracePeriodSeconds": grace}
-        stored = self._next(resource, {**document, "metadata": marked})
+        return self._mark(resource, old, grace), False
+
+    def _mark(self, resource: ResourceType, old: Stored, grace: int) -> Stored:
+        metadata = {"deletionTimestamp": timestamp(), **old.document["metadata"], "deletionGracePeriodSeconds": grace}
+        stored = self._next(resource, {**old.document, "metadata": metadata})
         collection = self.collection(resource)
         collection.objects[stored.key] = stored
         collection.record(Change(stored.version, old, stored))
-        return stored, False
+        return stored
 
     def page(
         self,
@@ -241,23 +246,23 @@ class Store:
         List, from the start or from a continue token.  Raises an Expired APIError for a token of a forgotten snapshot.
         ``counted`` says whether remainingItemCount may be told (not so with selectors).
         """
-        if not token:
-            items, version, start = self.collection(resource).matching(namespace, selection), self.version, 0
-            snapshot = secrets.token_hex(8)
-        else:
-            snapshot, version, start = _read_token(token)
+        snapshot, version, after = _read_token(token) if token else ("", self.version, None)
+        if snapshot:
             if snapshot not in self._snapshots:
-                fresh = _write_token("inconsistent", self.version, start)
-                raise errors.expired(TOO_OLD_TO_CONTINUE, fresh)
+                raise errors.expired(TOO_OLD_TO_CONTINUE, _write_token("", self.version, after))
             items = self._snapshots[snapshot]
-        end = start + limit if limit else len(items)
-        if end >= len(items):
+        else:
+            items, version = self.collection(resource).matching(namespace, selection), self.version
+            snapshot = secrets.token_hex(8)
+        left = [stored for stored in items if after is None or stored.key > after]
+        if not limit or limit >= len(left):
             self._snapshots.pop(snapshot, None)
-            return Page(items[start:], version)
+            return Page(left, version)
         self._snapshots[snapshot] = items
         while len(self._snapshots) > MAX_SNAPSHOTS:
             self._snapshots.popitem(last=False)
-        return Page(items[start:end], version, _write_token(snapshot, version, end), len(items) - end if counted else None)
+        page = left[:limit]
+        return Page(page, version, _write_token(snapshot, version, page[-1].key), len(left) - limit if counted else None)
 
     def changes_since(self, resource: ResourceType, version: int) -> Iterable[Change]:
         """
@@ -278,15 +283,18 @@ class Store:
             collection.oldest = self.version
 
 
-def _write_token(snapshot: str, version: int, start: int) -> str:
-    return base64.urlsafe_b64encode(
-        json.dumps({"v": "meta.k8s.io/v1", "rv": version, "at": start, "of": snapshot}).encode()
-    ).decode()
+def _write_token(snapshot: str, version: int, after: Key | None) -> str:
+    """
+    ``snapshot`` is empty for a token that goes on with what exists when it is used.
+    """
+    fields = {"v": "meta.k8s.io/v1", "rv": version, "after": after, "of": snapshot}
+    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
 
 
-def _read_token(token: str) -> tuple[str, int, int]:
+def _read_token(token: str) -> tuple[str, int, Key | None]:
     try:
         fields: dict[str, Any] = json.loads(base64.urlsafe_b64decode(token))
-        return str(fields["of"]), int(fields["rv"]), int(fields["at"])
+        namespace, name = fields["after"]
+        return str(fields["of"]), int(fields["rv"]), (str(namespace), str(name))
     except (ValueError, KeyError, TypeError) as problem:
         raise errors.bad_request(f"continue key is not valid: {problem}") from None

@@ -49,12 +49,14 @@ class EventEncoder:
 
     def __init__(self, resource: ResourceType) -> None:
         self._resource = resource
-        self._chunks: dict[tuple[str, int, str, str, str], bytes] = {}
+        self._chunks: dict[tuple[str, int, str, str, str, bool], bytes] = {}
 
-    def chunk(self, kind: str, stored: Stored, options: WatchOptions) -> bytes:
-        key = (kind, stored.version, options.form, options.form_version, options.include)
+    def chunk(self, kind: str, stored: Stored, options: WatchOptions, *, with_columns: bool) -> bytes:
+        key = (kind, stored.version, options.form, options.form_version, options.include, with_columns)
         if (chunk := self._chunks.get(key)) is None:
-            encoded = forms.encode_object(self._resource, stored, options.form, options.form_version, options.include)
+            encoded = forms.encode_object(
+                self._resource, stored, options.form, options.form_version, options.include, with_columns=with_columns
+            )
             chunk = self._chunks[key] = as_chunk(forms.encode_event(kind, encoded))
             if len(self._chunks) > self.CACHED:
                 del self._chunks[next(iter(self._chunks))]
@@ -82,6 +84,7 @@ class Watcher:
     options: WatchOptions
     bookmark_interval: float = BOOKMARK_INTERVAL
     _calls: list[IDelayedCall] = field(default_factory=list)
+    _first: bool = True
     done: bool = False
 
     def begin(self) -> None:
@@ -113,14 +116,17 @@ class Watcher:
             return
         if options.initial_events is not False:
             for stored in self.collection.matching(options.namespace, options.selection):
-                self._send(self.encoder.chunk("ADDED", stored, options))
+                self._tell("ADDED", stored)
         if options.initial_events and options.bookmarks:
             self.bookmark(initial=True)
 
     def _changed(self, change: Change) -> None:
         if seen := change.seen_by(self.options.namespace, self.options.selection):
-            kind, stored = seen
-            self._send(self.encoder.chunk(kind, stored, self.options))
+            self._tell(*seen)
+
+    def _tell(self, kind: str, stored: Stored) -> None:
+        first, self._first = self._first, False
+        self._send(self.encoder.chunk(kind, stored, self.options, with_columns=first and self.options.form == forms.TABLE))
 
     def _send(self, chunk: bytes) -> None:
         if not self.done:
