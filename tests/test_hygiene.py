@@ -51,6 +51,8 @@ class HygieneTests(SynchronousTestCase):
                     continue
                 synchronous = any("SynchronousTestCase" in ast.unparse(base) for base in node.bases)
                 for item in node.body:
+                    if isinstance(item, ast.FunctionDef) and item.name in ("setUpClass", "tearDownClass"):
+                        wrong.append(f"{path.relative_to(ROOT)}:{item.lineno} {item.name}: trial never calls it")
                     if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and item.name.startswith("test"):
                         where = f"{path.relative_to(ROOT)}:{item.lineno} {item.name}"
                         if ast.get_docstring(item) is None:

@@ -105,7 +105,7 @@ class ListenTests(TestCase):
             parent = MultiService()
             service.setServiceParent(parent)
             error = self.assertRaises(StartFailed, parent.privilegedStartService)
-        self.assertIn("cannot listen for test on 127.0.0.1: Address already in use", str(error))
+        self.assertIn("test on 127.0.0.1: Address already in use", str(error))
 
     async def test_stops(self) -> None:
         """
@@ -173,7 +173,7 @@ class StartFailedTests(SynchronousTestCase):
         """
         done, folder = self.run_twistd("--nodaemon", "--pidfile=it.pid")
         self.assertEqual(done.returncode, 1, done)
-        self.assertIn("cannot listen for the proxy on 127.0.0.1: Address already in use", done.stdout)
+        self.assertIn("the proxy on 127.0.0.1: Address already in use", done.stdout)
         self.assertNotIn("Traceback", done.stdout + done.stderr)
         self.assertFalse((folder / "it.pid").exists())
 

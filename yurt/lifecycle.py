@@ -77,6 +77,7 @@ class Listen(Service):
         """
         super().privilegedStartService()
         if not self.start_listening():
+            # The parent process of a daemon shows no more than 100 characters: what and why come first.
             raise StartFailed(f"{self.problem}; end the process that holds it or choose another address")
 
     def startService(self) -> None:
@@ -105,9 +106,9 @@ class Listen(Service):
         waiting.addBoth(outcome.append)
         if not outcome:
             waiting.cancel()
-            self.problem = f"cannot listen for {self.what}: the endpoint does not bind at once"
+            self.problem = f"{self.what}: the endpoint does not bind at once"
         elif isinstance(outcome[0], Failure):
-            self.problem = f"cannot listen for {self.what}: {_reason(outcome[0])}"
+            self.problem = f"{self.what}: {_reason(outcome[0])}"
         else:
             self.port, self.problem = outcome[0], None
             self.log.info("listening for {what}", what=self.what)

@@ -1,0 +1,180 @@
+"""
+The real init script starts, reports and stops the real hub, without privileges, in a folder of its own.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.certs import make_ca
+
+SCRIPT = Path(__file__).parent.parent.parent / "etc" / "init.d" / "yurthub"
+TWISTD = Path(sys.executable).parent / "twistd"
+STEP_SECONDS = 60
+"""A start or stop that takes longer has hung."""
+OK, DEAD, NOT_CONFIGURED, NO_PROGRAM, NOT_RUNNING, NOT_RUNNING_STATUS = 0, 1, 6, 5, 7, 3
+
+
+def free_port() -> int:
+    """
+    A port that nobody listens on.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        return int(holder.getsockname()[1])
+
+
+class InitScriptTests(SynchronousTestCase):
+    """
+    Tests of etc/init.d/yurthub.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        self.pid_file = self.folder / "hub.pid"
+        self.log = self.folder / "log" / "hub.log"
+        self.admin = free_port()
+        ca = make_ca()
+        (self.folder / "ca.pem").write_bytes(ca.cert_pem)
+        (self.folder / "token").write_text("a-token")
+        self.options = [
+            f"--server-addr=https://127.0.0.1:{free_port()}", "--node-name=n1", f"--ca-file={self.folder}/ca.pem",
+            f"--token-file={self.folder}/token", f"--disk-cache-path={self.folder}/cache", f"--serve-port={self.admin}",
+            f"--proxy-port={free_port()}", "--enable-dummy-if=false",
+        ]  # fmt: skip
+        self.write_settings(TWISTD, self.options)
+        self.addCleanup(self.end)
+
+    def write_settings(self, twistd: Path, options: list[str]) -> None:
+        """
+        What would stand in /etc/default.
+        """
+        (self.folder / "default").write_text(
+            f'TWISTD="{twistd}"\nPIDFILE="{self.pid_file}"\nYURT_LOG_FILE="{self.log}"\nYURTHUB_OPTIONS="{" ".join(options)}"\n'
+        )
+
+    def end(self) -> None:
+        """
+        Leave no process behind when a test fails.
+        """
+        if self.pid_file.exists():
+            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+
+    def script(self, word: str) -> tuple[int, str]:
+        """
+        Exit status and output of the script.
+        """
+        environ = dict(os.environ, YURT_DEFAULTS=str(self.folder / "default"))
+        output = self.folder / "output"
+        with output.open("w") as out:  # a file: a daemon that kept a pipe open would block the test
+            done = subprocess.run(
+                ["sh", str(SCRIPT), word], cwd="/", env=environ, stdout=out, stderr=subprocess.STDOUT, timeout=STEP_SECONDS
+            )
+        return done.returncode, output.read_text()
+
+    def pid(self) -> int:
+        """
+        The process that runs.
+        """
+        return int(self.pid_file.read_text())
+
+    def healthy(self) -> bytes:
+        """
+        What the health page says.
+        """
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/v1/healthz", timeout=10) as answer:
+            return bytes(answer.read())
+
+    def test_life(self) -> None:
+        """
+        Start, status, reload, restart and stop do what they say, and say it by their exit status.
+        """
+        self.assertEqual(self.script("status")[0], NOT_RUNNING_STATUS)
+        self.assertEqual(self.script("reload")[0], NOT_RUNNING)
+        status, said = self.script("start")
+        self.assertEqual(status, OK, said + (self.log.read_text() if self.log.exists() else ""))
+        self.assertEqual(self.healthy(), b"OK")
+        self.assertEqual(self.script("status")[0], OK)
+
+        first = self.pid()
+        self.assertEqual(self.script("start")[0], OK)
+        self.assertEqual(self.pid(), first)
+
+        self.assertEqual(self.script("reload")[0], OK)
+        self.assertEqual(self.script("force-reload")[0], OK)
+        self.assertEqual(self.healthy(), b"OK")
+        self.assertEqual(self.pid(), first)
+
+        self.assertEqual(self.script("restart")[0], OK)
+        self.assertNotEqual(self.pid(), first)
+        self.assertEqual(self.healthy(), b"OK")
+
+        self.assertEqual(self.script("stop")[0], OK)
+        self.assertFalse(self.pid_file.exists())
+        self.assertEqual(self.script("status")[0], NOT_RUNNING_STATUS)
+        self.assertEqual(self.script("stop")[0], OK)
+        self.assertEqual(self.script("try-restart")[0], OK)
+        self.assertEqual(self.script("status")[0], NOT_RUNNING_STATUS)
+
+    def test_after_a_crash(self) -> None:
+        """
+        A killed hub is reported as dead, and starts again over its left pid file.
+        """
+        self.assertEqual(self.script("start")[0], OK)
+        killed = self.pid()
+        os.kill(killed, signal.SIGKILL)
+        while os.path.exists(f"/proc/{killed}/exe"):
+            time.sleep(0.01)
+        self.assertEqual(self.script("status")[0], DEAD)
+        self.assertEqual(self.script("start")[0], OK)
+        self.assertEqual(self.healthy(), b"OK")
+        self.assertEqual(self.script("stop")[0], OK)
+
+    def test_foreign_process(self) -> None:
+        """
+        A pid file whose number went to another process is no running hub, and that process is left alone.
+        """
+        self.pid_file.write_text(str(os.getpid()))
+        self.assertEqual(self.script("status")[0], DEAD)
+        self.assertEqual(self.script("stop")[0], OK)
+        self.assertFalse(self.pid_file.exists())
+
+    def test_refusals(self) -> None:
+        """
+        What keeps the hub from starting is said in one line, with the exit status of the init script standard.
+        """
+        self.write_settings(self.folder / "missing", self.options)
+        status, said = self.script("start")
+        self.assertEqual((status, said.count("\n")), (NO_PROGRAM, 1), said)
+        self.write_settings(TWISTD, [])
+        status, said = self.script("start")
+        self.assertEqual((status, said.count("\n")), (NOT_CONFIGURED, 1), said)
+        self.write_settings(TWISTD, [*self.options, "--lb-mode=random"])
+        status, said = self.script("start")
+        self.assertEqual((status, said.count("\n")), (DEAD, 1), said)
+        self.assertIn("--lb-mode", said)
+
+    def test_taken_port(self) -> None:
+        """
+        A port that is taken fails the start with the reason, and leaves nothing running.
+        """
+        with socket.create_server(("127.0.0.1", self.admin)):
+            status, said = self.script("start")
+        self.assertEqual(status, DEAD)
+        self.assertIn("Address already in use", said)
+        self.assertEqual(self.script("status")[0], NOT_RUNNING_STATUS)
+
+    def test_usage(self) -> None:
+        """
+        A word that the script does not know is refused with those it does.
+        """
+        status, said = self.script("dance")
+        self.assertEqual(status, 2)
+        self.assertIn("force-reload", said)
