@@ -3,6 +3,8 @@ Tests of the logs.
 """
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -87,6 +89,29 @@ class GuardTests(SynchronousTestCase):
         """
         self.log.info("hello {who}", who="world")
         self.assertTrue(self.texts[0].endswith("hello world"), self.texts)
+
+
+GUARDED = f"""
+import sys
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+from yurt import logs
+logs.guard()
+globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+Logger().info("sent Bearer {JWT}")
+"""
+
+
+class BeginningTests(SynchronousTestCase):
+    """
+    Tests of guard as a daemon uses it: called before twistd begins to write.
+    """
+
+    def test_order(self) -> None:
+        """
+        What is logged from then on is clean.
+        """
+        done = subprocess.run([sys.executable, "-c", GUARDED], text=True, capture_output=True, check=True, timeout=60)
+        self.assertIn("sent Bearer [redacted]", done.stdout)
 
 
 class RotatingTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from twisted.application.service import IServiceCollection, MultiService, Servic
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from yurt import __version__, logs
+from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
 from yurt.http.server import HTTPServerFactory
@@ -132,13 +132,6 @@ class HubService(MultiService):
             self.listeners.append(child)
 
     # Running
-
-    def privilegedStartService(self) -> None:
-        """
-        Bind.
-        """
-        logs.guard()
-        super().privilegedStartService()
 
     def pod_addresses(self, addresses: tuple[str, ...]) -> None:
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.application.service import IService
 from twisted.python import usage
 
-from yurt import __version__
+from yurt import __version__, logs
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.podlink import PodLinkSettings
@@ -240,4 +240,5 @@ def makeService(options: Options) -> IService:
 
     from yurt.hub.service import HubService
 
+    logs.guard()  # before twistd adds the observer that writes
     return HubService(reactor, options.config)
