@@ -95,6 +95,22 @@ def read_status_code(raw: bytes) -> int:
     return next((value for number, value in fields(raw) if number == 6 and isinstance(value, int)), 0)
 
 
+def encode_bytes(number: int, value: bytes) -> bytes:
+    """
+    A field that holds bytes.
+    """
+    return _encode_varint(number << 3 | 2) + _encode_varint(len(value)) + value
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
 def _text(value: bytes) -> str:
     try:
         return value.decode()

@@ -251,7 +251,7 @@ def _decode(decode: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError:  # a scalar where the path goes on
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body, type=dict[str, Any])
 
 
 def _shape(paths: Iterable[tuple[str, ...]]) -> type[msgspec.Struct]:

@@ -262,6 +262,15 @@ def encode_bookmark(kind: str, api_version: str, resource_version: str, initial_
     return encode_event(BOOKMARK, msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
 
 
+def encode_protobuf_error(status: bytes) -> bytes:
+    """
+    An ERROR event of a protobuf watch, length included, around a Status object in protobuf.
+    """
+    extension = protobuf.encode_bytes(1, status)
+    event = protobuf.encode_bytes(1, ERROR.encode()) + protobuf.encode_bytes(2, extension)
+    return len(event).to_bytes(4, "big") + event
+
+
 def encode_error(status: bytes) -> bytes:
     """
     An ERROR event around a Status object, the last event of a watch.
