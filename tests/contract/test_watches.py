@@ -153,9 +153,9 @@ class WatchContract(Contract):
         """
         path = f"{await self.namespace()}/secrets"
         version = await self.version(path)
+        plain = await self.watch(f"{path}?watch=true&timeoutSeconds=6&resourceVersion={version}")
+        marked = await self.watch(f"{path}?watch=true&timeoutSeconds=6&allowWatchBookmarks=true&resourceVersion={version}")
         made = await self.create(path, "one")
-        plain = await self.watch(f"{path}?watch=true&timeoutSeconds=8&resourceVersion={version}")
-        marked = await self.watch(f"{path}?watch=true&timeoutSeconds=8&allowWatchBookmarks=true&resourceVersion={version}")
         self.assertEqual(await self.events(plain, 2), [("ADDED", "one"), ("", "")])
         self.assertEqual(await self.events(marked, 1), [("ADDED", "one")])
         event = await marked.next()
