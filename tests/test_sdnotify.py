@@ -5,8 +5,9 @@ Tests of the messages to systemd.
 import os
 import socket
 import tempfile
+from typing import Any, cast
 
-from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.sdnotify import READY, STOPPING, WATCHDOG, Notify, notify, reloading, watchdog_interval
@@ -72,18 +73,18 @@ class NotifyServiceTests(SynchronousTestCase):
     Tests of Notify.
     """
 
-    def service(self, interval: float | None) -> tuple[Notify, Clock, list[str]]:
+    def service(self, interval: float | None) -> tuple[Notify, MemoryReactorClock, list[str]]:
         """
         The service, its clock, and the messages it sent.
         """
         sent: list[str] = []
-        clock = Clock()
+        clock = MemoryReactorClock()
 
         def send(message: str) -> bool:
             sent.append(message)
             return True
 
-        return Notify(clock, send, interval), clock, sent
+        return Notify(cast(Any, clock), send, interval), clock, sent
 
     def test_life(self) -> None:
         """
@@ -91,6 +92,8 @@ class NotifyServiceTests(SynchronousTestCase):
         """
         service, clock, sent = self.service(5)
         service.startService()
+        self.assertEqual(sent, [])
+        clock.run()
         clock.pump([5, 5])
         service.stopService()
         clock.advance(20)
@@ -103,6 +106,17 @@ class NotifyServiceTests(SynchronousTestCase):
         """
         service, clock, sent = self.service(None)
         service.startService()
+        clock.run()
         clock.advance(60)
         service.stopService()
         self.assertEqual(sent, [READY, STOPPING])
+
+    def test_stopped_before_it_ran(self) -> None:
+        """
+        A daemon that is stopped before its reactor runs was never ready.
+        """
+        service, clock, sent = self.service(5)
+        service.startService()
+        service.stopService()
+        clock.run()
+        self.assertEqual(sent, [STOPPING])

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.internet.task import LoopingCall
 
 READY = "READY=1"
@@ -53,14 +53,21 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     return int(microseconds) / 2_000_000
 
 
+class _Reactor(IReactorCore, IReactorTime):
+    """
+    What a Notify needs of the reactor.
+    """
+
+
 class Notify(Service):
     """
-    READY when the services beside it have started, signs of life while the reactor turns, STOPPING at the end.
+    READY when the reactor runs, signs of life while it turns, STOPPING at the end.
 
-    Make it the last child of the daemon's service, so that the listeners before it are bound.
+    Not before the reactor runs: until then a signal to stop ends the process without any clean-up.
     """
 
-    def __init__(self, reactor: IReactorTime, send: Callable[[str], bool] = notify, interval: float | None = None) -> None:
+    def __init__(self, reactor: _Reactor, send: Callable[[str], bool] = notify, interval: float | None = None) -> None:
+        self.reactor = reactor
         self.send = send
         self.interval = interval
         self.alive = LoopingCall(send, WATCHDOG)
@@ -68,12 +75,10 @@ class Notify(Service):
 
     def startService(self) -> None:
         """
-        Say READY and begin with signs of life.
+        Say READY and begin with signs of life, soon.
         """
         super().startService()
-        self.send(READY)
-        if self.interval is not None:
-            self.alive.start(self.interval)
+        self.reactor.callWhenRunning(self._started)
 
     def stopService(self) -> None:
         """
@@ -83,3 +88,10 @@ class Notify(Service):
         if self.alive.running:
             self.alive.stop()
         self.send(STOPPING)
+
+    def _started(self) -> None:
+        if not self.running:
+            return
+        self.send(READY)
+        if self.interval is not None:
+            self.alive.start(self.interval)

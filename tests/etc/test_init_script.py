@@ -14,21 +14,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certs import make_ca
+from tests.etc.hub_settings import free_port, hub_options
 
 SCRIPT = Path(__file__).parent.parent.parent / "etc" / "init.d" / "yurthub"
 TWISTD = Path(sys.executable).parent / "twistd"
 STEP_SECONDS = 60
 """A start or stop that takes longer has hung."""
 OK, DEAD, NOT_CONFIGURED, NO_PROGRAM, NOT_RUNNING, NOT_RUNNING_STATUS = 0, 1, 6, 5, 7, 3
-
-
-def free_port() -> int:
-    """
-    A port that nobody listens on.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        return int(holder.getsockname()[1])
 
 
 class InitScriptTests(SynchronousTestCase):
@@ -41,14 +33,7 @@ class InitScriptTests(SynchronousTestCase):
         self.pid_file = self.folder / "hub.pid"
         self.log = self.folder / "log" / "hub.log"
         self.admin = free_port()
-        ca = make_ca()
-        (self.folder / "ca.pem").write_bytes(ca.cert_pem)
-        (self.folder / "token").write_text("a-token")
-        self.options = [
-            f"--server-addr=https://127.0.0.1:{free_port()}", "--node-name=n1", f"--ca-file={self.folder}/ca.pem",
-            f"--token-file={self.folder}/token", f"--disk-cache-path={self.folder}/cache", f"--serve-port={self.admin}",
-            f"--proxy-port={free_port()}", "--enable-dummy-if=false",
-        ]  # fmt: skip
+        self.options = hub_options(self.folder, self.admin)
         self.write_settings(TWISTD, self.options)
         self.addCleanup(self.end)
 
