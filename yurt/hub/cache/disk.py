@@ -195,8 +195,6 @@ def reason_of(error: BaseException | None) -> str:
         return "the cache has reached its greatest size"
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, lmdb.Error) and error.code > 0:
-        return os.strerror(error.code)
     return str(error) or type(error).__name__
 
 

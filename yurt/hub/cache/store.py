@@ -403,19 +403,19 @@ class Store:
         self._committing, self._pending = self._pending, _Overlay()
         self._last_commit = self._reactor.seconds()
         batch = self._committing.entries
-        done = self._writer.run(lambda: disk.write(batch)) if batch else succeed(None)
-        done.addCallbacks(self._committed, self._commit_failed, callbackArgs=(disk, bool(batch)))
-        done.addErrback(lambda failure: self.log.failure("bug in the store", failure))
-        done.addCallback(lambda _: self._after_commit(flushes))
+        written = self._writer.run(lambda: disk.write(batch)) if batch else succeed(None)
+        done = written.addCallbacks(self._committed, self._commit_failed, callbackArgs=(disk, bool(batch)))
+        done.addErrback(self._commit_broke).addCallback(self._after_commit, flushes)
 
-    def _committed(self, _none: None, disk: Disk, is_synced: bool) -> None:
-        self.commits += is_synced
+    def _committed(self, _none: None, disk: Disk, is_synced: bool) -> bool:
         self._committing = _Overlay()
         if is_synced:
+            self.commits += 1
             self._set_problem(None)
             disk.renew()
+        return True
 
-    def _commit_failed(self, failure: Failure) -> None:
+    def _commit_failed(self, failure: Failure) -> bool:
         """
         Put the batch back in front; the next tick tries again.
         """
@@ -429,9 +429,13 @@ class Store:
         self._set_problem(f"cannot write the cache in {self._path}: {reason_of(error)}")
         if isinstance(error, lmdb.PanicError):  # LMDB wants its file opened anew.
             self._reopen()
+        return False
 
-    def _after_commit(self, flushes: list[Deferred[bool]]) -> None:
-        is_written = self.problem is None
+    def _commit_broke(self, failure: Failure) -> bool:
+        self.log.failure("bug in the store", failure)
+        return False
+
+    def _after_commit(self, is_written: bool, flushes: list[Deferred[bool]]) -> None:
         self._is_committing = False
         if self._flushes:
             self._commit()
