@@ -1,0 +1,213 @@
+"""
+Whether one server is believed to be alive: a state machine on values, told what happened and when.
+
+It owns no timer and no socket.  Its driver asks :meth:`ServerHealth.due` when the next probe should begin, begins it,
+and reports how it ended; requests report their own luck through :meth:`ServerHealth.answered` and
+:meth:`ServerHealth.suspected`.  All times are seconds of one monotonic clock.
+
+    (UNKNOWN)  a probe succeeds -> UP           a probe fails -> DOWN
+    (UP)       suspected, or a heartbeat fails -> SUSPECT, and at once a probe on a fresh connection
+    (SUSPECT)  the probe succeeds, or it fails although the server answered something since it began -> UP
+               the probe fails -> DOWN
+    (DOWN)     a probe succeeds -> UP           while the link flaps: only the second success, a second after the first
+
+It takes two pieces of evidence to call a server down (a suspicion and a probe), so a single reset connection does not.
+A probe answers the question of the state that asked it: a change of state drops those under way.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SUSPECT_TIMEOUT = 0.8
+"""Seconds that a server under suspicion has for a probe, where its answers are known to be quick."""
+LATENCY_MARGIN = 3.0
+"""A server gets this many times the latency that its fresh connections had lately, where that is longer."""
+LATENCY_DECAY = 0.8
+"""What a quicker probe leaves of the remembered latency."""
+PATIENT_TIMEOUT = 10.0
+"""Seconds that one attempt at a time has while a server is down, so that a very slow link is not taken for none."""
+RETRY_INTERVAL = 1.0
+"""Seconds between the beginnings of attempts while a server is not known to be alive."""
+CONFIRM_AFTER = 1.0
+"""Seconds between the two successes that a flapping link must show."""
+MAX_PARALLEL_PROBES = 5
+"""Attempts that may be under way at one server."""
+JITTER = 0.2
+"""Intervals vary by this fraction to both sides, so that many nodes do not probe in step."""
+FLAP_WINDOW = 30.0
+"""Seconds within which flips count."""
+FLAP_LIMIT = 2
+"""More flips than this within the window make a link a flapping one."""
+FRESH_VERDICT = 0.2
+"""A suspicion this soon after the beginning of a probe that succeeded is answered by that probe."""
+
+
+class State(enum.Enum):
+    """
+    What is believed of a server.
+    """
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """
+    One question to a server: when it began, how many seconds it has, and whether it needs a connection of its own.
+    """
+
+    began: float
+    timeout: float
+    fresh: bool
+
+
+class ServerHealth:
+    """
+    What is believed of one server, and why.
+
+    ``draw`` gives numbers from 0 up to 1; they spread the intervals.
+    """
+
+    def __init__(self, heartbeat_interval: float, heartbeat_timeout: float, draw: Callable[[], float]) -> None:
+        self.state = State.UNKNOWN
+        self.reason = "not probed yet"
+        self.in_flight: list[Probe] = []
+        self._heartbeat_interval = heartbeat_interval
+        self._heartbeat_timeout = heartbeat_timeout
+        self._draw = draw
+        self._flips: deque[float] = deque(maxlen=FLAP_LIMIT + 1)
+        self._next_attempt = -math.inf
+        self._heartbeat_after = heartbeat_interval
+        self._confirm_from: float | None = None
+        self._last_answer = -math.inf
+        self._last_proof = -math.inf
+        self._latency = 0.0
+        self._measured = False
+        self._measure_at = -math.inf
+
+    @property
+    def alive(self) -> bool:
+        """
+        Whether requests may be sent there.
+        """
+        return self.state is State.UP or self.state is State.SUSPECT
+
+    def due(self, now: float) -> float:
+        """
+        When the next probe should begin; infinity while those under way must end first.
+        """
+        if self.state is State.SUSPECT:
+            return math.inf if self.in_flight else now
+        if self.state is State.UP:
+            if self.in_flight:
+                return math.inf
+            return max(now, self._last_answer + self._heartbeat_after if self._measured else self._measure_at)
+        if len(self.in_flight) >= MAX_PARALLEL_PROBES:
+            return math.inf
+        return max(now, self._next_attempt)
+
+    def begin(self, now: float) -> Probe:
+        """
+        The probe that is due; it counts as under way until it is reported.
+        """
+        fresh = self.state is not State.UP or not self._measured
+        probe = Probe(now, self._timeout(), fresh)
+        self.in_flight.append(probe)
+        self._next_attempt = now + self._spread(RETRY_INTERVAL)
+        self._heartbeat_after = self._spread(self._heartbeat_interval)
+        return probe
+
+    def succeeded(self, probe: Probe, now: float) -> None:
+        """
+        The server answered ``probe`` as a live one does.
+        """
+        if not self._end(probe):
+            return
+        self._last_answer = now
+        if probe.fresh:
+            self._last_proof = probe.began
+            self._learn(now - probe.began)
+        if self.state is State.DOWN and self._is_flapping(now):
+            if self._confirm_from is None:
+                self._confirm_from = self._next_attempt = now + CONFIRM_AFTER
+            if probe.began < self._confirm_from:
+                return
+        self._become(State.UP, now, "")
+
+    def failed(self, probe: Probe, now: float, reason: str) -> None:
+        """
+        ``probe`` got no answer, or not that of a live server.  No news if the server answered anything meanwhile.
+        """
+        if not self._end(probe):
+            return
+        outdated = probe.began < self._last_answer
+        if self.state is State.UNKNOWN or (self.state is State.SUSPECT and not outdated):
+            self._become(State.DOWN, now, reason)
+        elif self.state is State.SUSPECT:
+            self._become(State.UP, now, "")
+        elif self.state is State.UP and not outdated:
+            self._become(State.SUSPECT, now, reason)
+        elif self.state is State.DOWN and not outdated:
+            self.reason = reason
+            self._confirm_from = None
+
+    def answered(self, now: float) -> None:
+        """
+        The server answered a request: no heartbeat is needed for a while, and no earlier probe proves it dead.
+        """
+        self._last_answer = now
+
+    def suspected(self, now: float, reason: str, certain: bool = False) -> None:
+        """
+        A request had no luck: find out why.  Unless it is ``certain`` that it failed, a probe of just before will do.
+        """
+        if self.state is State.UP and (certain or self._last_proof < now - FRESH_VERDICT):
+            self._become(State.SUSPECT, now, reason)
+
+    def _end(self, probe: Probe) -> bool:
+        known = probe in self.in_flight
+        if known:
+            self.in_flight.remove(probe)
+        return known
+
+    def _become(self, state: State, now: float, reason: str) -> None:
+        if state is State.DOWN and self.state is State.SUSPECT or state is State.UP and self.state is State.DOWN:
+            self._flips.append(now)
+        if state is State.UP and self.state in (State.DOWN, State.UNKNOWN):
+            self._measured = False
+            self._measure_at = now + self._spread(RETRY_INTERVAL)
+        self.state = state
+        self.reason = reason
+        self._confirm_from = None
+        self.in_flight.clear()
+
+    def _learn(self, took: float) -> None:
+        """
+        Remember how long a fresh connection takes.  What a returning server took is provisional: a lost packet of the
+        time before may be in it, so a probe soon after measures again.
+        """
+        self._latency = max(took, self._latency * LATENCY_DECAY) if self._measured else took
+        self._measured = self.alive
+
+    def _timeout(self) -> float:
+        if self.state is State.UNKNOWN:
+            return self._heartbeat_timeout
+        if self.state is State.DOWN:
+            is_one_patient = any(probe.timeout == PATIENT_TIMEOUT for probe in self.in_flight)
+            return self._heartbeat_timeout if is_one_patient else PATIENT_TIMEOUT
+        least = SUSPECT_TIMEOUT if self.state is State.SUSPECT else self._heartbeat_timeout
+        return min(PATIENT_TIMEOUT, max(least, self._latency * LATENCY_MARGIN))
+
+    def _is_flapping(self, now: float) -> bool:
+        return len(self._flips) > FLAP_LIMIT and now - self._flips[0] <= FLAP_WINDOW
+
+    def _spread(self, interval: float) -> float:
+        return interval * (1 - JITTER + 2 * JITTER * self._draw())

@@ -1,0 +1,171 @@
+"""
+One API server, and the probes that tell whether it is alive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from yurt.http.fetch import fetch
+from yurt.http.interfaces import Headers, Upstream, UpstreamError
+from yurt.hub.health import SUSPECT_TIMEOUT, Probe, ServerHealth, State
+
+PROBE_TARGET = b"/readyz"
+MAX_PROBE_BODY = 16 * 1024
+"""Bytes of a probe's answer that are read; more of them count as a failure."""
+
+
+class Server:
+    """
+    One API server.  ``upstream`` speaks with the node's certificate, ``bare`` never presents it.
+    """
+
+    __slots__ = ("bare", "healthy", "last_change", "name", "reason", "upstream")
+
+    def __init__(self, name: str, upstream: Upstream, bare: Upstream) -> None:
+        self.name = name
+        self.upstream = upstream
+        self.bare = bare
+        self.healthy = False
+        self.reason = "not probed yet"
+        self.last_change = 0.0
+        """Wall time of the last change of ``healthy``; 0 before the first verdict."""
+
+
+class Prober:
+    """
+    Carries out what the health of one server asks for.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        server: Server,
+        health: ServerHealth,
+        headers: Callable[[], Headers],
+        changed: Callable[[Prober], None],
+    ) -> None:
+        self.server = server
+        self.health = health
+        self._reactor = reactor
+        self._headers = headers
+        self._changed = changed
+        self._running = False
+        self._timer: IDelayedCall | None = None
+        self._probes: dict[Probe, Deferred[str]] = {}
+        self._waiting: dict[Deferred[bool], IDelayedCall] = {}
+
+    def start(self) -> None:
+        self._running = True
+        self._proceed()
+
+    def stop(self) -> Deferred[None]:
+        self._running = False
+        self._settle()
+        self._proceed()
+        probes = list(self._probes.values())
+        done = DeferredList(probes)
+        for probe in probes:
+            probe.cancel()
+        return done.addCallback(lambda _: None)
+
+    def suspect(self, reason: str, certain: bool) -> Deferred[bool]:
+        before = self.health.state
+        self.health.suspected(self._reactor.seconds(), reason, certain)
+        self._proceed_from(before)
+        if self.health.state is not State.SUSPECT or not self._running:
+            return succeed(self.health.alive)
+        waiting: Deferred[bool] = Deferred(self._forget)
+        self._waiting[waiting] = self._reactor.callLater(SUSPECT_TIMEOUT, self._answer, waiting, False)
+        return waiting
+
+    def _forget(self, waiting: Deferred[bool]) -> None:
+        self._waiting.pop(waiting).cancel()
+
+    def _answer(self, waiting: Deferred[bool], alive: bool) -> None:
+        timer = self._waiting.pop(waiting)
+        if timer.active():
+            timer.cancel()
+        waiting.callback(alive)
+
+    def _settle(self) -> None:
+        for waiting in list(self._waiting):
+            if waiting in self._waiting:
+                self._answer(waiting, self.health.alive)
+
+    def _proceed_from(self, before: State) -> None:
+        """
+        Act on what an event made of the state ``before`` it: tell first, so that who is woken by what follows sees it.
+        """
+        state = self.health.state
+        if state is not before:
+            self._changed(self)
+            if state is not State.SUSPECT:
+                self._settle()
+            if state is State.DOWN:
+                self.server.upstream.close_connections(self.health.reason)
+                self.server.bare.close_connections(self.health.reason)
+        self._proceed()
+
+    def _proceed(self) -> None:
+        """
+        Drop the probes that no longer matter, begin the one that is due, and come back when the next is.
+        """
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        if not self._running:
+            return
+        for probe, running in list(self._probes.items()):
+            if probe not in self.health.in_flight:
+                running.cancel()
+        now = self._reactor.seconds()
+        if self.health.due(now) <= now:
+            self._begin(self.health.begin(now))
+        due = self.health.due(now)
+        if self._timer is None and due < math.inf:
+            self._timer = self._reactor.callLater(due - now, self._proceed)
+
+    def _begin(self, probe: Probe) -> None:
+        running = self._probes[probe] = Deferred.fromCoroutine(self._ask(probe))
+        running.addCallback(self._ended, probe)
+
+    async def _ask(self, probe: Probe) -> str:
+        """
+        Why the server is not alive; empty when it is.
+        """
+        try:
+            response = await fetch(
+                self._reactor,
+                self.server.upstream,
+                b"GET",
+                PROBE_TARGET,
+                self._headers(),
+                timeout=probe.timeout,
+                limit=MAX_PROBE_BODY,
+                fresh=probe.fresh,
+            )
+        except (UpstreamError, CancelledError) as error:
+            return str(error) or "cancelled"
+        except Exception as error:
+            self._log.failure("The probe of {server} could not be made.", server=self.server.name)
+            return f"{self.server.name} could not be probed: {error}"
+        return f"{self.server.name} answered {response.status} to GET /readyz" if response.status >= 500 else ""
+
+    def _ended(self, reason: str, probe: Probe) -> None:
+        del self._probes[probe]
+        if probe not in self.health.in_flight or not self._running:
+            return
+        before, now = self.health.state, self._reactor.seconds()
+        if reason:
+            self.health.failed(probe, now, reason)
+        else:
+            self.health.succeeded(probe, now)
+        self._proceed_from(before)
