@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from yurt.http.interfaces import FlowControlled, Headers, RequestHead, ResponseHead, ResponseReceiver, UpstreamError
@@ -30,7 +31,9 @@ class Sent:
 @dataclass
 class FakeUpstream:
     """
-    Answers after ``delay`` seconds what ``answer`` says; does not answer at all while ``silent``; refuses while ``refusing``.
+    Answers after ``delay`` seconds what ``answer`` says, or fails with the UpstreamError it raises.
+
+    Does not answer at all while ``silent``; refuses while ``refusing``.
     """
 
     clock: Clock
@@ -74,6 +77,13 @@ class FakeUpstream:
         return [sent for sent in self.sent if sent.head.target == target]
 
     @property
+    def open_connections(self) -> int:
+        """
+        As :attr:`yurt.http.interfaces.Upstream.open_connections`; there are none.
+        """
+        return 0
+
+    @property
     def probes(self) -> list[Sent]:
         """
         The probes that were sent.
@@ -90,20 +100,24 @@ class FakeExchange:
         self._upstream = upstream
         self._sent = sent
         self._receiver = receiver
+        self._timer: IDelayedCall | None = None
 
     def write(self, data: bytes) -> None:
         self._sent.body += data
 
     def finish(self, trailers: Headers) -> None:
-        self._upstream.clock.callLater(self._upstream.delay, self._answer)
+        self._timer = self._upstream.clock.callLater(self._upstream.delay, self._answer)
 
     def _answer(self) -> None:
-        if self._sent.cancelled or self._upstream.silent:
+        if self._upstream.silent:
             return
-        if self._upstream.refusing:
-            self._receiver.response_failed(UpstreamError(f"{self._upstream.name}: connection refused", sent=False))
+        try:
+            if self._upstream.refusing:
+                raise UpstreamError(f"{self._upstream.name}: connection refused", sent=False)
+            status, body = self._upstream.answer(self._sent)
+        except UpstreamError as error:
+            self._receiver.response_failed(error)
             return
-        status, body = self._upstream.answer(self._sent)
         self._receiver.head_received(ResponseHead(status, b"", [(b"Content-Length", str(len(body)).encode())]))
         self._receiver.data_received(body)
         self._receiver.response_finished([])
@@ -116,3 +130,5 @@ class FakeExchange:
 
     def cancel(self) -> None:
         self._sent.cancelled = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()

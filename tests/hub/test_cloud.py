@@ -195,7 +195,7 @@ class ProbeTests(CloudTests):
         before = len(self.upstream.probes)
         self.run_for(100.0)
         beats = self.upstream.probes[before:]
-        self.assertEqual(len(beats), 10)
+        self.assertEqual(len(beats), 9)
         self.assertFalse(any(beat.fresh for beat in beats))
 
     def test_answers_spare_heartbeats(self) -> None:
@@ -215,7 +215,7 @@ class ProbeTests(CloudTests):
         """
         self.start()
         self.upstream.silent = True
-        self.assertLess(self.seconds_until(reachable=False), 10.0 + 2.5 + SUSPECT_TIMEOUT + 0.1)
+        self.assertLess(self.seconds_until(reachable=False), 12.0 + 2.5 + SUSPECT_TIMEOUT + 0.1)
 
     def test_unexpected_errors(self) -> None:
         """

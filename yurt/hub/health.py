@@ -38,7 +38,7 @@ CONFIRM_AFTER = 1.0
 MAX_PARALLEL_PROBES = 5
 """Attempts that may be under way at one server."""
 JITTER = 0.2
-"""Intervals vary by this fraction to both sides, so that many nodes do not probe in step."""
+"""Attempts vary by this fraction of their interval to both sides, so that many nodes do not probe in step."""
 FLAP_WINDOW = 30.0
 """Seconds within which flips count."""
 FLAP_LIMIT = 2
@@ -122,7 +122,7 @@ class ServerHealth:
         probe = Probe(now, self._timeout(), fresh)
         self.in_flight.append(probe)
         self._next_attempt = now + self._spread(RETRY_INTERVAL)
-        self._heartbeat_after = self._spread(self._heartbeat_interval)
+        self._heartbeat_after = self._heartbeat_interval * (1 + JITTER * self._draw())
         return probe
 
     def succeeded(self, probe: Probe, now: float) -> None:

@@ -37,7 +37,7 @@ RENEW_RETRY = 2.0
 RENEW_SPREAD = 1.0
 """After the cloud's return the first renewal waits up to this many seconds, so that nodes do not come all at once."""
 JITTER = 0.1
-"""Renewals vary by this fraction of their interval to both sides."""
+"""Renewals come early by up to this fraction of their interval, and so spare heartbeats, which come late."""
 MAX_LEASE_BYTES = 256 * 1024
 """Bytes of an answer to a renewal that are read."""
 KEY = b"lease"
@@ -200,7 +200,7 @@ class NodeLease:
     # Towards the cloud
 
     def _spread(self) -> float:
-        return self._settings.renew_interval * (1 - JITTER + 2 * JITTER * self._draw())
+        return self._settings.renew_interval * (1 - JITTER * self._draw())
 
     def _cloud_changed(self, reachable: bool) -> None:
         if reachable:
