@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
+from yurt.http.interfaces import ResponseHead, UpstreamError
 from yurt.hub.agents import CacheAgents
 from yurt.hub.answers import answer_status
 from yurt.hub.cache.store import Store
@@ -24,9 +24,11 @@ from yurt.hub.config import HubConfig
 from yurt.hub.documents import Documents
 from yurt.hub.forward import MAX_KEPT_BODY, Forward
 from yurt.hub.identity import Credential, Tokens
+from yurt.hub.issuer import IssuerKeys
 from yurt.hub.journal import Journal
 from yurt.hub.lease import LeaseSettings, NodeLease
 from yurt.hub.metrics import HubMetrics
+from yurt.hub.nodetoken import NodeToken
 from yurt.hub.reads import OpenLists
 from yurt.hub.tokenrequests import TokenAnswers
 from yurt.hub.watches import Watch
@@ -104,8 +106,6 @@ class Patience:
 class Hub:
     """
     What the requests, the watches and the services of one hub share.
-
-    ``node_token`` gives the node's bearer token, when it has one instead of a certificate.
     """
 
     log = Logger()
@@ -118,7 +118,7 @@ class Hub:
         store: Store,
         views: Views,
         metrics: HubMetrics,
-        node_token: Callable[[], bytes | None],
+        node_token: NodeToken,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.reactor = reactor
@@ -127,14 +127,15 @@ class Hub:
         self.store = store
         self.views = views
         self.metrics = metrics
-        self.node_token = node_token
+        self.node_token = node_token.read
         self.now = now
         self.agents = CacheAgents(config.cache_agents, config.agent_aliases)
         self.documents = Documents(store.table("documents"))
         self.tokens = Tokens(store.table("tokens"), self.documents.jwks, now)
         self.token_answers = TokenAnswers(store.table("tokenrequests"), now)
-        self.journal = Journal(reactor, store.table("journal"), cloud, self.node_headers, self.sent)
+        self.journal = Journal(reactor, store.table("journal"), cloud, node_token.headers, self.sent)
         lease_settings = LeaseSettings(kubelet_grace=config.kubelet_health_grace_period)
+        self.issuer_keys = IssuerKeys(reactor, cloud, self.documents, node_token.headers, now)
         self.lease = NodeLease(reactor, cloud, config.node_name, store.table("meta"), lease_settings)
         self.open_lists = OpenLists(reactor)
         self.patience = Patience(reactor)
@@ -188,13 +189,6 @@ class Hub:
 
     # The cloud
 
-    def node_headers(self) -> Headers:
-        """
-        The Authorization of the node, if it has a token.
-        """
-        token = self.node_token()
-        return [] if token is None else [(b"Authorization", b"Bearer " + token)]
-
     def admits_offline(self, credential: Credential, caller: Caller) -> bool:
         """
         Whether a caller is known without the cloud: it is the node, or its token counts.
@@ -242,6 +236,7 @@ class Hub:
         if not reachable or self.draining:
             return
         self.journal.start_sending()
+        self.issuer_keys.look()
         delay = STATUS_FIRST if len(self.journal) else 0.0
         self.reactor.callLater(delay, self._resume_watches)
 

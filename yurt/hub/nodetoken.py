@@ -8,8 +8,11 @@ import os
 
 from twisted.logger import Logger
 
+from yurt import __version__
 from yurt.http.interfaces import Headers
 from yurt.hub.config import NodeCredentials
+
+USER_AGENT = (b"User-Agent", b"yurthub/" + __version__.encode())
 
 
 class NodeToken:
@@ -52,7 +55,7 @@ class NodeToken:
 
     def headers(self) -> Headers:
         """
-        The Authorization header that shows it, if there is one.
+        The headers of the hub's own requests: its name, and the token if there is one.
         """
         token = self.read()
-        return [] if token is None else [(b"Authorization", b"Bearer " + token)]
+        return [USER_AGENT] if token is None else [USER_AGENT, (b"Authorization", b"Bearer " + token)]

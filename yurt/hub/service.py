@@ -68,7 +68,7 @@ class HubService(MultiService):
         )
         self.store = Store(reactor, config.disk_cache_path)
         self.views = Views(self.store, reactor, time.time)
-        self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token.read)
+        self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
         self.proxy = HubProxy(self.hub)
         self.factories: list[HTTPServerFactory] = []
         self.listeners: list[Listen] = []
@@ -297,6 +297,7 @@ class Core(Service):
             await drained
         whole.hub.patience.stop()
         whole.hub.journal.stop()
+        whole.hub.issuer_keys.stop()
         await whole.hub.lease.stop()
         await whole.cloud.stop()
         for server in whole.cloud.servers:

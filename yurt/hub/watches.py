@@ -158,8 +158,8 @@ class Watch:
         self.info = info
         self.caller = caller
         self.credential = credential
-        self.cached = cached
         self.accept = read_accept(get_header(request.head.headers, b"accept"))
+        self.cached = cached and self.accept.json and not info.name
         self.key = view_key(caller, info, self.accept.forms[0] if self.accept.forms else "")
         self.started = False
         self.finished = False
@@ -303,8 +303,7 @@ class Watch:
         attempt = self.attempt = _Attempt(self, server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         attempt.exchange = upstream.send(self.upstream_head(), attempt)
-        if not self.started:
-            self.hub.patience.watch(self)
+        self.hub.patience.watch(self)
 
     def impatient(self) -> None:
         """
