@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
@@ -176,6 +176,14 @@ class ClientTLS:
         self._source.context.set_alpn_protos([PROTOCOL])
         self._recent: dict[str, SSL.Connection] = {}
 
+    def replace(self, credentials: Credentials) -> None:
+        """
+        Take other credentials for new connections.  Raises :class:`CredentialsError`, and keeps the old ones then.
+        """
+        self._source = _Source(credentials, SSL.TLS_CLIENT_METHOD)
+        self._credentials = credentials
+        self._configure()
+
     def without_certificate(self) -> ClientTLS:
         """
         The same trust, but the client certificate is never shown.
@@ -224,7 +232,7 @@ class _ClientCreator:
                 return bool(ok)
             try:
                 verify(certificate.to_cryptography(), name)
-            except VerificationError:
+            except (VerificationError, CertificateError):
                 failed = protocol()
                 if failed is not None:
                     failed.failVerification(Failure())

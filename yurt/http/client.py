@@ -486,7 +486,16 @@ class HTTPUpstream:
         self._sweep: IDelayedCall | None = None
         self.streams: set[ClientConnection] = set()
 
-    def send(self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False) -> ClientExchange:
+    @property
+    def open_connections(self) -> int:
+        """
+        See :class:`Upstream`.
+        """
+        return len(self._idle) + len(self._exchanges) + len(self.streams)
+
+    def send(
+        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+    ) -> ClientExchange:
         """
         See :class:`Upstream`.
         """
@@ -494,7 +503,7 @@ class HTTPUpstream:
         exchange = ClientExchange(self, head, receiver, data, chunked, body)
         exchange.upgrade = upgrade
         self._exchanges.add(exchange)
-        if self._idle:
+        if self._idle and not fresh:
             self._idle.pop().carry(exchange, reused=True)
         else:
             self.dial_for(exchange)

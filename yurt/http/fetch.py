@@ -93,6 +93,7 @@ def fetch(
     *,
     timeout: float,
     limit: int = MAX_BODY_BYTES,
+    fresh: bool = False,
 ) -> Deferred[FetchedResponse]:
     """
     Send one request and collect the answer, at most ``limit`` bytes of body, within ``timeout`` seconds.
@@ -108,7 +109,7 @@ def fetch(
     fields = without(headers, b"content-length")
     if body:
         fields.append((b"Content-Length", b"%d" % len(body)))
-    exchange = upstream.send(RequestHead(method, target, fields), collector, body=bool(body))
+    exchange = upstream.send(RequestHead(method, target, fields), collector, body=bool(body), fresh=fresh)
     collector.exchange = exchange
     if body:
         exchange.write(body)

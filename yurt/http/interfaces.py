@@ -252,9 +252,17 @@ class Upstream(Protocol):
     name: str
     """Its address as the operator wrote it, for logs and metrics."""
 
-    def send(self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False) -> Exchange:
+    @property
+    def open_connections(self) -> int:
         """
-        Send a request.  Hop-by-hop headers are removed (kept for ``upgrade``); ``Host`` is set to the server's own.
+        Connections open or being opened.
+        """
+
+    def send(
+        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+    ) -> Exchange:
+        """
+        Send a request; with ``fresh`` over a connection of its own, which shows whether the server can be reached now.  Hop-by-hop headers are removed (kept for ``upgrade``); ``Host`` is set to the server's own.
         With ``body`` the caller goes on to :meth:`Exchange.write` and :meth:`Exchange.finish`.  Failures, also of
         dialling, come through the receiver, never from here and never before this returned.
         """
