@@ -131,6 +131,7 @@ class SplitListTests(SynchronousTestCase):
         self.assertEqual((parts.kind, parts.form, parts.resource_version, parts.continue_token), ("Table", TABLE, "203", "t"))
         self.assertEqual(parts.items, [(Meta("default", "cm1", "199", "6af86007"), ROW)] * 2)
         self.assertEqual(parts.table_columns, COLUMNS)
+        self.assertEqual(split_list(table(ROW, b"null")).table_columns, b"")
 
     def test_table_without_objects(self) -> None:
         """

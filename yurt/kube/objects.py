@@ -53,7 +53,7 @@ class ListParts(msgspec.Struct, frozen=True):
     A list taken apart.
 
     ``items`` pairs each item's metadata with its bytes: a complete object that names its own kind, or a Table row.
-    ``table_columns`` is the JSON text of a Table's columnDefinitions.
+    ``table_columns`` is the JSON text of a Table's columnDefinitions, empty when they are null.
     """
 
     kind: str
@@ -138,6 +138,7 @@ def split_list(body: bytes) -> ListParts:
         raise ObjectError(f"not a Kubernetes list: {error}") from error
     meta = whole.metadata or _ListMeta()
     columns = bytes(whole.columnDefinitions) if form == TABLE else b""
+    columns = b"" if columns == b"null" else columns
     return ListParts(whole.kind, whole.apiVersion, meta.resourceVersion, meta.continue_token, form, items, columns)
 
 
