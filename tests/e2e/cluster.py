@@ -1,0 +1,357 @@
+"""
+A real cluster on this machine: a control plane and a node, in network namespaces, with yurthub on the node.
+
+::
+
+    cloud 10.99.0.1 (etcd, kube-apiserver, kube-controller-manager) ── bridge ── edge-1 10.99.0.11 (containerd, kubelet, yurthub)
+
+Everything is made at the first use and ended with the process; a run that was killed is cleaned up after by the next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from . import leftovers
+from .apiserver import ControlPlane
+from .curl import Answer, curl
+from .images import BUSYBOX
+from .network import Network
+from .node import Node
+from .process import E2EError, Process, find_binary, in_namespace, require, run, wait_for
+
+NEEDED = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kubelet",
+    "kube-proxy",
+    "containerd",
+    "runc",
+    "ctr",
+    "kubectl",
+    "ip",
+    "nsenter",
+    "iptables",
+    "busybox",
+    "curl",
+)
+CLOUD = 1
+SECOND_CLOUD_ADDRESS = 2
+NOBODY = 99
+"""The last part of an address that nobody has."""
+HUB = "http://127.0.0.1:10261"
+ADMIN = "http://127.0.0.1:10267"
+KUBELET = "kubelet/v1.20.2 (linux/amd64)"
+POD_ADDRESS = "http://169.254.2.1:10261"
+LOCK_TIMEOUT = 1800.0
+SHARE_WITH_NODES = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": "test-nodes"},
+    "subjects": [{"kind": "Group", "name": "system:nodes", "apiGroup": "rbac.authorization.k8s.io"}],
+    "roleRef": {"kind": "ClusterRole", "name": "cluster-admin", "apiGroup": "rbac.authorization.k8s.io"},
+}
+"""Who speaks through the hub without credentials speaks as the node: here the node may do what kubectl and others want."""
+
+
+def pod(name: str, node: str, command: str, *, host_network: bool = False, **spec: Any) -> dict[str, Any]:
+    """
+    A pod of one busybox container that runs a shell command.
+    """
+    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", command]}
+    container |= spec.pop("container", {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": host_network,
+            "terminationGracePeriodSeconds": 1,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
+            **spec,
+        },
+    }
+
+
+class Cluster:
+    """
+    The cluster and its node.
+    """
+
+    def __init__(self) -> None:
+        self.folder = leftovers.run_folder(os.getpid())
+        self.folder.mkdir()
+        self.network = Network()
+        self._lock: IO[str] | None = None
+        self.controllers: Process | None = None
+
+    def start(self) -> None:
+        """
+        Bring up the control plane and the node, its kubelet going through the hub.
+        """
+        self.network.start()
+        self.cloud_namespace = self.network.add("cloud", CLOUD)
+        second = self.network.add_address(self.cloud_namespace, SECOND_CLOUD_ADDRESS)
+        self.plane = ControlPlane(
+            self.folder, namespace=self.cloud_namespace, address=self.network.address(CLOUD), extra_addresses=(second,)
+        )
+        self.plane.start()
+        self.start_controllers()
+        wait_for("the default service account", lambda: self.kubectl("get", "serviceaccount", "default", "-o", "name"), 60)
+        self.apply(SHARE_WITH_NODES)
+        self.node = Node(self.folder, self.network, self.plane.authority, 1, self.plane.url)
+        self.network.route(self.cloud_namespace, self.node.pod_subnet, 10 + self.node.number)
+        self.hub_kubeconfig = str(self.folder / "hub.conf")
+        Path(self.hub_kubeconfig).write_text(json.dumps(hub_kubeconfig()))
+        self.node.start_containerd()
+        self.node.import_images()
+        self.restore()
+
+    def start_controllers(self) -> None:
+        """
+        Run kube-controller-manager in the cloud.
+        """
+        keys = self.plane.authority
+        keys.issue("kcm", "system:kube-controller-manager")
+        kubeconfig = keys.kubeconfig(self.folder / "kcm.conf", self.plane.url, "kcm")
+        argv = self.controllers_command(kubeconfig, "--use-service-account-credentials=true")
+        self.controllers = Process("kube-controller-manager", argv, self.folder / "log/kcm.log", self.cloud_namespace)
+
+    def controllers_command(self, kubeconfig: str, *extra: str) -> list[str]:
+        file = self.plane.authority.file
+        return [
+            find_binary("kube-controller-manager") or "kube-controller-manager",
+            "--kubeconfig",
+            kubeconfig,
+            "--root-ca-file",
+            file("ca.crt"),
+            "--service-account-private-key-file",
+            file("sa.key"),
+            "--cluster-signing-cert-file",
+            file("ca.crt"),
+            "--cluster-signing-key-file",
+            file("ca.key"),
+            "--leader-elect=false",
+            "--node-monitor-grace-period=20s",
+            *extra,
+        ]
+
+    def stop_controllers(self) -> None:
+        if self.controllers:
+            self.controllers.stop()
+            self.controllers = None
+
+    # The node's hub
+
+    def start_hub(self, *options: str, servers: str = "", pod_link: bool = True) -> Process:
+        """
+        Run ``twistd yurthub`` on the node, and wait until it listens.
+        """
+        link = ["--dummy-if-name", "yurthub-tap0", "--link-kind", "tap"] if pod_link else ["--enable-dummy-if=false"]
+        argv = [
+            str(Path(sys.executable).with_name("twistd")),
+            "--nodaemon",
+            "--pidfile=",
+            "yurthub",
+            "--server-addr",
+            servers or self.plane.url,
+            "--node-name",
+            self.node.name,
+            "--kubeconfig",
+            self.node.cloud_kubeconfig,
+            "--disk-cache-path",
+            str(self.node.folder / "cache"),
+            *link,
+            *options,
+        ]
+        hub = self.node.spawn("yurthub", argv)
+
+        def listens() -> bool:
+            hub.check()
+            return self.ask_hub("/v1/healthz", base=ADMIN, timeout=2).status == 200
+
+        wait_for("a listening yurthub", listens, 20, every=0.05)
+        return hub
+
+    def ask_hub(self, path: str, *, base: str = HUB, agent: str = KUBELET, **options: Any) -> Answer:
+        """
+        GET ``path`` on the node, from its hub.
+        """
+        return curl(self.node.namespace, base + path, agent=agent, **options)
+
+    # Words for tests
+
+    def kubectl(self, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None) -> str:
+        """
+        Run kubectl in the cloud, as administrator.
+        """
+        return self.plane.kubectl(*arguments, timeout=timeout, stdin=stdin)
+
+    def hub_kubectl_command(self, *arguments: str) -> list[str]:
+        """
+        The command that runs kubectl on the node with the hub as its server; it speaks as the node.
+        """
+        kubectl = [
+            "kubectl",
+            "--kubeconfig",
+            self.hub_kubeconfig,
+            "--cache-dir",
+            str(self.folder / "kubectl-cache-node"),
+            *arguments,
+        ]
+        return in_namespace(self.node.namespace, kubectl)
+
+    def hub_kubectl(self, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None) -> str:
+        return run(self.hub_kubectl_command(*arguments), timeout=timeout, stdin=stdin)
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", stdin=b"\n".join(json.dumps(one).encode() for one in documents))
+
+    def cut(self) -> None:
+        """
+        Let the node's packets to the cloud and back vanish.
+        """
+        self.network.cut(self.node.namespace)
+
+    def heal(self) -> None:
+        self.network.heal(self.node.namespace)
+
+    def node_is_ready(self) -> bool:
+        path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+        return self.kubectl("get", "node", self.node.name, "-o", path) == "True"
+
+    def pod_phase(self, name: str) -> str:
+        return self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}")
+
+    def wait_for_pods(self, *names: str, timeout: float = 60.0) -> None:
+        """
+        Wait until the pods are Ready in the cloud's eyes.
+        """
+
+        def ready() -> bool:
+            path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+            return all(self.kubectl("get", "pod", name, "-o", path) == "True" for name in names)
+
+        wait_for(f"pods {', '.join(names)} to be ready", ready, timeout, every=0.5)
+
+    def make_pods(self, *pods: dict[str, Any]) -> None:
+        """
+        Create pods and wait until they run.
+        """
+        self.apply(*pods)
+        self.wait_for_pods(*(one["metadata"]["name"] for one in pods))
+
+    def remove_pods(self, *names: str) -> None:
+        self.kubectl("delete", "pod", "--ignore-not-found", "--grace-period=1", *names)
+
+    def restore(self) -> None:
+        """
+        Bring everything into its ordinary state: cable plugged in, apiserver, hub, and kubelet through the hub, node Ready.
+        """
+        self.heal()
+        if self.plane.apiserver is None or self.plane.apiserver.status is not None:
+            self.plane.start_apiserver()
+        if self.controllers is None or self.controllers.status is not None:
+            self.start_controllers()
+        processes = self.node.processes
+        if "containerd" not in processes or processes["containerd"].status is not None:
+            self.node.start_containerd()
+        if "yurthub" not in processes or processes["yurthub"].status is not None:
+            self.start_hub()
+        if "kubelet" not in processes or processes["kubelet"].status is not None:
+            self.node.start_kubelet(self.hub_kubeconfig)
+        wait_for("a Ready node", self.node_is_ready, 90, every=0.5)
+
+    def stop(self) -> None:
+        """
+        End and remove everything.
+        """
+        if "node" in vars(self):
+            self.node.stop_all()
+        self.stop_controllers()
+        if "plane" in vars(self):
+            self.plane.stop()
+        self.keep_logs()
+        leftovers.clean(os.getpid())
+
+    def keep_logs(self) -> None:
+        """
+        Copy the logs to ``$YURT_E2E_LOGS``, when it is set.
+        """
+        if target := os.environ.get("YURT_E2E_LOGS"):
+            Path(target).mkdir(parents=True, exist_ok=True)
+            for path in self.folder.glob("**/*.log"):
+                shutil.copy(path, target)
+
+
+def hub_kubeconfig() -> dict[str, Any]:
+    """
+    The kubeconfig of whoever speaks to the hub: its address, and no credentials.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "x",
+        "clusters": [{"name": "c", "cluster": {"server": HUB}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    }
+
+
+@cache
+def _only_run() -> IO[str]:
+    """
+    Wait until no other test run of this machine has a cluster.
+    """
+    lock = open("/run/lock/y2e.lock", "w")
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise E2EError("another test run holds /run/lock/y2e.lock") from None
+            time.sleep(1)
+
+
+_failures: list[BaseException] = []
+
+
+@cache
+def _started() -> Cluster:
+    _only_run()
+    leftovers.clean_after_dead_runs()
+    cluster = Cluster()
+    atexit.register(cluster.stop)
+    try:
+        cluster.start()
+    except BaseException as problem:
+        _failures.append(problem)
+        raise
+    return cluster
+
+
+def shared_cluster() -> Cluster:
+    """
+    The cluster of this test run, made at the first call and ended with the process.  Skips the calling test where it cannot
+    be made (no root, programs missing), which in CI is an error.
+    """
+    require(*NEEDED)
+    if os.geteuid() != 0:
+        require("root privileges")
+    if _failures:
+        raise E2EError(f"the cluster did not start: {_failures[0]}")
+    return _started()
