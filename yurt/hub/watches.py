@@ -15,20 +15,20 @@ hub always asks for bookmarks, which keep the resume point fresh, and passes the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header, without
-from yurt.http.interfaces import ByteStream, Exchange, Headers, IncomingRequest, RequestHead, ResponseHead, UpstreamError
+from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, JSON, RETRY_AFTER_OFFLINE, STALE, answer_status
+from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found, InitialEvents
 from yurt.hub.identity import Credential
 from yurt.hub.reads import view_key
+from yurt.hub.timers import Timers
 from yurt.kube.objects import ObjectError, is_newer, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo, is_true
 from yurt.kube.selectors import SelectorError, compile_selection
@@ -70,76 +70,7 @@ out until its authorizer has caught up."""
 TIMEOUT_SLACK = 5.0
 """Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
 
-MAX_REFUSAL_BODY = 64 * 1024
-"""Bytes kept of an error body that answers a resumed watch."""
-
 PROTOBUF_WATCH = b"application/vnd.kubernetes.protobuf"
-
-
-class _Attempt:
-    """
-    One upstream request of a watch, the first or a resumed one.
-    """
-
-    def __init__(self, watch: Watch, server: Server) -> None:
-        self.watch = watch
-        self.server = server
-        self.exchange: Exchange | None = None
-        self.status = 0
-        self.refusal: list[bytes] = []
-        self.refusal_size = 0
-        self.fruitful = False
-
-    def drop(self) -> None:
-        """
-        Forget this attempt and its connection.
-        """
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.cancel()
-
-    def interim_received(self, head: ResponseHead) -> None:
-        """
-        A watch has no use for a 1xx.
-        """
-
-    def head_received(self, head: ResponseHead) -> None:
-        """
-        The status decides.
-        """
-        self.status = head.status
-        self.watch.attempt_began(self, head)
-
-    def data_received(self, data: bytes) -> None:
-        """
-        Frames, or a piece of a refusal.
-        """
-        if self.status == 200 or self.watch.passing:
-            self.watch.received(self, data)
-        elif self.refusal_size < MAX_REFUSAL_BODY:
-            self.refusal_size += len(data)
-            self.refusal.append(data)
-
-    def response_finished(self, trailers: Headers) -> None:
-        """
-        The server ended it in good order.
-        """
-        self.exchange = None
-        self.watch.attempt_ended(self, None)
-
-    def response_failed(self, error: UpstreamError) -> None:
-        """
-        The connection broke.
-        """
-        self.exchange = None
-        self.watch.attempt_ended(self, error)
-
-    def upgraded(self, head: ResponseHead, stream: ByteStream) -> None:
-        """
-        Nobody asked for that.
-        """
-        stream.abort()
-        self.watch.attempt_ended(self, UpstreamError("the server switched protocols in answer to a watch"))
 
 
 class Watch:
@@ -164,7 +95,7 @@ class Watch:
         self.started = False
         self.finished = False
         self.passing = False
-        self.attempt: _Attempt | None = None
+        self.attempt: Attempt | None = None
         self.framer: JSONFramer | ProtobufFramer | None = None
         self.protobuf = False
         query = info.query
@@ -179,7 +110,7 @@ class Watch:
         self.refused_since: float | None = None
         seconds = query.get("timeoutSeconds", "")
         self.ends_at = hub.reactor.seconds() + int(seconds) if seconds.isdecimal() and int(seconds) else None
-        self.timers: dict[str, IDelayedCall] = {}
+        self.timers = Timers(hub.reactor)
         self.series = hub.metrics.series(caller.component, "watch", info.resource, info.subresource)
 
     # The beginning
@@ -202,7 +133,7 @@ class Watch:
         if self.finished:
             return
         if self.ends_at is not None:
-            self.set_timer("timeout", self.ends_at - self.hub.reactor.seconds(), self.timed_out)
+            self.timers.set("timeout", self.ends_at - self.hub.reactor.seconds(), self.timed_out)
         server = self.hub.cloud.pick()
         if server is None:
             self.begin_offline()
@@ -300,7 +231,7 @@ class Watch:
         """
         Send the watch to ``server``.
         """
-        attempt = self.attempt = _Attempt(self, server)
+        attempt = self.attempt = Attempt(self, server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         attempt.exchange = upstream.send(self.upstream_head(), attempt)
         self.hub.patience.watch(self)
@@ -317,27 +248,17 @@ class Watch:
         The watch as the cloud gets it: from the version reached, with bookmarks, for the time that is left.
         """
         head = self.request.head
-        path, _, query = head.target.partition(b"?")
-        replaced = {"resourceVersion", "allowWatchBookmarks", "timeoutSeconds"}
-        if self.started and not self.initial:
-            replaced |= {"sendInitialEvents", "resourceVersionMatch"}
-        given = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
-        pairs = [(name, value) for name, value in given if name not in replaced]
-        if self.version:
-            pairs.append(("resourceVersion", self.version))
-        pairs.append(("allowWatchBookmarks", "true"))
-        if self.ends_at is not None:
-            pairs.append(("timeoutSeconds", str(max(1, round(self.ends_at - self.hub.reactor.seconds())))))
+        remaining = None if self.ends_at is None else max(1, round(self.ends_at - self.hub.reactor.seconds()))
+        target = watch_target(head.target, self.version, remaining, resumed=self.started and not self.initial)
         headers = without(head.headers, b"edge-cache", b"accept-encoding")
-        if self.cached and self.accept.json:
+        if self.cached:
             headers = [*without(headers, b"accept"), (b"Accept", self.accept.narrowed)]
         token = self.hub.node_token() if self.credential.kind == "none" else None
         if token is not None:
             headers.append((b"Authorization", b"Bearer " + token))
-        target = path + b"?" + urlencode(pairs, encoding="latin-1").encode("ascii")
         return RequestHead(head.method, target, headers, head.http10)
 
-    def attempt_began(self, attempt: _Attempt, head: ResponseHead) -> None:
+    def attempt_began(self, attempt: Attempt, head: ResponseHead) -> None:
         """
         The cloud answers: a stream of events, or a refusal.
         """
@@ -373,7 +294,7 @@ class Watch:
             self.framer = None
             self.passing = True
 
-    def received(self, attempt: _Attempt, data: bytes) -> None:
+    def received(self, attempt: Attempt, data: bytes) -> None:
         """
         Bytes of the stream: pass on what makes whole events.
         """
@@ -468,7 +389,7 @@ class Watch:
         else:
             self.attach(server)
 
-    def attempt_ended(self, attempt: _Attempt, error: UpstreamError | None) -> None:
+    def attempt_ended(self, attempt: Attempt, error: UpstreamError | None) -> None:
         """
         The upstream response is over, in good order or not.
         """
@@ -498,7 +419,7 @@ class Watch:
                 self.pause = RESUME_PAUSE
             self.hold()
 
-    def first_attempt_failed(self, attempt: _Attempt) -> None:
+    def first_attempt_failed(self, attempt: Attempt) -> None:
         """
         No server has answered yet: try another, or begin without.
         """
@@ -508,7 +429,7 @@ class Watch:
         else:
             self.begin_offline()
 
-    def refused(self, attempt: _Attempt) -> None:
+    def refused(self, attempt: Attempt) -> None:
         """
         A resumed watch got an error status.
         """
@@ -548,7 +469,7 @@ class Watch:
         """
         self.request.produce_from(None)
         if self.bookmarks and not self.protobuf:
-            self.set_timer("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
+            self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
         if self.hub.cloud.reachable:
             self.resume_within(self.pause)
             self.pause = min(self.pause * 2, MAX_RESUME_PAUSE)
@@ -565,7 +486,7 @@ class Watch:
         """
         Resume at a random moment of the next ``seconds``.
         """
-        self.set_timer("resume", random.uniform(0.0, seconds), self.resume)
+        self.timers.set("resume", random.uniform(0.0, seconds), self.resume)
 
     def resume(self) -> None:
         """
@@ -573,7 +494,7 @@ class Watch:
         """
         server = self.hub.cloud.pick()
         if server is not None and self.attempt is None:
-            self.cancel_timer("bookmark")
+            self.timers.cancel("bookmark")
             self.attach(server)
 
     def send_bookmark(self) -> None:
@@ -582,7 +503,7 @@ class Watch:
         """
         if self.kind and self.version:
             self.write([encode_bookmark(self.kind, self.api_version, self.version)])
-        self.set_timer("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
+        self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
 
     def publish(self, body: bytes) -> None:
         """
@@ -618,7 +539,7 @@ class Watch:
         if self.attempt is None:
             self.finish()
         else:
-            self.set_timer("timeout", TIMEOUT_SLACK, self.finish)
+            self.timers.set("timeout", TIMEOUT_SLACK, self.finish)
 
     def finish(self) -> None:
         """
@@ -639,22 +560,6 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
-        for name in list(self.timers):
-            self.cancel_timer(name)
+        self.timers.cancel_all()
         self.hub.watches.discard(self)
         self.hub.ended(self)
-
-    def set_timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        """
-        Set one of the named timers anew.
-        """
-        self.cancel_timer(name)
-        self.timers[name] = self.hub.reactor.callLater(max(0.0, seconds), call)
-
-    def cancel_timer(self, name: str) -> None:
-        """
-        Stop a timer if it runs.
-        """
-        timer = self.timers.pop(name, None)
-        if timer is not None and timer.active():
-            timer.cancel()
