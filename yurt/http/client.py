@@ -553,6 +553,9 @@ class HTTPUpstream:
         See :class:`Upstream`.  Upgraded connections are cut too.
         """
         idle, self._idle = self._idle, []
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
         for connection in [*idle, *self.streams]:
             connection.abandon()
         for exchange in list(self._exchanges):
