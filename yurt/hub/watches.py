@@ -349,7 +349,8 @@ class Watch:
         """
         if event.form != self.key.form:
             self.key = view_key(self.caller, self.info, event.form)
-        self.hub.views.apply_event(self.key, event, self.initial_events)
+        with self.log.failuresHandled("An event could not be cached."):
+            self.hub.views.apply_event(self.key, event, self.initial_events)
         if event.initial_events_end:
             self.initial_events = None
 
