@@ -19,6 +19,8 @@ Lease = dict[str, Any]
 
 LEASE_NAMESPACE = "kube-node-lease"
 API_VERSION = "coordination.k8s.io/v1"
+MAX_NUMBER = (1 << 32) - 1
+"""The largest number that a field of a Lease sensibly holds; as seconds it is a time of the year 2106."""
 STAMPED = ("uid", "creationTimestamp", "resourceVersion")
 """Metadata that a server gives, whatever a client sends."""
 
@@ -35,7 +37,7 @@ def read_lease(body: bytes) -> Lease:
     """
     try:
         lease = _read_protobuf(body) if body.startswith(MAGIC) else msgspec.json.decode(body, type=dict[str, Any])
-    except (ProtobufError, msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError) as error:
+    except (ProtobufError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LeaseError(f"the body is not a Lease: {error}") from error
     if lease.get("kind", "Lease") != "Lease" or not isinstance(lease.get("metadata"), dict):
         raise LeaseError("the body is not a Lease")
@@ -73,7 +75,7 @@ def _read_protobuf(body: bytes) -> Lease:
     return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": _read(parts.get(2, b""), _SPEC)}
 
 
-_Reader = Callable[[Any], Any]
+_Reader = Callable[[int | bytes], Any]
 
 
 def _read(message: bytes, shape: Mapping[int, tuple[str, _Reader]]) -> dict[str, Any]:
@@ -95,22 +97,38 @@ def _read(message: bytes, shape: Mapping[int, tuple[str, _Reader]]) -> dict[str,
     return found
 
 
-def _text(value: Any) -> str:
-    return str(bytes(value), "utf-8") if isinstance(value, bytes) else str(value)
+def _bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise ProtobufError("a number where a message or a text should be")
+    return value
 
 
-def _entry(value: Any) -> dict[str, str]:
-    entry = messages(value)
+def _number(value: int | bytes) -> int:
+    if not isinstance(value, int) or value > MAX_NUMBER:
+        raise ProtobufError("no number where a small one should be")
+    return value
+
+
+def _flag(value: int | bytes) -> bool:
+    return _number(value) != 0
+
+
+def _text(value: int | bytes) -> str:
+    return _bytes(value).decode()
+
+
+def _entry(value: int | bytes) -> dict[str, str]:
+    entry = messages(_bytes(value))
     return {_text(entry.get(1, b"")): _text(entry.get(2, b""))}
 
 
-def _owner(value: Any) -> list[dict[str, Any]]:
-    return [_read(value, _OWNER)]
+def _owner(value: int | bytes) -> list[dict[str, Any]]:
+    return [_read(_bytes(value), _OWNER)]
 
 
-def _time(value: Any) -> str:
-    parts = dict(fields(value))
-    return micro_time(int(parts.get(1, 0)) + int(parts.get(2, 0)) / 1e9)
+def _time(value: int | bytes) -> str:
+    parts = dict(fields(_bytes(value)))
+    return micro_time(_number(parts.get(1, 0)) + _number(parts.get(2, 0)) / 1e9)
 
 
 _OWNER: Mapping[int, tuple[str, _Reader]] = {
@@ -118,8 +136,8 @@ _OWNER: Mapping[int, tuple[str, _Reader]] = {
     1: ("kind", _text),
     3: ("name", _text),
     4: ("uid", _text),
-    6: ("controller", bool),
-    7: ("blockOwnerDeletion", bool),
+    6: ("controller", _flag),
+    7: ("blockOwnerDeletion", _flag),
 }
 _METADATA: Mapping[int, tuple[str, _Reader]] = {
     1: ("name", _text),
@@ -130,8 +148,8 @@ _METADATA: Mapping[int, tuple[str, _Reader]] = {
 }
 _SPEC: Mapping[int, tuple[str, _Reader]] = {
     1: ("holderIdentity", _text),
-    2: ("leaseDurationSeconds", int),
+    2: ("leaseDurationSeconds", _number),
     3: ("acquireTime", _time),
     4: ("renewTime", _time),
-    5: ("leaseTransitions", int),
+    5: ("leaseTransitions", _number),
 }
