@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import IServiceCollection, MultiService, Service
@@ -93,7 +94,7 @@ class HubService(MultiService):
         config = self.config
         if config.proxy_port:
             for address in config.bind_proxy_addresses:
-                door = Door(f"{address}:{config.proxy_port}", lends_node_identity=True)
+                door = Door(f"{address}:{config.proxy_port}", lends_node_identity=ip_address(address).is_loopback)
                 self.listen(Listen, address, door)
         if config.serve_port:
             endpoint = tcp_endpoint(self.reactor, config.bind_address, config.serve_port)
