@@ -4,9 +4,9 @@ PYTHON ?= python3
 READY := $(VENV)/.yurt-installed
 RUN := $(VENV)/bin/python
 
-.PHONY: test unit lint demo bench system clean
+.PHONY: test unit lint demo bench system kubernetes clean
 
-test: system $(READY)
+test: system $(READY) kubernetes
 	@$(RUN) -m tests.run
 
 unit: $(READY)
@@ -24,7 +24,11 @@ bench: $(READY)
 
 # What the tests need from the system; installed when root, named otherwise.
 system:
-	@scripts/system-packages
+	@PYTHON=$(PYTHON) scripts/system-packages || echo "system packages could not be installed; the tests say what they miss"
+
+# The binaries of a real cluster, built once where they are missing.
+kubernetes:
+	@[ "$$(id -u)" -ne 0 ] || scripts/build-kubernetes || echo "Kubernetes could not be built; the tests that need it say so"
 
 $(READY): setup.py
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
