@@ -196,7 +196,7 @@ class FirewallContract(_Mixin):
         A rule with another comment that says the same is someone else's.
         """
         ours = pod_rules(("169.254.2.1",), (10261,))
-        spec = tuple("someone's \"own\"" if word == POD_COMMENT else word for word in ours.rules[3].spec)
+        spec = tuple("for someone else" if word == POD_COMMENT else word for word in ours.rules[3].spec)
         theirs = Rule("ipv4", ours.rules[3].slot, spec)
         self.firewall.apply("ipv4", [InsertRule(theirs)])
         self.ensure(ours)

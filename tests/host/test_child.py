@@ -5,7 +5,7 @@ Tests for :mod:`yurt.host.child` and what it says to the child.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError
@@ -89,7 +89,7 @@ class RunChildTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.reactor: Any = FakeReactor()
+        self.reactor = cast(Any, FakeReactor())
         self.result = run_child(self.reactor, REQUEST)
 
     def test_spawn(self) -> None:

@@ -25,6 +25,7 @@ class FakeMachine:
         self.present: tuple[str, ...] = ()
         self.gives: tuple[str, ...] = BOTH
         self.problems: tuple[str, ...] = ()
+        self.changes: tuple[str, ...] = ()
         self.error: str | None = None
         self.hang = False
         self.cancelled = 0
@@ -44,7 +45,7 @@ class FakeMachine:
         if request.link is not None:
             self.present = self.gives if request.action == "ensure" else ()
         kind = "tap" if request.link is not None and self.present else ""
-        return succeed(Result((), self.problems, kind, "legacy" if request.rules else ""))
+        return succeed(Result(self.changes, self.problems, kind, "legacy" if request.rules else ""))
 
     def count_cancel(self) -> None:
         self.cancelled += 1
@@ -117,6 +118,15 @@ class PodLinkTests(SynchronousTestCase):
         self.clock.advance(LINK_INTERVAL)
         self.assertEqual(self.machine.asked(), [ENSURE_LINK, ENSURE_LINK])
         self.assertEqual((self.told, service.ready), ([BOTH, BOTH], True))
+
+    def test_remade_unseen(self) -> None:
+        """
+        A link that was deleted and made again between two looks is told again, for whoever failed to listen meanwhile.
+        """
+        self.machine.present = BOTH
+        self.machine.changes = ("created link yurthub-dummy0",)
+        self.started()
+        self.assertEqual(self.told, [BOTH, BOTH])
 
     def test_no_privilege(self) -> None:
         """

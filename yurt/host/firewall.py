@@ -64,7 +64,8 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """
-    All rules of one owner.  ``comment`` is on each of them; ``slots`` are all chains they may stand in.
+    All rules of one owner.  ``comment``, plain words without quotes, is on each of them; ``slots`` are all chains they may
+    stand in.
     """
 
     comment: str

@@ -63,8 +63,8 @@ class PodLink(Service):
     """
     Keeps link and rules.
 
-    ``on_ready`` is called with the addresses that can be bound now, each time one (re)appears; a socket bound before a link
-    went away works again by itself when it is back, so the callee binds only what it has not bound yet.
+    ``on_ready`` is called with the addresses that can be bound now, each time one (re)appears or the link was changed; a socket
+    bound before a link went away works again by itself when it is back, so the callee binds only what it has not bound yet.
     """
 
     log = Logger()
@@ -190,6 +190,9 @@ class PodLink(Service):
             return None
         result = await self._ask(Request("ensure", link=self._link))
         self._kind = result.link_kind
+        if result.changes:
+            # Between two looks it may have gone and come: whoever failed to listen meanwhile is to try again.
+            self._addresses = ()
         missing = set(self._link.addresses) - set(self._announce())
         if missing and not result.problems:
             return f"link {self._link.name}: {', '.join(sorted(missing))} cannot be used yet"
