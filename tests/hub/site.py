@@ -16,7 +16,6 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import TestCase
-from twisted.web.http_headers import Headers
 
 from tests.contract.client import KubeClient, Reply, Stream
 from tests.etc.hub_settings import free_port
@@ -191,6 +190,13 @@ class Site:
         Kill the cloud (connections reset, new ones refused), and wait until the hub knows.
         """
         await self.api.refuse()
+        await self.notice_loss()
+
+    async def notice_loss(self) -> None:
+        """
+        Let a request find out that the cloud is gone, and wait until the hub knows.
+        """
+        await self.ask("GET", "/healthz", agent="somebody")
         await until(lambda: self.service.cloud.known and not self.service.cloud.reachable, "the hub misses the cloud")
 
     # Clients

@@ -50,6 +50,10 @@ class Seen:
     query: dict[str, str]
     user_agent: str
     accept: str
+    headers: dict[str, str]
+    """All header fields, names in lower case."""
+    certificate: str
+    """Common name of the client certificate that the connection presented; empty without one."""
 
 
 class MiniAPI:
@@ -89,6 +93,8 @@ class MiniAPI:
         """Whether /readyz says so."""
         self.failure = 0
         """A status such as 503 with which a load balancer in front answers everything; 0 for none."""
+        self.scripted: dict[str, tuple[int, str, bytes]] = {}
+        """Status, content type and body of the answers to authenticated requests for these paths, instead of the API's own."""
         self.delay = 0.0
         """Seconds before any answer."""
         self.permits: Callable[[User, str, Call | None, str], bool] = lambda user, verb, call, path: True
@@ -267,7 +273,7 @@ class MiniAPI:
 
     # What was asked
 
-    def record(self, user: User, verb: str, path: str, call: Call | None, request: Request) -> None:
+    def record(self, user: User, verb: str, path: str, call: Call | None, request: Request, certificate: str = "") -> None:
         resource = "/".join(filter(None, (call.resource.plural, call.subresource))) if call else ""
         self.counts[verb, resource or path] += 1
         self.seen.append(
@@ -279,6 +285,8 @@ class MiniAPI:
                 call.query if call else {},
                 request.getHeader("user-agent") or "",
                 request.getHeader("accept") or "",
+                {name.decode().lower(): values[-1].decode() for name, values in request.requestHeaders.getAllRawHeaders()},
+                certificate,
             )
         )
 

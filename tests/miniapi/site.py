@@ -61,12 +61,19 @@ class APIResource(Resource):
         path, query = split_target(request.uri)
         method = request.method.decode()
         user = self._authenticate(request)
+        presented = _peer_certificate(request.channel.transport)
+        shown = user_of_certificate(presented.to_cryptography()).name if presented else ""
+        if path in self._api.scripted:
+            self._api.record(user, method.lower(), path, None, request, shown)
+            status, content_type, body = self._api.scripted[path]
+            _finish(request, status, body, content_type.encode())
+            return
         try:
             call = read_call(self._api.catalogue, method, path, query)
         except errors.APIError:
-            self._api.record(user, method.lower(), path, None, request)
+            self._api.record(user, method.lower(), path, None, request, shown)
             raise
-        self._api.record(user, call.verb if call else method.lower(), path, call, request)
+        self._api.record(user, call.verb if call else method.lower(), path, call, request, shown)
         self._authorize(user, method, path, call)
         if call is None:
             self._document(request, path)
