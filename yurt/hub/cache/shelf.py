@@ -235,9 +235,10 @@ class Shelf:
         Take in the views of the disk.  One that is in memory already replaces that of the disk, members and all.
         """
         whole = [view for view in self.index.views.values() if view.whole]
-        for view in whole:
-            self._replace_stored(view)
+        left = [(view, member) for view in whole for member in self._replace_stored(view)]
         self._take_in_stored()
+        for view, member in left:
+            self._release(view.key.gvr, view.key.form, member)
         if whole:
             sizes = [len(decode_body(record)) for _, record in self._objects.scan()]
             self.counts = Counts(len(sizes), sum(sizes))
@@ -254,11 +255,15 @@ class Shelf:
         self.counts = Counts() if encoded is None else decode_counts(encoded)
         self._schedule_sweep()
 
-    def _replace_stored(self, view: View) -> None:
-        for key, _ in list(self._members.scan(view.id)):
-            if not self._members.is_pending(key):
-                self._members.delete(key)
+    def _replace_stored(self, view: View) -> list[bytes]:
+        """
+        Remove the members that the view has on the disk only; returns them.
+        """
         view.whole = False
+        left = [key for key, _ in self._members.scan(view.id) if not self._members.is_pending(key)]
+        for key in left:
+            self._members.delete(key)
+        return [key[VIEW_ID_SIZE:] for key in left]
 
     def closing(self) -> None:
         """

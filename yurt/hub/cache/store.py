@@ -8,6 +8,7 @@ most one every COMMIT_INTERVAL.  While a group is being written a second one col
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, cast
 
@@ -34,7 +35,7 @@ from yurt.hub.cache.disk import (
     unseal,
 )
 
-MAP_SIZE = 1 << 30
+MAP_SIZE = 1 << 30 if sys.maxsize > 1 << 32 else 1 << 28
 """The greatest size of the file, in bytes; LMDB reserves as much address space, and no memory."""
 
 COMMIT_INTERVAL = 2.0

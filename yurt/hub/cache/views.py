@@ -231,10 +231,11 @@ class Views:
 
     def mark_gap(self, key: ViewKey) -> None:
         """
-        Events of this view were missed: it no longer tells what does not exist, nor what a list holds.
+        Events of this view were missed: it no longer tells what does not exist, nor what a list holds.  A frozen one has missed
+        some anyway, and stays the old state that it is.
         """
         view = self._shelf.index.views.get(key)
-        if view is not None and view.record.complete:
+        if view is not None and view.record.complete and not view.frozen:
             view.record.complete = False
             view.dirty = True
 
@@ -284,7 +285,7 @@ class Views:
     def read_list(self, key: ViewKey) -> FoundList | None:
         """
         The list as this caller may see it, from the view of that key or a wider one, whichever is newest; None when no
-        view of the caller holds it all.
+        view of the caller holds it all.  Raises SelectorError.
         """
         found = self._read_items(key)
         if found is None:
