@@ -33,7 +33,7 @@ class InitScriptTests(SynchronousTestCase):
         self.pid_file = self.folder / "hub.pid"
         self.log = self.folder / "log" / "hub.log"
         self.admin = free_port()
-        self.options = hub_options(self.folder, self.admin)
+        self.options = [*hub_options(self.folder, self.admin), "--cache-agents=*,!calico-node"]
         self.write_settings(TWISTD, self.options)
         self.addCleanup(self.end)
 
