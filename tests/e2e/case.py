@@ -1,0 +1,119 @@
+"""
+What the end-to-end tests have in common.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .cluster import ADMIN, BUSYBOX, Answer, Cluster, pod, shared_cluster
+from .process import STOP_TIMEOUT, wait_for
+
+TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
+
+
+class Follower:
+    """
+    A command that goes on printing; what it printed, and its end.
+    """
+
+    def __init__(self, argv: list[str], output: Path) -> None:
+        self._output = output
+        with open(output, "wb") as file:
+            self._child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+
+    @property
+    def text(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def ended(self) -> bool:
+        return self._child.poll() is not None
+
+    def wait_for(self, text: str, timeout: float = 20.0) -> None:
+        """
+        Wait until it printed ``text``.
+        """
+        wait_for(f"{text!r} in {self._output.name}", lambda: text in self.text, timeout)
+
+    def stop(self) -> None:
+        self._child.send_signal(signal.SIGINT)
+        try:
+            self._child.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+class ClusterCase(SynchronousTestCase):
+    """
+    A test that has the cluster to itself, with everything in order; afterwards the hub's log must be free of mishaps.
+    """
+
+    cluster: Cluster
+
+    def setUp(self) -> None:
+        self.cluster = shared_cluster()
+        self.cluster.restore()
+        self._log = self.cluster.node.folder / "yurthub.log"
+        self._log_start = self._log.stat().st_size
+        self._followers = 0
+
+    def tearDown(self) -> None:
+        said = self._log.read_bytes()[self._log_start :].decode(errors="replace")
+        found = TROUBLE.search(said)
+        self.assertIsNone(found, said[max(found.start() - 1000, 0) : found.start() + 3000] if found else "")
+
+    def follow(self, argv: list[str]) -> Follower:
+        self._followers += 1
+        follower = Follower(argv, self.cluster.folder / f"follower-{self.id()}-{self._followers}")
+        self.addCleanup(follower.stop)
+        return follower
+
+    def make_pods(self, *pods: dict[str, Any]) -> None:
+        """
+        Pods that run during this test.
+        """
+        names = [one["metadata"]["name"] for one in pods]
+        self.addCleanup(self.cluster.remove_pods, *names)
+        self.cluster.make_pods(*pods)
+
+    def web_pod(self, name: str = "web", **spec: Any) -> dict[str, Any]:
+        """
+        A pod with a network of its own that serves its name on port 8080.
+        """
+        return pod(
+            name, self.cluster.node.name, f"mkdir /tmp/w; echo {name} > /tmp/w/index.html; httpd -f -p 8080 -h /tmp/w", **spec
+        )
+
+    def host_pod(self, name: str = "host", **spec: Any) -> dict[str, Any]:
+        """
+        A pod on the node's network that prints the date every second.
+        """
+        return pod(name, self.cluster.node.name, "while true; do date; sleep 1; done", host_network=True, **spec)
+
+    def node_pods(self, **options: Any) -> Answer:
+        """
+        The list that kubelet asks for, through the hub.
+        """
+        return self.cluster.ask_hub(
+            f"/api/v1/pods?fieldSelector=spec.nodeName%3D{self.cluster.node.name}&resourceVersion=0", **options
+        )
+
+    def hub_status(self) -> dict[str, Any]:
+        return self.cluster.ask_hub("/v1/status", base=ADMIN).json
+
+    def cloud_is_reachable(self) -> bool:
+        """
+        What the hub thinks of the cloud.
+        """
+        return bool(self.hub_status()["cloud"]["reachable"])
+
+
+__all__ = ["BUSYBOX", "ClusterCase", "Follower", "pod"]

@@ -1,0 +1,104 @@
+"""
+The address that pods reach.
+"""
+
+from __future__ import annotations
+
+import json
+
+from .case import ClusterCase
+from .cluster import POD_ADDRESS
+from .process import wait_for
+
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+READ_CONFIGMAPS = (
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "read-configmaps", "namespace": "default"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "read-configmaps", "namespace": "default"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
+        "roleRef": {"kind": "Role", "name": "read-configmaps", "apiGroup": "rbac.authorization.k8s.io"},
+    },
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "for-pods", "namespace": "default"}, "data": {"a": "b"}},
+)
+
+
+class PodLinkTests(ClusterCase):
+    """
+    A pod with its own network.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.cluster.apply(*READ_CONFIGMAPS)
+        self.make_pods(self.web_pod("client"))
+
+    def wget(self, path: str, *, token: bool, agent: str = "client") -> str:
+        """
+        What the pod's wget prints: headers, body or complaint.
+        """
+        header = f'--header "Authorization: Bearer $(cat {TOKEN})"' if token else ""
+        command = f'wget -q -S -O - -U {agent} {header} "{POD_ADDRESS}{path}" 2>&1; true'
+        return self.cluster.kubectl("exec", "client", "--", "sh", "-c", command)
+
+    def test_with_token(self) -> None:
+        """
+        With its service account's token a pod lists the ConfigMaps that it may, and is refused what it may not.
+        """
+        said = self.wget("/api/v1/namespaces/default/configmaps", token=True)
+        document = json.loads(said[said.index("{") :])
+        self.assertIn("for-pods", [item["metadata"]["name"] for item in document["items"]])
+        self.assertIn("403", self.wget("/api/v1/namespaces/default/secrets", token=True))
+
+    def test_without_token(self) -> None:
+        """
+        Without a token it gets 401: the node's certificate is not lent.  Nor does a made-up token help.
+        """
+        self.assertIn("401", self.wget("/api/v1/namespaces/default/configmaps", token=False))
+        bad = f'wget -q -S -O - --header "Authorization: Bearer x.y.z" {POD_ADDRESS}/api/v1/nodes 2>&1; true'
+        self.assertIn("401", self.cluster.kubectl("exec", "client", "--", "sh", "-c", bad))
+
+    def test_without_the_cloud(self) -> None:
+        """
+        Offline a pod reads with its token what it read online, and no more; without a token still nothing.
+        """
+        path = "/api/v1/namespaces/default/configmaps"
+        self.cluster.node.stop("yurthub")
+        self.cluster.start_hub("--cache-agents", "kubelet,kube-proxy,client")
+        self.addCleanup(self.cluster.node.stop, "yurthub")
+        self.assertIn("for-pods", self.wget(path, token=True))
+        script = (
+            f"t=$(cat {TOKEN}); while sleep 1; do "
+            f'wget -q -S -O /tmp/out -U client --header "Authorization: Bearer $t" "{POD_ADDRESS}{path}" 2>/tmp/head; '
+            f'wget -q -S -O - -U client "{POD_ADDRESS}{path}" 2>/tmp/nobody; done'
+        )
+        self.cluster.kubectl("exec", "client", "--", "sh", "-c", f"({script}) >/dev/null 2>&1 &")
+        self.cluster.cut()
+        self.addCleanup(self.cluster.heal)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        read = "cat /proc/1/root/tmp/head"
+        pid = self.pod_process()
+
+        def inside(file: str) -> str:
+            return self.cluster.node.run("cat", f"/proc/{pid}/root/tmp/{file}", check=False)
+
+        wait_for("an answer from the cache", lambda: "X-Yurt-Source: cache" in inside("head"), 20)
+        self.assertIn("for-pods", inside("out"), read)
+        self.assertIn("401", inside("nobody"))
+
+    def pod_process(self) -> int:
+        """
+        A process of the pod's container, as the machine sees it.
+        """
+        for line in self.cluster.node.ctr("tasks", "ls").splitlines()[1:]:
+            _, pid, _ = line.split()
+            command = self.cluster.node.run("cat", f"/proc/{pid}/cmdline").replace("\0", " ")
+            if "httpd" in command or "mkdir" in command:
+                return int(pid)
+        raise AssertionError("the pod has no process")

@@ -1,0 +1,68 @@
+"""
+Apiservers that die, return, or were never there.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from .case import ClusterCase
+from .cluster import NOBODY
+from .process import wait_for
+
+
+class ServerTests(ClusterCase):
+    """
+    What the hub makes of its servers' fate.
+    """
+
+    def test_killed_and_restarted(self) -> None:
+        """
+        While the apiserver is dead cached reads go on; after its return a watch through the hub shows what is new, and the node is
+        Ready again.
+        """
+        self.make_pods(self.web_pod())
+        wait_for("kubelet's list", lambda: self.node_pods().names == ["web"], 20)
+        follower = self.follow(self.cluster.hub_kubectl_command("get", "pods", "--watch", "-L", "mark"))
+        follower.wait_for("web")
+        self.cluster.plane.stop_apiserver(signal.SIGKILL)
+        for _ in range(20):
+            answer = self.node_pods(timeout=10)
+            self.assertEqual((answer.status, answer.names), (200, ["web"]))
+            self.assertTrue(answer.seconds < 2, answer.seconds)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        self.cluster.plane.start_apiserver()
+        wait_for("the hub to notice the return", self.cloud_is_reachable, 15)
+        self.cluster.kubectl("label", "pod", "web", "mark=again")
+        follower.wait_for("again", 30)
+        self.assertFalse(follower.ended)
+        wait_for("a Ready node", self.cluster.node_is_ready, 60)
+
+    def assert_works_with(self, dead: str) -> None:
+        """
+        With a dead server beside the living one, every read is answered in time, from the cloud.
+        """
+        self.cluster.node.stop("yurthub")
+        self.cluster.start_hub(servers=f"{dead},{self.cluster.plane.url}")
+        self.addCleanup(self.cluster.node.stop, "yurthub")
+        wait_for("the hub to see the cloud", self.cloud_is_reachable, 15)
+        for _ in range(10):
+            answer = self.cluster.ask_hub("/api/v1/namespaces", agent="test", timeout=10)
+            self.assertEqual((answer.status, answer.headers.get("x-yurt-source")), (200, "cloud"), answer.body[:300])
+            self.assertTrue(answer.seconds < 2, answer.seconds)
+        servers = {server["url"]: server["healthy"] for server in self.hub_status()["cloud"]["servers"]}
+        wait_for("the dead server to be known", lambda: not self.hub_status()["cloud"]["servers"][0]["healthy"], 30)
+        self.assertEqual(set(servers), {dead, self.cluster.plane.url})
+        wait_for("a Ready node", self.cluster.node_is_ready, 60)
+
+    def test_one_of_two_is_silent(self) -> None:
+        """
+        A server address that swallows packets slows nobody down.
+        """
+        self.assert_works_with(f"https://{self.cluster.network.address(NOBODY)}:6443")
+
+    def test_one_of_two_refuses(self) -> None:
+        """
+        Neither does one that refuses connections.
+        """
+        self.assert_works_with(f"https://{self.cluster.network.address(1)}:6444")
