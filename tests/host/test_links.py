@@ -28,9 +28,9 @@ class ParseLinkTests(SynchronousTestCase):
 
     def test_accepted(self) -> None:
         """
-        Addresses are brought into their usual form.
+        Addresses are brought into their usual form, each once.
         """
-        self.assertEqual(parse_link(NAME, "tap", ("169.254.2.1", "FD00:0::2:1")).addresses, BOTH)
+        self.assertEqual(parse_link(NAME, "tap", ("169.254.2.1", "FD00:0::2:1", "fd00::2:1")).addresses, BOTH)
 
     def test_refused(self) -> None:
         """

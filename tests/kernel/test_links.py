@@ -10,7 +10,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.host.contracts import BOTH, NAME, LinksContract
-from tests.kernel.namespaces import TOOL_SECONDS, add_namespace, end, read_line, require_root
+from tests.kernel.namespaces import TOOL_SECONDS, add_namespace, end, read_line
 from tests.kernel.remote import RemoteLinks
 from yurt.host.errors import LinkError
 from yurt.host.links import ensure_link, parse_link
@@ -114,21 +114,34 @@ class PodTests(SynchronousTestCase):
             self.assertEqual(pod.run(sys.executable, "-c", CONNECT, address), "hello from the hub\n")
 
 
-class UnprivilegedTests(SynchronousTestCase):
+class RefusalTests(SynchronousTestCase):
     """
-    A child without the right to change links.
+    What the child answers when it cannot do what it should.
     """
 
-    def test_message(self) -> None:
+    def problem(self, kind: str, *wrapper: str) -> str:
         """
-        It answers with a problem that names the link and the capability that is missing.
+        The one problem of a child that runs in ``wrapper``.
         """
-        require_root()
-        namespace = add_namespace(self)
-        # Without capabilities but still the same user, so that it can read the installation wherever that is.
-        command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-all", sys.executable, "-m", "yurt.host"]
-        request = encode(Request("ensure", parse_link(NAME, "auto", BOTH)))
-        done = subprocess.run(namespace.inside(*command), input=request, capture_output=True, timeout=TOOL_SECONDS)
+        command = add_namespace(self).inside(*wrapper, sys.executable, "-m", "yurt.host")
+        request = encode(Request("ensure", parse_link(NAME, kind, ("169.254.2.1",))))
+        done = subprocess.run(command, input=request, capture_output=True, timeout=TOOL_SECONDS)
         (problem,) = decode_result(done.stdout).problems
-        self.assertIn(NAME, problem)
-        self.assertIn("needs CAP_NET_ADMIN", problem)
+        self.assertIn(f"link {NAME}: creating it", problem)
+        return problem
+
+    def test_unprivileged(self) -> None:
+        """
+        The capability that is missing is named, whichever of our kinds is made.
+        """
+        for kind in ("auto", "dummy", "tap"):
+            # Still the same user, so that it can read the installation wherever that is.
+            problem = self.problem(kind, "setpriv", "--bounding-set=-net_admin", "--inh-caps=-all")
+            self.assertIn("needs CAP_NET_ADMIN", problem)
+
+    def test_no_tun_device(self) -> None:
+        """
+        Where there is no /dev/net/tun the message says so.
+        """
+        script = 'mount -t tmpfs none /dev/net && exec "$@"'
+        self.assertIn("no /dev/net/tun", self.problem("tap", "unshare", "--mount", "sh", "-c", script, "sh"))

@@ -19,6 +19,8 @@ from yurt.host.errors import LinkError
 from yurt.host.links import AddAddress, CreateLink, DeleteLink, LinkEdit, RemoveAddress, SeenLink, SetUp
 
 _EPERM, _ENOENT, _EACCES, _ENODEV, _EOPNOTSUPP = 1, 2, 13, 19, 95
+_NOT_PERMITTED = "operation not permitted (needs CAP_NET_ADMIN)"
+_IPV6_OFF = "permission denied (is IPv6 off, net.ipv6.conf.*.disable_ipv6?)"
 _IFF_UP = 1
 _IFLA_TUN_TAP = 2  # IFLA_TUN_TYPE: IFF_TUN is 1, IFF_TAP is 2 (linux/if_tun.h)
 # Nobody else can have a host address of ours, and a TAP link without a reader has no carrier, where the detection of
@@ -68,7 +70,7 @@ class KernelLinks:
                 with _named("setting it up", name):
                     self._route.link("set", index=self._index(name), state="up")
             case AddAddress(name, address):
-                with _named(f"adding {address}", name):
+                with _named(f"adding {address}", name, _IPV6_OFF):
                     self._address("add", name, address)
             case RemoveAddress(name, address):
                 with _named(f"removing {address}", name):
@@ -122,24 +124,19 @@ def _kind(message: Any) -> str:
 
 
 @contextmanager
-def _named(doing: str, name: str) -> Iterator[None]:
+def _named(doing: str, name: str, denied: str = _NOT_PERMITTED) -> Iterator[None]:
     """
     Turn what the kernel refuses into a message that says what to do.
     """
     try:
         yield
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"link {name}: {doing}: {_reason(error)}") from error
-
-
-def _reason(error: NetlinkError | OSError) -> str:
-    code = error.code if isinstance(error, NetlinkError) else error.errno
-    if code == _EPERM:
-        return "operation not permitted (needs CAP_NET_ADMIN)"
-    if code == _EACCES:
-        return "permission denied (is IPv6 off, net.ipv6.conf.*.disable_ipv6?)"
-    if code == _EOPNOTSUPP:
-        return "the kernel has no such link type (load its module, or use --link-kind auto)"
-    if code == _ENOENT and not isinstance(error, NetlinkError):
-        return "no /dev/net/tun (load the kernel module tun)"
-    return str(error.args[1] if len(error.args) > 1 else error)
+        code = error.code if isinstance(error, NetlinkError) else error.errno
+        reasons = {
+            _EPERM: _NOT_PERMITTED,
+            _EACCES: denied,
+            _ENOENT: "no /dev/net/tun (load the kernel module tun)",
+            _EOPNOTSUPP: "the kernel has no such link type (load its module, or use --link-kind auto)",
+        }
+        reason = reasons.get(code or 0) or (error.args[1] if len(error.args) > 1 else error)
+        raise LinkError(f"link {name}: {doing}: {reason}") from error

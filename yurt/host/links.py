@@ -129,7 +129,8 @@ def parse_link(name: str, kind: str, addresses: tuple[str, ...]) -> Link:
         raise LinkError(f"link kind {kind!r} is not one of {', '.join(_KINDS)}")
     if not addresses:
         raise LinkError(f"link {name} needs at least one address")
-    return Link(name, kind, tuple(str(_parse_address(a)) for a in addresses))  # type: ignore[arg-type]  # checked above
+    plain = dict.fromkeys(str(_parse_address(address)) for address in addresses)
+    return Link(name, kind, tuple(plain))  # type: ignore[arg-type]  # checked above
 
 
 def _parse_address(text: str) -> IPv4Address | IPv6Address:

@@ -111,7 +111,7 @@ class PodLink(Service):
         """
         What is missing and why, for readiness; None when nothing is known to be.
         """
-        return "; ".join(f"{text}; retrying" for text in self._problems.values()) or None
+        return "; ".join(f"{text}; retrying" for _, text in sorted(self._problems.items())) or None
 
     @property
     def state(self) -> dict[str, Any]:
