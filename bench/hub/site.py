@@ -1,0 +1,150 @@
+"""
+The place where things are measured: a temporary folder, certificates, a cloud, and the hub in front of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from bench.hub.children import Child, free_port
+from bench.hub.clients import Caller
+from bench.hub.peers import NginxCloud, NginxProxy
+from tests.certs import issue, make_ca
+
+NODE = "bench-node"
+KUBELET = "kubelet/v1.30.0 (linux/amd64) kubernetes/bench"
+"""A component that is cached."""
+UNCACHED = "bench/1.0"
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+
+_Stoppable = TypeVar("_Stoppable")
+
+
+class Site:
+    """
+    A context that leaves nothing behind.
+    """
+
+    def __enter__(self) -> Site:
+        self.folder = Path(tempfile.mkdtemp(prefix="yurt-bench-"))
+        self.certs = self.folder / "certs"
+        self.certs.mkdir()
+        self._endings: list[Callable[[], None]] = []
+        ca = make_ca()
+        (self.certs / "ca.crt").write_bytes(ca.cert_pem)
+        people = {
+            "server": issue(ca, "cloud", [], ["localhost"], ["127.0.0.1"]),
+            "node": issue(ca, f"system:node:{NODE}", ["system:nodes"]),
+        }
+        for name, identity in people.items():
+            (self.certs / f"{name}.crt").write_bytes(identity.cert_pem)
+            (self.certs / f"{name}.key").write_bytes(identity.key_pem)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in reversed(self._endings):
+            end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def child(self, name: str, *command: str) -> Child:
+        """
+        A process that ends with the site.
+        """
+        child = Child(command, self.folder / f"{name}.log")
+        self._endings.append(child.stop)
+        return child
+
+    def cloud(self) -> NginxCloud:
+        cloud = NginxCloud(self.folder / "cloud", self.certs)
+        self._endings.append(cloud.stop)
+        return cloud
+
+    def proxy(self, cloud: NginxCloud) -> NginxProxy:
+        proxy = NginxProxy(self.folder / "proxy", self.certs, cloud.port)
+        self._endings.append(proxy.child.stop)
+        return proxy
+
+    def hub(self, cloud_port: int) -> HubUnderTest:
+        hub = HubUnderTest(self, cloud_port)
+        self._endings.append(lambda: hub.child.stop())
+        return hub
+
+    def kubeconfig(self, cloud_port: int) -> Path:
+        """
+        The node's, for the cloud on that port.
+        """
+        files = {name: str(self.certs / name) for name in ("ca.crt", "node.crt", "node.key")}
+        path = self.folder / "kubeconfig"
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "c",
+                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                    "clusters": [
+                        {
+                            "name": "c",
+                            "cluster": {"server": f"https://127.0.0.1:{cloud_port}", "certificate-authority": files["ca.crt"]},
+                        }
+                    ],
+                    "users": [{"name": "u", "user": {"client-certificate": files["node.crt"], "client-key": files["node.key"]}}],
+                }
+            )
+        )
+        return path
+
+
+class HubUnderTest:
+    """
+    ``twistd yurthub`` in front of the cloud on ``cloud_port``.
+    """
+
+    def __init__(self, site: Site, cloud_port: int) -> None:
+        self.port = free_port()
+        self.admin_port = free_port()
+        self._site = site
+        self._cloud_port = cloud_port
+        self.start()
+
+    def command(self) -> list[str]:
+        """
+        How it is started.
+        """
+        return [
+            TWISTD,
+            "--nodaemon",
+            "--pidfile=",
+            "yurthub",
+            f"--kubeconfig={self._site.kubeconfig(self._cloud_port)}",
+            f"--node-name={NODE}",
+            f"--disk-cache-path={self._site.folder / 'cache'}",
+            f"--proxy-port={self.port}",
+            f"--serve-port={self.admin_port}",
+            "--enable-dummy-if=false",
+        ]
+
+    def start(self) -> None:
+        """
+        Start it, without waiting.
+        """
+        self.child = Child(self.command(), self._site.folder / "hub.log")
+
+    def wait_for_source(self, path: str, source: str, agent: str = KUBELET) -> None:
+        """
+        Until ``path`` is answered from the cloud, or from the cache.
+        """
+        caller = Caller(self.port, agent)
+        try:
+            self.child.wait_until(lambda: caller.source(path) == source, f"{path} from the {source}")
+        finally:
+            caller.close()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
