@@ -184,6 +184,8 @@ class Hub:
             if get_header(head.headers, b"content-encoding") == b"gzip":
                 body = gunzip(body)
             forward.store(head, body)
+        except BodyTooLarge as error:
+            self.log.warn("{what}: {error}, not cached", what=forward.describe(), error=str(error))
         except Exception:
             self.log.failure("{what} could not be cached", what=forward.describe())
 
@@ -273,12 +275,20 @@ class Hub:
                 watch.end()
 
 
+class BodyTooLarge(ValueError):
+    """
+    An answer is larger, uncompressed, than what is kept.
+    """
+
+
 def gunzip(data: bytes) -> bytes:
     """
-    Undo gzip, up to MAX_KEPT_BODY bytes; raises ValueError beyond.
+    Undo gzip.  Raises BodyTooLarge when that yields more than MAX_KEPT_BODY bytes, zlib.error or ValueError for broken data.
     """
     decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
     body = decoder.decompress(data, MAX_KEPT_BODY)
-    if decoder.unconsumed_tail or not decoder.eof:
-        raise ValueError(f"gzip: broken, or more than {MAX_KEPT_BODY} bytes")
+    if decoder.unconsumed_tail:
+        raise BodyTooLarge(f"more than {MAX_KEPT_BODY} bytes")
+    if not decoder.eof:
+        raise ValueError("gzip: broken off")
     return body

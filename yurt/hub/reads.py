@@ -16,6 +16,7 @@ from yurt.hub.cache.views import ABSENT, Caller, Found, FoundList, ViewKey
 from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward, narrow
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
+from yurt.kube.selectors import SelectorError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -202,7 +203,8 @@ class ObjectRead(Read):
         if kind == "Status":
             return
         form = kind if kind in (TABLE, PARTIAL) else ""
-        self.hub.views.store_object(self.caller, self.info.gvr, form, body)
+        # Without the line end, the object is the same bytes as in a list, and need not be written again.
+        self.hub.views.store_object(self.caller, self.info.gvr, form, body.rstrip())
 
 
 class ListRead(Read):
@@ -224,7 +226,11 @@ class ListRead(Read):
         """
         The list that a complete view yields.
         """
-        found: FoundList | None = self.hub.views.read_list(view_key(self.caller, self.info, form))
+        try:
+            found: FoundList | None = self.hub.views.read_list(view_key(self.caller, self.info, form))
+        except SelectorError as error:
+            self.answer_status(400, "BadRequest", f"{self.describe()}: {error}")
+            return True
         if found is None:
             return False
         self.respond_cached(found.body, found.stored_at)
