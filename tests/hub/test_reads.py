@@ -635,9 +635,10 @@ class LossTests(HubCase):
         port = reactor.listenTCP(0, cloud, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         server = site.service.cloud.servers[0]
-        self.patch(server, "upstream", HTTPUpstream(reactor, f"http://127.0.0.1:{port.getHost().port}", None))
+        broken = self.patch(server, "upstream", HTTPUpstream(reactor, f"http://127.0.0.1:{port.getHost().port}", None))
         await self.assertFailure(ensureDeferred(site.get(MAPS)), ResponseFailed)
         self.assertTrue(cloud.asked)
+        broken.restore()
         await site.offline()
         self.assertEqual(names(await site.get(MAPS)), ["a"])
 
