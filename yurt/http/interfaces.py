@@ -262,9 +262,10 @@ class Upstream(Protocol):
         self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
     ) -> Exchange:
         """
-        Send a request; with ``fresh`` over a connection of its own, which shows whether the server can be reached now.  Hop-by-hop headers are removed (kept for ``upgrade``); ``Host`` is set to the server's own.
-        With ``body`` the caller goes on to :meth:`Exchange.write` and :meth:`Exchange.finish`.  Failures, also of
-        dialling, come through the receiver, never from here and never before this returned.
+        Send a request; with ``fresh`` over a new connection, which shows whether the server can be reached now.
+        Hop-by-hop headers are removed (kept for ``upgrade``); ``Host`` is set to the server's own.  With ``body`` the
+        caller goes on to :meth:`Exchange.write` and :meth:`Exchange.finish`.  Failures, also of dialling, come through
+        the receiver, never from here and never before this returned.
         """
 
     def close_connections(self, reason: str) -> None:
