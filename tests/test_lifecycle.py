@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,9 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from yurt.lifecycle import Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint
+
+END_SECONDS = 30
+"""A daemon that failed to start is gone by then."""
 
 PLUGIN = '''
 from twisted.application.service import ServiceMaker
@@ -184,6 +188,10 @@ class StartFailedTests(SynchronousTestCase):
         done, folder = self.run_twistd("--pidfile=it.pid", "--logfile=it.log")
         self.assertEqual(done.returncode, 1, done)
         self.assertIn("Address already in use", done.stderr)
+        # The daemon takes its pid file away after it has told its parent.
+        deadline = time.monotonic() + END_SECONDS
+        while (folder / "it.pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.assertFalse((folder / "it.pid").exists())
 
 
