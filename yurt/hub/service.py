@@ -32,6 +32,7 @@ from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
+from yurt.hub.timers import Timers
 from yurt.kube.kubeconfig import load_kubeconfig
 from yurt.lifecycle import Listen, ListenLater, OnHangup, tcp_endpoint
 from yurt.metrics import ReactorLag, new_registry
@@ -40,6 +41,9 @@ from yurt.tls import ClientTLS
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that requests in flight have at a stop."""
+
+BIND_RETRY = 5.0
+"""Seconds after which the pods' address is bound again when somebody else holds its port."""
 
 KUBELET_PODS = ViewKey(Caller(NODE, "kubelet"), "/v1/pods", "", "", "", "")
 
@@ -75,6 +79,7 @@ class HubService(MultiService):
         self.listeners: list[Listen] = []
         self.pod_listeners: dict[str, ListenLater] = {}
         self.link: PodLink | None = None
+        self.timers = Timers(reactor)
         self.wire()
 
     # Wiring
@@ -109,7 +114,6 @@ class HubService(MultiService):
                 assert isinstance(listener, ListenLater)
                 self.pod_listeners[address] = listener
             self.link = PodLink(self.reactor, config.pod_link, self.pod_addresses)
-            self.add(self.link)
         self.add(ReactorLag(self.reactor, self.registry, "node_yurthub"))
         self.add(OnHangup(self.reactor, self.reload))
         self.add(Notify(self.reactor, interval=watchdog_interval()))
@@ -138,10 +142,12 @@ class HubService(MultiService):
         """
         The addresses that pods reach are there: serve on them.
         """
+        self.timers.cancel("bind")
         for address in addresses:
             listener = self.pod_listeners.get(address)
             if listener is not None and not listener.start_listening():
-                self.log.warn("{problem}", problem=listener.problem)
+                self.log.warn("{problem}; retrying", problem=listener.problem)
+                self.timers.set("bind", BIND_RETRY, lambda: self.pod_addresses(addresses))
 
     def reload(self) -> None:
         """
@@ -260,7 +266,7 @@ class HubService(MultiService):
 
 class Core(Service):
     """
-    The parts that are no services themselves, in their order: disk, lease, journal, cloud; and backwards.
+    The parts in their order: disk, lease, journal, cloud, and the link for pods; and backwards, after the requests.
     """
 
     log = Logger()
@@ -280,6 +286,8 @@ class Core(Service):
         whole.hub.lease.start()
         whole.cloud.subscribe(whole.hub.cloud_changed)
         whole.cloud.start()
+        if whole.link is not None:
+            whole.link.startService()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -296,6 +304,9 @@ class Core(Service):
         whole.hub.drain()
         for drained in [factory.drain(DRAIN_TIMEOUT) for factory in whole.factories]:
             await drained
+        whole.timers.cancel_all()
+        if whole.link is not None:
+            await whole.link.stopService()
         whole.hub.patience.stop()
         whole.hub.journal.stop()
         whole.hub.issuer_keys.stop()
