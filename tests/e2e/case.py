@@ -12,7 +12,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .cluster import ADMIN, BUSYBOX, Answer, Cluster, pod, shared_cluster
+from .cluster import ADMIN, Cluster, pod, shared_cluster
+from .curl import Answer
 from .process import STOP_TIMEOUT, wait_for
 
 TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
@@ -84,6 +85,13 @@ class ClusterCase(SynchronousTestCase):
         self.addCleanup(self.cluster.remove_pods, *names)
         self.cluster.make_pods(*pods)
 
+    def restart_hub(self, *options: str, servers: str = "") -> None:
+        """
+        Run the hub with these options for the rest of the test.
+        """
+        self.addCleanup(self.cluster.start_hub)
+        self.cluster.start_hub(*options, servers=servers)
+
     def web_pod(self, name: str = "web", **spec: Any) -> dict[str, Any]:
         """
         A pod with a network of its own that serves its name on port 8080.
@@ -114,6 +122,3 @@ class ClusterCase(SynchronousTestCase):
         What the hub thinks of the cloud.
         """
         return bool(self.hub_status()["cloud"]["reachable"])
-
-
-__all__ = ["BUSYBOX", "ClusterCase", "Follower", "pod"]

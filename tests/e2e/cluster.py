@@ -254,7 +254,17 @@ class Cluster:
         self.wait_for_pods(*(one["metadata"]["name"] for one in pods))
 
     def remove_pods(self, *names: str) -> None:
-        self.kubectl("delete", "pod", "--ignore-not-found", "--grace-period=1", *names)
+        """
+        Delete pods and wait until their containers are gone.  By force: a kubelet of 1.20 looks only every ten seconds whether
+        it may report the end of a pod.
+        """
+        self.kubectl("delete", "pod", "--ignore-not-found", "--force", "--grace-period=0", *names)
+
+        def stopped() -> bool:
+            pods = self.kubectl("get", "pods", "-A", "-o", "name").split()
+            return len(self.node.running_containers()) <= 2 * len(pods)
+
+        wait_for(f"the end of pods {', '.join(names)}", stopped, 60, every=0.25)
 
     def restore(self) -> None:
         """

@@ -11,10 +11,8 @@ from .case import ClusterCase
 from .curl import curl
 from .process import Process, find_binary, wait_for
 
-HUBS_MAKING = re.compile(
-    r"^[EF]\d{4}.*(reflector|unexpected EOF|connection refused|unable to decode|couldn't get|the server|status code|timed? ?out|Unexpected|Failed)",
-    re.MULTILINE,
-)
+SAID_OF_AN_APISERVER = "reflector|unexpected EOF|connection refused|unable to decode|couldn't get|the server|status code|timed? ?out|Failed to (?:list|watch|update|sync|get)"
+HUBS_MAKING = re.compile(rf"^[EF]\d{{4}}.*(?:{SAID_OF_AN_APISERVER})", re.MULTILINE)
 """Lines of a component's log that could be the hub's fault."""
 
 

@@ -69,9 +69,7 @@ class PodLinkTests(ClusterCase):
         Offline a pod reads with its token what it read online, and no more; without a token still nothing.
         """
         path = "/api/v1/namespaces/default/configmaps"
-        self.cluster.node.stop("yurthub")
-        self.cluster.start_hub("--cache-agents", "kubelet,kube-proxy,client")
-        self.addCleanup(self.cluster.node.stop, "yurthub")
+        self.restart_hub("--cache-agents", "kubelet,kube-proxy,client")
         self.assertIn("for-pods", self.wget(path, token=True))
         script = (
             f"t=$(cat {TOKEN}); while sleep 1; do "
@@ -82,14 +80,13 @@ class PodLinkTests(ClusterCase):
         self.cluster.cut()
         self.addCleanup(self.cluster.heal)
         wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
-        read = "cat /proc/1/root/tmp/head"
         pid = self.pod_process()
 
         def inside(file: str) -> str:
             return self.cluster.node.run("cat", f"/proc/{pid}/root/tmp/{file}", check=False)
 
         wait_for("an answer from the cache", lambda: "X-Yurt-Source: cache" in inside("head"), 20)
-        self.assertIn("for-pods", inside("out"), read)
+        self.assertIn("for-pods", inside("out"))
         self.assertIn("401", inside("nobody"))
 
     def pod_process(self) -> int:

@@ -18,8 +18,8 @@ class ServerTests(ClusterCase):
 
     def test_killed_and_restarted(self) -> None:
         """
-        While the apiserver is dead cached reads go on; after its return a watch through the hub shows what is new, and the node is
-        Ready again.
+        While the apiserver is dead cached reads go on; after its return a watch through the hub shows what is new, and the
+        node is Ready again.
         """
         self.make_pods(self.web_pod())
         wait_for("kubelet's list", lambda: self.node_pods().names == ["web"], 20)
@@ -42,9 +42,7 @@ class ServerTests(ClusterCase):
         """
         With a dead server beside the living one, every read is answered in time, from the cloud.
         """
-        self.cluster.node.stop("yurthub")
-        self.cluster.start_hub(servers=f"{dead},{self.cluster.plane.url}")
-        self.addCleanup(self.cluster.node.stop, "yurthub")
+        self.restart_hub(servers=f"{dead},{self.cluster.plane.url}")
         wait_for("the hub to see the cloud", self.cloud_is_reachable, 15)
         for _ in range(10):
             answer = self.cluster.ask_hub("/api/v1/namespaces", agent="test", timeout=10)
