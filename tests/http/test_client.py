@@ -164,7 +164,8 @@ class ResponseTests(SynchronousTestCase):
         However the bytes are cut, the receiver gets the same.
         """
         body = b"2\r\nhe\r\n3\r\nllo\r\n0\r\nT: u\r\n\r\n"
-        data = b"HTTP/1.1 100 C\r\nA: b\r\n\r\nHTTP/1.1 200 Fine\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"" if head else body)
+        fine = b"HTTP/1.1 200 Fine\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n"
+        data = b"HTTP/1.1 100 C\r\nA: b\r\n\r\n" + fine + (b"" if head else body)
         pieces = []
         at = 0
         for cut in cuts:

@@ -131,7 +131,6 @@ class HTTPUpstream:
         """
         for connection in [*self._idle, *self.streams]:
             connection.abandon()
-        self._stop_sweep()
         for exchange in list(self._exchanges):
             if exchange.over:
                 continue

@@ -1,0 +1,243 @@
+"""
+Ways to a server: straight, through a proxy, with TLS, on real sockets on loopback.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from tests import certs
+from tests.http.memory import Application, hello
+from yurt.http.client import ClientLimits, HTTPUpstream
+from yurt.http.dial import parse_address
+from yurt.http.fetch import fetch
+from yurt.http.interfaces import UpstreamError
+from yurt.http.server import HTTPServerFactory
+from yurt.tls import ClientTLS, Credentials, ServerTLS
+
+reactor: Any = _reactor
+
+
+class Pipe(Protocol):
+    """
+    Bytes to a peer.
+    """
+
+    peer: Any = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.peer is not None:
+            self.peer.transport.write(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if self.peer is not None:
+            self.peer.transport.loseConnection()
+
+
+class Proxy(Pipe):
+    """
+    A small CONNECT proxy: notes the request, then answers with what its factory says.
+    """
+
+    head = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.peer is not None:
+            super().dataReceived(data)
+            return
+        self.head += data
+        if not self.head.endswith(b"\r\n\r\n"):
+            return
+        factory: Any = self.factory
+        factory.heads.append(self.head)
+        assert self.transport is not None
+        if factory.answer is not None:
+            self.transport.write(factory.answer)
+            return
+        back = Pipe()
+        back.peer = self
+
+        def connected(_: object) -> None:
+            self.peer = back
+            assert self.transport is not None
+            self.transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+        from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+        port = int(self.head.split()[1].rpartition(b":")[2])
+        connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), back).addCallback(connected)
+
+
+class LoopbackTests(TestCase):
+    """
+    Real connections.
+    """
+
+    def setUp(self) -> None:
+        self.ca = certs.make_ca()
+        self.server_identity = certs.issue(self.ca, "server", dns=["localhost"], ips=["127.0.0.1"])
+        self.tls = ClientTLS(Credentials(ca_data=self.ca.cert_pem))
+        self.upstreams: list[HTTPUpstream] = []
+        self.factories: list[HTTPServerFactory] = []
+
+    async def listen(self, factory: Factory) -> int:
+        """
+        Listen until the test ends.
+        """
+        port: IListeningPort = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        address: Any = port.getHost()
+        return int(address.port)
+
+    async def serve(self, *, tls: bool) -> int:
+        """
+        An HTTP server that says hello.
+        """
+        factory = HTTPServerFactory(reactor, Application(hello))
+        self.addCleanup(factory.drain, 1)
+        if not tls:
+            return await self.listen(factory)
+        server = ServerTLS(Credentials(cert_data=self.server_identity.cert_pem, key_data=self.server_identity.key_pem))
+        return await self.listen(TLSMemoryBIOFactory(server, False, factory))  # type: ignore[arg-type]
+
+    def upstream(self, url: str, proxy: str | None = None, limits: ClientLimits = ClientLimits()) -> HTTPUpstream:
+        """
+        An upstream that is closed when the test ends.
+        """
+        upstream = HTTPUpstream(reactor, url, self.tls, proxy, limits)
+        self.addCleanup(upstream.close_connections, "the test is over")
+        return upstream
+
+    async def failure(self, upstream: HTTPUpstream) -> UpstreamError:
+        """
+        The error that a request ends in.
+        """
+        try:
+            await fetch(reactor, upstream, b"GET", b"/x", [], timeout=10)
+        except UpstreamError as error:
+            return error
+        raise AssertionError("an answer came")
+
+    async def check(self, upstream: HTTPUpstream) -> None:
+        for _ in range(2):
+            response = await fetch(reactor, upstream, b"GET", b"/x", [], timeout=10)
+            self.assertEqual((response.status, response.body), (200, b"hello"))
+
+    async def test_plain(self) -> None:
+        """
+        Straight over TCP.
+        """
+        await self.check(self.upstream(f"http://127.0.0.1:{await self.serve(tls=False)}"))
+
+    async def test_tls(self) -> None:
+        """
+        Over TLS, by name and by address.
+        """
+        port = await self.serve(tls=True)
+        await self.check(self.upstream(f"https://127.0.0.1:{port}"))
+        await self.check(self.upstream(f"https://localhost:{port}"))
+
+    async def proxy(self, answer: bytes | None = None) -> tuple[Any, int]:
+        factory: Any = Factory.forProtocol(Proxy)
+        factory.heads = []
+        factory.answer = answer
+        return factory, await self.listen(factory)
+
+    async def test_proxy(self) -> None:
+        """
+        TLS through an HTTP proxy, which sees the target and its own credentials only.
+        """
+        factory, proxy = await self.proxy()
+        port = await self.serve(tls=True)
+        upstream = self.upstream(f"https://localhost:{port}", f"http://user:p%40ss@127.0.0.1:{proxy}")
+        await self.check(upstream)
+        self.assertEqual(len(factory.heads), 1)
+        self.assertTrue(factory.heads[0].startswith(b"CONNECT localhost:%d HTTP/1.1\r\n" % port))
+        self.assertIn(b"Proxy-Authorization: Basic " + base64.b64encode(b"user:p@ss"), factory.heads[0])
+
+    async def test_proxy_refuses(self) -> None:
+        """
+        Its refusal is the reason in the error, without the credentials.
+        """
+        for answer, reason in (
+            (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "answered 407 Proxy Authentication"),
+            (b"\x00\x01\x02\x03", "no HTTP"),
+        ):
+            _, proxy = await self.proxy(answer)
+            error = await self.failure(self.upstream("https://localhost:1", f"http://user:secret@127.0.0.1:{proxy}"))
+            self.assertIn(reason, str(error))
+            self.assertIn("when asked for localhost:1", str(error))
+            self.assertNotIn("secret", str(error))
+            self.assertFalse(error.sent)
+
+    async def test_proxy_silent(self) -> None:
+        """
+        A proxy that says nothing costs the connect timeout, no more.
+        """
+        _, proxy = await self.proxy(b"")
+        upstream = self.upstream("https://localhost:1", f"http://127.0.0.1:{proxy}", ClientLimits(connect_timeout=0.1))
+        error = await self.failure(upstream)
+        self.assertIn("no connection within 0.1 s", str(error))
+        self.assertFalse(error.sent)
+
+    async def test_server_silent_in_handshake(self) -> None:
+        """
+        So does a server that accepts and never shakes hands.
+        """
+        port = await self.listen(Factory.forProtocol(Protocol))
+        error = await self.failure(self.upstream(f"https://127.0.0.1:{port}", limits=ClientLimits(connect_timeout=0.1)))
+        self.assertIn("no connection within 0.1 s", str(error))
+
+    async def test_refused(self) -> None:
+        """
+        A refused connection is an error that names the server, and nothing was sent.
+        """
+        error = await self.failure(self.upstream("http://127.0.0.1:1"))
+        self.assertIn("http://127.0.0.1:1: cannot connect", str(error))
+        self.assertFalse(error.sent)
+
+    async def test_reset_in_handshake(self) -> None:
+        """
+        So is a server that hangs up in the hand-shake.
+        """
+
+        class Rude(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                transport: Any = self.transport
+                transport.abortConnection()
+
+        port = await self.listen(Factory.forProtocol(Rude))
+        self.assertFalse((await self.failure(self.upstream(f"https://127.0.0.1:{port}"))).sent)
+
+    async def test_cancelled_dial(self) -> None:
+        """
+        A cancelled dial leaves nothing behind.
+        """
+        port = await self.listen(Factory.forProtocol(Protocol))
+        upstream = self.upstream(f"https://127.0.0.1:{port}")
+        fetched = fetch(reactor, upstream, b"GET", b"/", [], timeout=10)
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(0, pause.callback, None)
+        await pause
+        fetched.addErrback(lambda failure: None)
+        fetched.cancel()
+        self.assertEqual(upstream.open_connections, 0)
+
+    def test_addresses(self) -> None:
+        """
+        Addresses know how Host and CONNECT write them.
+        """
+        self.assertEqual(parse_address("https://[fd00::1]:6443").authority, "[fd00::1]:6443")
+        self.assertEqual(parse_address("https://a").authority, "a")
+        self.assertEqual(parse_address("https://a").target, "a:443")
+        self.assertEqual(parse_address("http://a:443").authority, "a:443")

@@ -1,0 +1,356 @@
+"""
+Promises of TLS settings: who is trusted, what is shown, and that files are followed.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import IOPump, connect, makeFakeClient, makeFakeServer
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import certs
+from yurt.tls import ClientTLS, Credentials, CredentialsError, ServerTLS
+
+AUTHORITY = certs.make_ca()
+SERVER = certs.issue(AUTHORITY, "server", dns=["cloud.example"], ips=["10.0.0.1", "fd00::1"])
+NODE = certs.issue(AUTHORITY, "system:node:a", ["system:nodes"])
+OTHER = certs.issue(AUTHORITY, "system:node:b", ["system:nodes"])
+
+
+class Talk(Protocol):
+    """
+    Notes what comes, and how it ends.
+    """
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: Failure | None = None
+        self.shaken = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class Pair:
+    """
+    A client and a server joined in memory.
+    """
+
+    def __init__(self, client: ClientTLS, server: ServerTLS, name: str = "cloud.example") -> None:
+        clock = Clock()
+        self.client, self.server = Talk(), Talk()
+        creator: Any = client.creator(name)
+        wrapped = [
+            TLSMemoryBIOFactory(settings, is_client, Factory.forProtocol(lambda talk=talk: talk), clock=clock)  # type: ignore
+            for settings, is_client, talk in ((creator, True, self.client), (server, False, self.server))
+        ]
+        ends: list[Any] = [factory.buildProtocol(None) for factory in wrapped]
+        self.pump: IOPump = connect(ends[1], makeFakeServer(ends[1]), ends[0], makeFakeClient(ends[0]), clock=clock)
+        self.client_ssl: SSL.Connection = ends[0].getHandle()
+        self.server_ssl: SSL.Connection = ends[1].getHandle()
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Let everything arrive.
+        """
+        self.pump.flush()
+
+    def talk(self) -> bool:
+        """
+        Send both ways; true if it arrived.
+        """
+        for end in (self.client, self.server):
+            transport: Any = end.transport
+            transport.write(b"hello")
+        self.flush()
+        return self.client.data == self.server.data == b"hello"
+
+    def close(self) -> None:
+        """
+        End it orderly.
+        """
+        transport: Any = self.client.transport
+        transport.loseConnection()
+        self.flush()
+
+
+def server_tls(**how: Any) -> ServerTLS:
+    """
+    The server's settings, which ask for a client certificate.
+    """
+    credentials = Credentials(ca_data=AUTHORITY.cert_pem, cert_data=SERVER.cert_pem, key_data=SERVER.key_pem)
+    return ServerTLS(credentials, **how)
+
+
+def node_tls() -> ClientTLS:
+    """
+    A client with a certificate.
+    """
+    return ClientTLS(Credentials(ca_data=AUTHORITY.cert_pem, cert_data=NODE.cert_pem, key_data=NODE.key_pem))
+
+
+def shown(pair: Pair) -> str | None:
+    """
+    The common name that the client showed.
+    """
+    certificate = pair.server_ssl.get_peer_certificate(as_cryptography=True)
+    return None if certificate is None else certificate.subject.rfc4514_string()
+
+
+def resumed(pair: Pair) -> bool:
+    """
+    Whether the hand-shake resumed a session; OpenSSL tells, pyOpenSSL does not pass it on.
+    """
+    library: Any = vars(SSL)["_lib"]
+    return bool(library.SSL_session_reused(vars(pair.client_ssl)["_ssl"]))
+
+
+class TrustTests(SynchronousTestCase):
+    """
+    The server is who it says it is.
+    """
+
+    def test_names(self) -> None:
+        """
+        Names and addresses in the certificate are accepted, of both families.
+        """
+        for name in ("cloud.example", "10.0.0.1", "fd00::1"):
+            self.assertTrue(Pair(node_tls(), server_tls(), name).talk(), name)
+
+    def test_other_names(self) -> None:
+        """
+        Others are not.
+        """
+        for name in ("example", "10.0.0.2", "fd00::2", "server"):
+            pair = Pair(node_tls(), server_tls(), name)
+            self.assertFalse(pair.talk(), name)
+            self.assertIsNotNone(pair.client.lost)
+
+    def test_server_name(self) -> None:
+        """
+        A server name takes the place of the host dialled.
+        """
+        client = ClientTLS(Credentials(ca_data=AUTHORITY.cert_pem), "cloud.example")
+        self.assertTrue(Pair(client, server_tls(), "10.9.9.9").talk())
+
+    def test_other_authority(self) -> None:
+        """
+        A certificate from elsewhere is refused, and so is every one when there is no CA at all.
+        """
+        for credentials in (Credentials(ca_data=certs.make_ca().cert_pem), Credentials()):
+            self.assertFalse(Pair(ClientTLS(credentials), server_tls()).talk())
+
+    def test_bundle(self) -> None:
+        """
+        A CA file may hold several certificates.
+        """
+        bundle = certs.make_ca("first").cert_pem + AUTHORITY.cert_pem + certs.make_ca("last").cert_pem
+        self.assertTrue(Pair(ClientTLS(Credentials(ca_data=bundle)), server_tls()).talk())
+
+    def test_certificate_without_names(self) -> None:
+        """
+        A certificate that names no host is good for none.
+        """
+        bare = certs.issue(AUTHORITY, "cloud.example")
+        server = ServerTLS(Credentials(cert_data=bare.cert_pem, key_data=bare.key_pem))
+        self.assertFalse(Pair(node_tls(), server).talk())
+        self.flushLoggedErrors()
+
+    def test_old_versions(self) -> None:
+        """
+        A server that speaks nothing newer than TLS 1.1 is refused, one with 1.2 is not.
+        """
+        for version, accepted in ((SSL.TLS1_1_VERSION, False), (SSL.TLS1_2_VERSION, True), (SSL.TLS1_3_VERSION, True)):
+            server = server_tls()
+            context = server._source.context
+            context.set_min_proto_version(0)
+            context.set_max_proto_version(version)
+            context.set_cipher_list(b"ALL:@SECLEVEL=0")
+            self.assertEqual(Pair(node_tls(), server).talk(), accepted, version)
+
+    def test_alpn(self) -> None:
+        """
+        HTTP/1.1 is agreed on.
+        """
+        pair = Pair(node_tls(), server_tls())
+        self.assertEqual(pair.client_ssl.get_alpn_proto_negotiated(), b"http/1.1")
+
+
+class IdentityTests(SynchronousTestCase):
+    """
+    What the client shows.
+    """
+
+    def test_certificate(self) -> None:
+        """
+        The client certificate is shown, and by the twin without one never.
+        """
+        self.assertEqual(shown(Pair(node_tls(), server_tls())), "CN=system:node:a,O=system:nodes")
+        self.assertIsNone(shown(Pair(node_tls().without_certificate(), server_tls())))
+        self.assertTrue(Pair(node_tls().without_certificate(), server_tls()).talk())
+        self.assertFalse(Pair(node_tls().without_certificate(), server_tls(require_client_certificate=True)).talk())
+
+    def test_no_warnings(self) -> None:
+        """
+        Nothing deprecated is used.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.assertTrue(Pair(node_tls(), server_tls()).talk())
+
+
+class ResumptionTests(SynchronousTestCase):
+    """
+    Sessions are resumed.
+    """
+
+    def test_resumed(self) -> None:
+        """
+        The second connection to the same name resumes the session of the first, in TLS 1.2 and 1.3, closed or not.
+        """
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            for close in (True, False):
+                server, client = server_tls(), node_tls()
+                server._source.context.set_max_proto_version(version)
+                first = Pair(client, server)
+                self.assertTrue(first.talk())
+                self.assertFalse(resumed(first))
+                if close:
+                    first.close()
+                second = Pair(client, server)
+                self.assertTrue(second.talk())
+                self.assertTrue(resumed(second), (version, close))
+                self.assertEqual(shown(second), "CN=system:node:a,O=system:nodes")
+
+    def test_not_shared(self) -> None:
+        """
+        Other names, and the twin without a certificate, have sessions of their own.
+        """
+        server, client = server_tls(), node_tls()
+        Pair(client, server).talk()
+        other = Pair(client, server, "10.0.0.1")
+        other.talk()
+        self.assertFalse(resumed(other))
+        twin = Pair(client.without_certificate(), server)
+        twin.talk()
+        self.assertFalse(resumed(twin))
+        self.assertIsNone(shown(twin))
+
+
+class FileTests(SynchronousTestCase):
+    """
+    Files, and changes of them.
+    """
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.paths = [os.path.join(folder, name) for name in ("ca.crt", "node.crt", "node.key")]
+        self.write(AUTHORITY.cert_pem, NODE.cert_pem, NODE.key_pem)
+        self.credentials = Credentials(ca_file=self.paths[0], cert_file=self.paths[1], key_file=self.paths[2])
+
+    def write(self, *contents: bytes | None) -> None:
+        """
+        Replace files by renaming, as kubelet does.
+        """
+        for path, content in zip(self.paths, contents, strict=True):
+            if content is not None:
+                with open(path + ".new", "wb") as file:
+                    file.write(content)
+                os.rename(path + ".new", path)
+
+    def test_rotation(self) -> None:
+        """
+        A new certificate is shown on new connections; the session of the old one is not resumed.
+        """
+        client, server = ClientTLS(self.credentials), server_tls()
+        self.assertTrue(Pair(client, server).talk())
+        self.write(None, OTHER.cert_pem, OTHER.key_pem)
+        pair = Pair(client, server)
+        self.assertTrue(pair.talk())
+        self.assertEqual(shown(pair), "CN=system:node:b,O=system:nodes")
+        self.assertFalse(resumed(pair))
+
+    def test_torn_rotation(self) -> None:
+        """
+        A key without its certificate yet leaves the old pair in use, with a message; the whole new pair is taken up.
+        """
+        client, server = ClientTLS(self.credentials), server_tls()
+        observer = EventLoggingObserver()
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.write(None, None, OTHER.key_pem)
+        self.assertEqual(shown(Pair(client, server)), "CN=system:node:a,O=system:nodes")
+        self.assertEqual(shown(Pair(client, server)), "CN=system:node:a,O=system:nodes")
+        errors = [event for event in observer if event["log_level"].name == "error"]
+        self.assertEqual(len(errors), 1)
+        self.assertIn("does not belong to the certificate", errors[0]["error"])
+        self.write(None, OTHER.cert_pem, None)
+        self.assertEqual(shown(Pair(client, server)), "CN=system:node:b,O=system:nodes")
+
+    def test_missing_for_a_moment(self) -> None:
+        """
+        So does a file that is gone.
+        """
+        client = ClientTLS(self.credentials)
+        os.remove(self.paths[1])
+        self.assertEqual(shown(Pair(client, server_tls())), "CN=system:node:a,O=system:nodes")
+
+    def test_new_authority(self) -> None:
+        """
+        The CA file is followed too.
+        """
+        client = ClientTLS(self.credentials)
+        self.write(certs.make_ca().cert_pem, None, None)
+        self.assertFalse(Pair(client, server_tls()).talk())
+
+    def test_errors(self) -> None:
+        """
+        What cannot be used is named in one line, without what is in it.
+        """
+        ca, cert, key = self.paths
+        secret = b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
+        cases: list[tuple[tuple[bytes | None, bytes | None, bytes | None], str, str]] = [
+            ((b"", None, None), ca, "holds no valid PEM certificate"),
+            ((None, b"nonsense", None), cert, "holds no valid PEM certificate"),
+            ((None, None, secret), key, "holds no valid unencrypted PEM private key"),
+            ((None, None, OTHER.key_pem), key, "does not belong to the certificate"),
+        ]
+        for contents, path, reason in cases:
+            self.write(AUTHORITY.cert_pem, NODE.cert_pem, NODE.key_pem)
+            self.write(*contents)
+            message = str(self.assertRaises(CredentialsError, ClientTLS, self.credentials))
+            self.assertIn(path, message)
+            self.assertIn(reason, message)
+            self.assertNotIn("\n", message)
+            self.assertNotIn("c2VjcmV0", message)
+        os.remove(key)
+        self.assertIn("No such file", str(self.assertRaises(CredentialsError, ClientTLS, self.credentials)))
+
+    def test_one_file(self) -> None:
+        """
+        Certificate and key may stand in one file, as kubelet keeps them.
+        """
+        self.write(None, NODE.cert_pem + NODE.key_pem, None)
+        client = ClientTLS(Credentials(ca_file=self.paths[0], cert_file=self.paths[1]))
+        self.assertEqual(shown(Pair(client, server_tls())), "CN=system:node:a,O=system:nodes")
+
+    def test_secrets_are_not_shown(self) -> None:
+        """
+        The representation of credentials holds no key.
+        """
+        self.assertNotIn("PRIVATE", repr(Credentials(key_data=NODE.key_pem)))
