@@ -34,7 +34,7 @@ from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
 from yurt.hub.timers import Timers
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.lifecycle import Listen, ListenLater, OnHangup, tcp_endpoint
+from yurt.lifecycle import Listen, ListenLater, OnHangup, ReturnMemory, tcp_endpoint
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import ClientTLS
@@ -115,6 +115,7 @@ class HubService(MultiService):
                 self.pod_listeners[address] = listener
             self.link = PodLink(self.reactor, config.pod_link, self.pod_addresses)
         self.add(ReactorLag(self.reactor, self.registry, "node_yurthub"))
+        self.add(ReturnMemory(self.reactor))
         self.add(OnHangup(self.reactor, self.reload))
         self.add(Notify(self.reactor, interval=watchdog_interval()))
 
