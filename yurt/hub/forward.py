@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
-from yurt.http.heads import without
+from yurt.http.heads import get_header, without
 from yurt.http.interfaces import (
     ByteStream,
     Exchange,
@@ -36,6 +36,9 @@ MAX_REPLAYED_BODY = 64 * 1024
 
 MAX_KEPT_BODY = 32 * 1024 * 1024
 """Bytes of a response held to be cached; a larger one goes to the client uncached."""
+
+EDGE_CACHE = b"edge-cache"
+"""The header, meant for the hub only, by which a caller of any component asks to be cached."""
 
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
@@ -129,9 +132,12 @@ class Forward:
         """
         head = self.request.head
         token = self.hub.node_token() if self.credential.kind == "none" else None
-        if token is None:
+        marked = get_header(head.headers, EDGE_CACHE) is not None
+        if token is None and not marked:
             return head
-        headers = [*head.headers, (b"Authorization", b"Bearer " + token)]
+        headers = without(head.headers, EDGE_CACHE) if marked else list(head.headers)
+        if token is not None:
+            headers.append((b"Authorization", b"Bearer " + token))
         return RequestHead(head.method, head.target, headers, head.http10)
 
     def body_received(self, data: bytes) -> None:
@@ -178,27 +184,24 @@ class Forward:
         The answer begins.
         """
         self.hub.patience.forget(self)
-        self.answered_by_cloud(head.status)
+        self.answered_by_cloud(head)
         if self.keeps(head):
             self.kept = []
             self.kept_head = head
         self.pass_head(head)
 
-    def answered_by_cloud(self, status: int) -> None:
+    def answered_by_cloud(self, head: ResponseHead) -> None:
         """
-        Learn from an answer's status: about the server, and about the token.
+        Learn from an answer: about the server, and about the token.
         """
         assert self.server is not None
         self.series.cloud_latency = self.hub.reactor.seconds() - self.began
-        if status in LOAD_BALANCER_ERRORS:
-            self.hub.suspect(self.server, f"it answered {status}")
+        if head.status in LOAD_BALANCER_ERRORS:
+            self.hub.suspect(self.server, f"it answered {head.status}")
         else:
             self.hub.cloud.answered(self.server)
         if self.credential.token:
-            if status == 401:
-                self.hub.tokens.refused(self.credential.token)
-            elif status not in LOAD_BALANCER_ERRORS:
-                self.hub.tokens.accepted(self.credential.token)
+            self.hub.tokens.learn(self.credential.token, head)
 
     def pass_head(self, head: ResponseHead) -> None:
         """
@@ -267,7 +270,7 @@ class Forward:
         The server switched protocols: hand both connections to each other.
         """
         self.hub.patience.forget(self)
-        self.answered_by_cloud(head.status)
+        self.answered_by_cloud(head)
         head.headers.append(FROM_CLOUD)
         self.started = True
         self.series.from_cloud += 1
@@ -375,9 +378,9 @@ class Forward:
 
 def narrow(head: RequestHead, accept: bytes, *, plain: bool = False) -> RequestHead:
     """
-    ``head`` with ``accept`` as its Accept, without ``Edge-Cache``, and with ``plain`` without Accept-Encoding.
+    ``head`` with ``accept`` as its Accept, and with ``plain`` without Accept-Encoding.
     """
-    dropped = (b"accept", b"edge-cache", b"accept-encoding") if plain else (b"accept", b"edge-cache")
+    dropped = (b"accept", b"accept-encoding") if plain else (b"accept",)
     headers = without(head.headers, *dropped)
     headers.append((b"Accept", accept))
     return RequestHead(head.method, head.target, headers, head.http10)

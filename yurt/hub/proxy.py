@@ -12,7 +12,7 @@ from yurt.hub.accept import read_accept
 from yurt.hub.answers import FROM_HUB, JSON, answer_status
 from yurt.hub.cache.views import Caller
 from yurt.hub.documents import DocumentRead, is_document
-from yurt.hub.forward import Forward
+from yurt.hub.forward import EDGE_CACHE, Forward
 from yurt.hub.identity import NODE, Credential, Door, read_credential
 from yurt.hub.reads import ListRead, ObjectRead, Read
 from yurt.hub.tokenrequests import TokenRequestWrite
@@ -155,7 +155,7 @@ class HubProxy:
             return False
         if self.hub.agents.cached(caller.component):
             return True
-        asked = get_header(request.head.headers, b"edge-cache")
+        asked = get_header(request.head.headers, EDGE_CACHE)
         return asked is not None and asked.strip().lower() == b"true"
 
     def choose(self, request: IncomingRequest, info: RequestInfo, caller: Caller, cached: bool) -> type[Forward]:

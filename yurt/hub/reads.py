@@ -92,7 +92,7 @@ class Read(Forward):
         A load balancer without servers behind it is no answer if the cache has one; any other status is.
         """
         if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and self.answer_from_cache():
-            self.answered_by_cloud(head.status)
+            self.answered_by_cloud(head)
             self.drop_exchange()
             return
         if head.status == 404:
