@@ -248,13 +248,13 @@ class Hub:
 
     # Local changes
 
-    def publish(self, gvr: str, body: bytes) -> None:
+    def publish(self, gvr: str, before: bytes, body: bytes) -> None:
         """
-        Tell the held watches of a local change.
+        Tell the held watches that an object was changed here, from ``before`` to ``body``.
         """
         for watch in list(self.watches):
             if watch.info.gvr == gvr:
-                watch.publish(body)
+                watch.publish(before, body)
 
     def sent(self, target: str, body: bytes) -> None:
         """

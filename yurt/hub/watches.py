@@ -18,6 +18,7 @@ import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from msgspec import structs
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header, without
@@ -25,17 +26,21 @@ from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, Ups
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, JSON, RETRY_AFTER_OFFLINE, STALE, answer_status
 from yurt.hub.attempt import Attempt, watch_target
-from yurt.hub.cache.views import Caller, Found, InitialEvents
+from yurt.hub.cache.views import Caller, Found, FoundList, InitialEvents
+from yurt.hub.forward import LOAD_BALANCER_ERRORS
 from yurt.hub.identity import Credential
 from yurt.hub.reads import view_key
 from yurt.hub.timers import Timers
-from yurt.kube.objects import ObjectError, is_newer, read_object, split_list
+from yurt.kube.objects import is_newer, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo, is_true
 from yurt.kube.selectors import SelectorError, compile_selection
 from yurt.kube.status import status_body
 from yurt.kube.watch import (
+    ADDED,
     BOOKMARK,
+    DELETED,
     ERROR,
+    MODIFIED,
     JSONFramer,
     ProtobufFramer,
     WatchError,
@@ -96,6 +101,7 @@ class Watch:
         self.finished = False
         self.passing = False
         self.attempt: Attempt | None = None
+        self.tried: list[Server] = []
         self.framer: JSONFramer | ProtobufFramer | None = None
         self.protobuf = False
         query = info.query
@@ -104,9 +110,12 @@ class Watch:
         self.initial_events: InitialEvents | None = None
         self.bookmarks = is_true(query.get("allowWatchBookmarks"))
         self.initial = is_true(query.get("sendInitialEvents"))
+        self.from_now = "sendInitialEvents" in query and not self.initial
+        self.telling_state = self.begins_with_state
+        self.stalled = False
         self.kind = ""
         self.api_version = ""
-        self.pause = RESUME_PAUSE
+        self.resume_pause = RESUME_PAUSE
         self.refused_since: float | None = None
         seconds = query.get("timeoutSeconds", "")
         self.ends_at = hub.reactor.seconds() + int(seconds) if seconds.isdecimal() and int(seconds) else None
@@ -138,21 +147,38 @@ class Watch:
         if server is None:
             self.begin_offline()
             return
-        if self.cached:
-            if not self.initial:
-                self.close_gap()
-            self.initial_events = self.hub.views.begin_watch(self.key, self.version, initial_events=self.initial)
         self.attach(server)
+
+    @property
+    def begins_with_state(self) -> bool:
+        """
+        Whether the first events tell what exists, rather than what changes.
+        """
+        return self.initial or (self.version in ("", "0") and not self.from_now)
+
+    def prepare_view(self) -> None:
+        """
+        Tell the cache from where on events will come.
+        """
+        if self.initial:
+            self.initial_events = self.hub.views.begin_watch(self.key, self.version, initial_events=True)
+        elif self.begins_with_state:
+            self.initial_events = InitialEvents()  # the first bookmark ends it, see keep()
+        else:
+            self.initial_events = None
+            self.close_gap()
+            self.hub.views.begin_watch(self.key, self.version)
 
     def close_gap(self) -> None:
         """
         If the view on disk is older than what the client has seen, let the cloud repeat what the view missed.
         """
-        if self.version in ("", "0"):
+        view = None if self.version in ("", "0") else self.hub.views.view(self.key)
+        if view is None or view.frozen or not view.complete or not view.resource_version:
             return
-        view = self.hub.views.view(self.key)
-        if view is not None and view.complete and view.resource_version and is_newer(self.version, view.resource_version):
-            self.known_version = self.version
+        if is_newer(self.version, view.resource_version):
+            if not self.known_version or is_newer(self.version, self.known_version):
+                self.known_version = self.version
             self.version = view.resource_version
 
     def begin_offline(self) -> None:
@@ -171,25 +197,32 @@ class Watch:
             return
         lines: list[bytes] = []
         if self.initial or self.version in ("", "0"):
-            found = self.hub.views.read_list(self.key)
+            found = self.find_state()
             if found is None:
                 self.unavailable("the cache never saw this for this caller")
                 return
-            parts = split_list(found.body)
-            lines = [self.encode_item("ADDED", body) for _, body in parts.items]
-            self.version = found.resource_version
-            self.kind, self.api_version = parts.kind.removesuffix("List"), parts.api_version
-            if self.initial:
+            self.version, self.kind, self.api_version = found.resource_version, found.kind.removesuffix("List"), found.api_version
+            if not self.from_now:
+                lines = [self.encode_item(ADDED, body) for _, body in split_list(found.body).items]
+            if self.initial and self.bookmarks:
                 lines.append(encode_bookmark(self.kind, self.api_version, self.version, initial_events_end=True))
-                self.initial = False
-        else:
-            view = self.hub.views.view(self.key)
-            if view is not None and view.kind:
-                self.kind, self.api_version = view.kind.removesuffix("List"), view.api_version
+            self.initial = False
         self.framer = JSONFramer()
         self.start(ResponseHead(200, b"OK", [JSON, STALE]), FROM_CACHE)
         self.write(lines)
         self.hold()
+
+    def find_state(self) -> FoundList | None:
+        """
+        What the cache holds of what is watched, in the first form that the client takes and the cache has.
+        """
+        for form in self.accept.forms:
+            key = view_key(self.caller, self.info, form)
+            found = self.hub.views.read_list(key)
+            if found is not None:
+                self.key = key
+                return found
+        return None
 
     def admitted_offline(self) -> bool:
         """
@@ -231,6 +264,8 @@ class Watch:
         """
         Send the watch to ``server``.
         """
+        if self.cached:
+            self.prepare_view()
         attempt = self.attempt = Attempt(self, server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         attempt.exchange = upstream.send(self.upstream_head(), attempt)
@@ -251,7 +286,7 @@ class Watch:
         remaining = None if self.ends_at is None else max(1, round(self.ends_at - self.hub.reactor.seconds()))
         target = watch_target(head.target, self.version, remaining, resumed=self.started and not self.initial)
         headers = without(head.headers, b"edge-cache", b"accept-encoding")
-        if self.cached:
+        if self.cached or (self.started and not self.protobuf):
             headers = [*without(headers, b"accept"), (b"Accept", self.accept.narrowed)]
         token = self.hub.node_token() if self.credential.kind == "none" else None
         if token is not None:
@@ -265,21 +300,30 @@ class Watch:
         if attempt is not self.attempt:
             return
         self.hub.patience.forget(self)
-        self.hub.cloud.answered(attempt.server)
-        if self.credential.token and head.status == 401:
-            self.hub.tokens.refused(self.credential.token)
-        elif self.credential.token and head.status < 500:
-            self.hub.tokens.accepted(self.credential.token)
+        if head.status in LOAD_BALANCER_ERRORS:
+            self.hub.suspect(attempt.server, f"it answered {head.status}")
+        else:
+            self.hub.cloud.answered(attempt.server)
+        if self.credential.token:
+            self.hub.tokens.learn(self.credential.token, head)
         if head.status == 200:
             self.refused_since = None
             self.choose_framer(get_header(head.headers, b"content-type"))
             if not self.started:
                 self.start(head, FROM_CLOUD)
-        elif not self.started and not (head.status == 410 and self.known_version):
+        elif not self.started and not self.may_recover(head.status):
             self.passing = True
             self.framer = None
             self.start(head, FROM_CLOUD)
         self.request.produce_from(attempt.exchange)
+
+    def may_recover(self, status: int) -> bool:
+        """
+        Whether an error status need not reach the client, because the watch can begin in another way.
+        """
+        if status in LOAD_BALANCER_ERRORS:
+            return self.accept.json and self.admitted_offline()
+        return status == 410 and bool(self.known_version)
 
     def choose_framer(self, content_type: bytes | None) -> None:
         """
@@ -305,25 +349,31 @@ class Watch:
         if self.framer is None:
             self.request.write(data)
             return
-        lines: list[bytes] = []
         try:
-            for frame in self.framer.feed(data):
-                if not self.take(frame, lines):
-                    break
+            frames = self.framer.feed(data)
         except WatchError as error:
-            self.log.warn(
-                "watch {resource}: passed on without understanding it: {error}", resource=self.info.resource, error=str(error)
-            )
-            self.framer, self.passing = None, True
-            lines.append(data)
-        if lines:
-            self.write(lines)
+            self.log.error("watch {resource} is broken off: {error}", resource=self.info.resource, error=str(error))
+            self.request.abort()
+            self.end()
+            return
+        lines: list[bytes] = []
+        for frame in frames:
+            if not self.take(frame, lines):
+                break
+        self.write(lines)
 
     def take(self, frame: bytes, lines: list[bytes]) -> bool:
         """
         One event: for the client's ``lines``, for the cache, for the resume point; false when it was the last.
         """
-        event = read_protobuf_event(frame) if self.protobuf else read_event(frame)
+        try:
+            event = read_protobuf_event(frame) if self.protobuf else read_event(frame)
+        except WatchError as error:
+            self.log.warn(
+                "watch {resource}: passed on without understanding it: {error}", resource=self.info.resource, error=str(error)
+            )
+            lines.append(self.encode_frame(frame))
+            return True
         if event.type == ERROR:
             return self.take_error(event, frame, lines)
         if event.kind and not self.kind:
@@ -334,12 +384,13 @@ class Watch:
         known = bool(self.known_version) and not is_newer(version, self.known_version)
         if version and is_newer(version, self.version):
             self.version = version
-        if event.type == BOOKMARK:
-            if event.initial_events_end:
-                self.initial = False
-            elif not self.bookmarks:
-                return True
-        if not known:
+        if self.known_version and not known:
+            self.known_version = ""
+        if event.initial_events_end:
+            self.initial = False
+        if event.type != ADDED:
+            self.telling_state = False
+        if not known and (event.type != BOOKMARK or self.bookmarks):
             lines.append(self.encode_frame(frame))
         return True
 
@@ -349,6 +400,8 @@ class Watch:
         """
         if event.form != self.key.form:
             self.key = view_key(self.caller, self.info, event.form)
+        if event.type == BOOKMARK and self.initial_events is not None and not self.initial:
+            event = structs.replace(event, initial_events_end=True)  # all that existed at the beginning has been told before it
         with self.log.failuresHandled("An event could not be cached."):
             self.hub.views.apply_event(self.key, event, self.initial_events)
         if event.initial_events_end:
@@ -406,26 +459,29 @@ class Watch:
             else:
                 self.request.abort()
                 self.end()
-        elif attempt.status and attempt.status != 200:
+        elif self.started and attempt.status not in (0, 200):
             self.refused(attempt)
+        elif attempt.status == 410:
+            self.give_up_gap()
         elif not self.started:
             self.first_attempt_failed(attempt)
-        elif self.initial:
+        elif self.initial or (self.telling_state and self.framer is not None and self.framer.pending):
             self.request.abort()  # half of the initial state cannot be resumed
             self.end()
         elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
             self.finish()
         else:
             if attempt.fruitful:
-                self.pause = RESUME_PAUSE
+                self.resume_pause = RESUME_PAUSE
             self.hold()
 
     def first_attempt_failed(self, attempt: Attempt) -> None:
         """
         No server has answered yet: try another, or begin without.
         """
+        self.tried.append(attempt.server)
         other = self.hub.cloud.other(attempt.server)
-        if other is not None:
+        if other is not None and other not in self.tried:
             self.attach(other)
         else:
             self.begin_offline()
@@ -449,6 +505,8 @@ class Watch:
                 )
                 self.finish()
                 return
+        else:
+            self.refused_since = None
         self.hold()
 
     def expired(self, body: bytes) -> None:
@@ -468,28 +526,41 @@ class Watch:
         """
         Keep the client's response open until the cloud can go on with it.
         """
-        self.request.produce_from(None)
+        self.stalled = False
+        self.request.produce_from(self)
         if self.bookmarks and not self.protobuf:
             self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
         if self.hub.cloud.reachable:
-            self.resume_within(self.pause)
-            self.pause = min(self.pause * 2, MAX_RESUME_PAUSE)
+            self.resume_within(self.resume_pause)
+            self.resume_pause = min(self.resume_pause * 2, MAX_RESUME_PAUSE)
+
+    def pause(self) -> None:
+        """
+        The client of a held watch does not read.
+        """
+        self.stalled = True
+
+    def resume(self) -> None:
+        """
+        It reads again.
+        """
+        self.stalled = False
 
     def cloud_returned(self) -> None:
         """
         Resume soon, each watch at its own moment.
         """
         if self.attempt is None and self.started and not self.finished:
-            self.pause = RESUME_PAUSE
+            self.resume_pause = RESUME_PAUSE
             self.resume_within(RESUME_JITTER)
 
     def resume_within(self, seconds: float) -> None:
         """
         Resume at a random moment of the next ``seconds``.
         """
-        self.timers.set("resume", random.uniform(0.0, seconds), self.resume)
+        self.timers.set("resume", random.uniform(0.0, seconds), self.reattach)
 
-    def resume(self) -> None:
+    def reattach(self) -> None:
         """
         Go on with the cloud, if it is still there.
         """
@@ -502,26 +573,43 @@ class Watch:
         """
         Show the client that the watch lives.
         """
-        if self.kind and self.version:
-            self.write([encode_bookmark(self.kind, self.api_version, self.version)])
+        if not self.kind:
+            self.learn_kind()
+        version = self.known_version or self.version
+        if self.kind and version and not self.stalled:
+            self.write([encode_bookmark(self.kind, self.api_version, version)])
         self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
 
-    def publish(self, body: bytes) -> None:
+    def learn_kind(self) -> None:
         """
-        A local change while the cloud is away: MODIFIED, for those who may read the object and selected it.
+        No event has told the kind of what is watched: its view may.
+        """
+        view = self.hub.views.view(self.key)
+        if view is not None and view.kind:
+            self.kind, self.api_version = view.kind.removesuffix("List"), view.api_version
+
+    def publish(self, before: bytes, body: bytes) -> None:
+        """
+        A local change while the cloud is away, for those who may read the object, as it looks through their selectors.
         """
         if self.attempt is not None or not self.started or self.protobuf or self.key.form:
             return
+        meta = read_object(body).meta
+        if self.info.namespace not in ("", meta.namespace) or self.info.name not in ("", meta.name):
+            return
         try:
-            meta = read_object(body).meta
-            selected = compile_selection(self.info.label_selector, self.info.field_selector)(body)
-        except (ObjectError, SelectorError):
+            selects = compile_selection(self.info.label_selector, self.info.field_selector)
+        except SelectorError:
             return
-        if not selected or self.info.namespace not in ("", meta.namespace):
-            return
+        event_type = {(True, True): MODIFIED, (False, True): ADDED, (True, False): DELETED}.get((selects(before), selects(body)))
         found = self.hub.views.read_object(self.caller, self.info.gvr, "", meta.namespace, meta.name)
-        if isinstance(found, Found):
-            self.write([encode_event("MODIFIED", body)])
+        if event_type is None or not isinstance(found, Found):
+            return
+        if self.stalled:
+            self.request.abort()  # what is not read must not pile up; the client begins anew
+            self.end()
+        else:
+            self.write([encode_event(event_type, body)])
 
     # The end
 

@@ -235,7 +235,7 @@ class StatusWrite(Write):
         if uid:
             patch["metadata"] = {"uid": uid}
         self.hub.journal.put_status(path, self.journalled(msgspec.json.encode(patch), "PATCH", path, STRATEGIC_MERGE_PATCH))
-        self.hub.publish(info.gvr, body)
+        self.hub.publish(info.gvr, found.body, body)
         self.acknowledge(200, body)
         return True
 

@@ -66,6 +66,13 @@ class JSONFramer:
         self._pieces: list[bytes] = []
         self._size = 0
 
+    @property
+    def pending(self) -> bool:
+        """
+        Whether the beginning of an event has come without its end.
+        """
+        return bool(self._pieces)
+
     def feed(self, data: bytes) -> list[bytes]:
         """
         Take the next bytes and return the events that are now whole, without the newline after them.
@@ -125,6 +132,13 @@ class ProtobufFramer:
     def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
         self._limit = limit
         self._buffer = bytearray()
+
+    @property
+    def pending(self) -> bool:
+        """
+        Whether the beginning of an event has come without its end.
+        """
+        return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """
