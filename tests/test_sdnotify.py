@@ -10,7 +10,7 @@ from typing import Any, cast
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.sdnotify import READY, STOPPING, WATCHDOG, Notify, notify, reloading, watchdog_interval
+from yurt.sdnotify import READY, STOPPING, WATCHDOG, Notify, notify, watchdog_interval
 
 
 class NotifyTests(SynchronousTestCase):
@@ -48,14 +48,6 @@ class NotifyTests(SynchronousTestCase):
         """
         for environ in ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}, {"NOTIFY_SOCKET": "/nonexistent/socket"}):
             self.assertFalse(notify(READY, environ))
-
-    def test_reloading(self) -> None:
-        """
-        A reload carries the time that systemd wants with it.
-        """
-        first, second = reloading().split("\n")
-        self.assertEqual(first, "RELOADING=1")
-        self.assertTrue(second.removeprefix("MONOTONIC_USEC=").isdecimal())
 
     def test_watchdog_interval(self) -> None:
         """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
 
 from twisted.application.service import Service
@@ -16,13 +15,6 @@ from twisted.internet.task import LoopingCall
 READY = "READY=1"
 STOPPING = "STOPPING=1"
 WATCHDOG = "WATCHDOG=1"
-
-
-def reloading() -> str:
-    """
-    The message of a beginning reload; READY follows when it is done.
-    """
-    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
 
 
 def notify(message: str, environ: Mapping[str, str] = os.environ) -> bool:
