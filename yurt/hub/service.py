@@ -16,7 +16,7 @@ from twisted.application.service import IServiceCollection, MultiService, Servic
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from yurt import __version__
+from yurt import __version__, memory
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
 from yurt.http.server import HTTPServerFactory
@@ -41,6 +41,9 @@ from yurt.tls import ClientTLS
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that requests in flight have at a stop."""
+
+TRIM_AFTER = 1.0
+"""Seconds after the start when what it left behind is given back."""
 
 BIND_RETRY = 5.0
 """Seconds after which the pods' address is bound again when somebody else holds its port."""
@@ -282,6 +285,8 @@ class Core(Service):
         super().startService()
         whole = self.whole
         whole.started_at = time.time()
+        memory.be_frugal()
+        whole.timers.set("trim", TRIM_AFTER, memory.trim)
         whole.store.open()
         whole.hub.journal.load()
         whole.hub.lease.start()
