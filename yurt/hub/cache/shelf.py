@@ -74,6 +74,14 @@ class Shelf:
         record = self._objects.get(object_prefix(gvr, form) + member)
         return None if record is None else decode_object(record)
 
+    def get_many(self, gvr: str, form: str, members: Iterable[bytes]) -> Iterator[StoredObject | None]:
+        """
+        Stored objects, in the order of the members, None for those that there are not.
+        """
+        prefix = object_prefix(gvr, form)
+        records = self._objects.get_many(prefix + member for member in members)
+        return (None if record is None else decode_object(record) for record in records)
+
     def bodies(self, gvr: str, form: str, members: Iterable[bytes]) -> list[bytes] | None:
         """
         Stored objects, in the order of the members; None when one is missing.
@@ -90,7 +98,7 @@ class Shelf:
         """
         Store an object in place of ``before``.
         """
-        self._objects.put(object_prefix(gvr, form) + member, encode_object(stored))
+        self._objects.replace(object_prefix(gvr, form) + member, encode_object(stored))
         self.counts.objects += before is None
         self.counts.bytes += len(stored.body) - (0 if before is None else len(before.body))
 
@@ -128,17 +136,22 @@ class Shelf:
         """
         What a view holds, in order; of one namespace only when one is given.
         """
+        return (member for member, state in self.states(view, namespace) if state == HELD)
+
+    def states(self, view: View, namespace: str = "") -> Iterator[tuple[bytes, bytes]]:
+        """
+        What a view knows of, and whether it is HELD or GONE.
+        """
         prefix = f"{namespace}/".encode() if namespace else b""
         for key, state in self._members.scan(view.id + prefix):
-            if state == HELD:
-                yield key[VIEW_ID_SIZE:]
+            yield key[VIEW_ID_SIZE:], state
 
     def admit(self, view: View, member: bytes) -> None:
         """
         Let a view hold an object.
         """
         if not self.holds(view, member):
-            self._members.put(view.id + member, HELD)
+            self._members.replace(view.id + member, HELD)
             view.record.members += 1
             view.dirty = True
 

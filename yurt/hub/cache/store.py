@@ -497,6 +497,12 @@ class Table:
         """
         self._store._put(self._prefix + key, value)
 
+    def replace(self, key: bytes, value: bytes) -> None:
+        """
+        Set a value that is known to be another than the one that is there.
+        """
+        self._store._put_anew(self._prefix + key, value)
+
     def delete(self, key: bytes) -> None:
         """
         Remove a value, if there is one.

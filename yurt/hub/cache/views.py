@@ -7,7 +7,7 @@ the resourceVersion up to which that is known.  Nobody reads an object that no v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -37,6 +37,7 @@ __all__ = [
 
 MAX_CONFIRMED = 4096
 """Objects for which it is remembered that the cloud gave them again, unchanged."""
+
 
 class Absent(Enum):
     """
@@ -131,20 +132,20 @@ class Views:
         """
         view = self._shelf.obtain(key)
         view.frozen, view.initial = False, None
-        listed: set[bytes] = set()
-        for meta, item in parts.items:
-            member = member_of(meta.namespace, meta.name)
-            listed.add(member)
-            self._store(view, member, meta.resource_version, item, authoritative=not requested_version)
-            self._admit(view, member)
-        for member in [member for member in self._shelf.members(view) if member not in listed]:
+        items = {member_of(meta.namespace, meta.name): (meta.resource_version, item) for meta, item in parts.items}
+        before = self._shelf.get_many(key.gvr, key.form, items)
+        for (member, (version, item)), stored in zip(items.items(), before, strict=True):
+            self._store(view, member, version, item, stored, authoritative=not requested_version)
+        held = set(self._shelf.members(view))
+        for member in items.keys() - held:
+            self._shelf.admit(view, member)
+        for member in held - items.keys():
             self._shelf.dismiss(view, member)
         record = view.record
         record.kind, record.api_version, record.columns = parts.kind, parts.api_version, parts.table_columns
-        record.members = len(listed)
+        record.members = len(items)
         self._complete(view, parts.resource_version)
-        if view.unselective:
-            self._forget_gets(view, listed, parts.resource_version if requested_version else None)
+        self._adjust_gets(view, items, parts.resource_version if requested_version else None)
 
     def store_object(self, caller: Caller, gvr: str, form: str, body: bytes) -> None:
         """
@@ -164,7 +165,7 @@ class Views:
         view = self._shelf.obtain(ViewKey(caller, gvr, form, GETS))
         view.record.columns = columns or view.record.columns
         member = member_of(meta.namespace, meta.name)
-        self._store(view, member, meta.resource_version, item)
+        self._store(view, member, meta.resource_version, item, self._shelf.get(gvr, form, member))
         self._shelf.admit(view, member)
         self._touch(view)
 
@@ -318,12 +319,13 @@ class Views:
 
     # How views change
 
-    def _store(self, view: View, member: bytes, version: str, body: bytes, *, authoritative: bool = False) -> None:
+    def _store(
+        self, view: View, member: bytes, version: str, body: bytes, before: StoredObject | None, *, authoritative: bool = False
+    ) -> None:
         """
         Store an object that the cloud gave, unless what is stored is newer, or is the same.
         """
         gvr, form = view.key.gvr, view.key.form
-        before = self._shelf.get(gvr, form, member)
         if before is not None:
             is_same = version == before.resource_version
             if (is_same and before.local) or not (is_same or authoritative or is_newer(version, before.resource_version)):
@@ -366,7 +368,8 @@ class Views:
         meta = event.meta
         member = member_of(meta.namespace, meta.name)
         if event.type != DELETED:
-            self._store(view, member, meta.resource_version, event.item)
+            before = self._shelf.get(view.key.gvr, view.key.form, member)
+            self._store(view, member, meta.resource_version, event.item, before)
             self._admit(view, member)
             if initial is not None:
                 initial.seen.add(member)
@@ -389,15 +392,19 @@ class Views:
             view.initial = None
         self._complete(view, version)
 
-    def _forget_gets(self, view: View, listed: set[bytes], version: str | None) -> None:
+    def _adjust_gets(self, view: View, listed: Container[bytes], version: str | None) -> None:
         """
-        What a whole list lacks has gone for single reads too, unless it is newer than the list (of that version).
+        What a list holds may be read again.  What a whole list lacks has gone for single reads too, unless it is newer
+        than the list (of that version).
         """
         group = self._shelf.index.group(view.key.caller, view.key.gvr, view.key.form)
-        if group is not None and group.gets is not None:
-            for member in list(self._shelf.members(group.gets, view.key.namespace)):
-                if member not in listed:
-                    self._forget_get(view, member, version)
+        if group is None or group.gets is None:
+            return
+        for member, state in list(self._shelf.states(group.gets, view.key.namespace)):
+            if state == GONE and member in listed:
+                self._shelf.dismiss(group.gets, member)
+            elif view.unselective and member not in listed:
+                self._forget_get(view, member, version)
 
     def _forget_get(self, view: View, member: bytes, version: str | None) -> None:
         key = view.key
