@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 
 from bench.hub.figures import Figure, at_least, at_most, percentile
@@ -31,10 +32,18 @@ def watch_fanout() -> Iterator[Figure]:
         direct = _measure([trust.wrap_socket(one, server_hostname="127.0.0.1") for one in connections])
         hub = site.hub(sender.port)
         hub.wait_for_source(PATH, "cloud")
+        before = hub.child.cpu(), time.monotonic()
         through = _measure([socket.create_connection(("127.0.0.1", hub.port)) for _ in range(WATCHERS)])
+        load = (hub.child.cpu() - before[0]) / (time.monotonic() - before[1])
     rate, direct_rate = (len(delays) / SECONDS / WATCHERS for delays in (through, direct))
     name = f"{RATE:,} watch events/s to {WATCHERS} watchers"
-    yield at_least(f"{name}, delivered", rate, "/s each", 0.99 * RATE, f"{direct_rate:,.0f}/s each without the hub")
+    yield at_least(
+        f"{name}, delivered",
+        rate,
+        "/s each",
+        0.99 * RATE,
+        f"{direct_rate:,.0f}/s each without the hub; the hub at {100 * load:.0f} % CPU",
+    )
     p99, direct_p99 = (percentile(delays or [60.0], 0.99) * 1000 for delays in (through, direct))
     detail = f"{direct_p99:.1f} ms without the hub; p50 {percentile(through or [60.0], 0.5) * 1000:.1f} ms"
     yield at_most(f"{name}, event delay p99", p99, "ms", 20, detail)

@@ -8,17 +8,22 @@ an API server does it, and says in its object when it was sent.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+import socket
+import ssl
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from bench.hub.children import Child, free_port, is_listening
 from bench.hub.objects import body, list_body, pod
 from bench.hub.site import NODE, Site
 
 TICK = 0.001
+SEND_TIMEOUT = 10.0
+"""Seconds after which a watcher that does not read is dropped."""
 EVENT_BYTES = 1000
 FIRST_VERSION = 200_000
 MARK = b'"sent":"'
@@ -49,35 +54,80 @@ class SenderChild:
 
 class Events:
     """
-    Modifications of the pods, one after the other, ``rate`` a second.
+    Modifications of the pods, one after the other, ``rate`` a second, to all who watch.
     """
 
     def __init__(self, pods: int, rate: int) -> None:
         self._rate = rate
-        self._began = time.monotonic()
-        self._sent = 0
-        event = b'{"type":"MODIFIED","object":%s}\n'
-        names = [f"pod-{number}" for number in range(max(1, pods))]
+        self._watchers: list[socket.socket] = []
         template = body("Pod", pod(0, EVENT_BYTES)).replace(b'"padding":', MARK + b'@@sent@@@@@@@@@@","padding":')
         template = template.replace(b'"resourceVersion": "1000"', b'"resourceVersion":"@rv@"')
-        self._events = [event % template.replace(b"pod-0", name.encode()) for name in names]
-        self.watchers: set[Any] = set()
+        names = [f"pod-{number}".encode() for number in range(max(1, pods))]
+        self._events = [b'{"type":"MODIFIED","object":%s}\n' % template.replace(b"pod-0", name) for name in names]
 
-    def tick(self) -> None:
+    def watch(self, connection: ssl.SSLSocket) -> None:
         """
-        Send what is due by now.
+        Begin a stream that nobody else writes to or reads from.
         """
-        due = int((time.monotonic() - self._began) * self._rate)
-        if not self.watchers:
-            self._sent = due
-        while self._sent < due:
-            self._sent += 1
-            event = self._events[self._sent % len(self._events)]
-            event = event.replace(b"@rv@", b"%d" % (FIRST_VERSION + self._sent))
-            event = event.replace(b"@@sent@@@@@@@@@@", b"%.6f" % time.time())
-            chunk = b"%x\r\n%s\r\n" % (len(event), event)
-            for watcher in self.watchers:
-                watcher.write(chunk)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.settimeout(SEND_TIMEOUT)
+        self._watchers = [*self._watchers, connection]
+
+    def run(self) -> None:
+        """
+        Send what is due, for ever.
+        """
+        began, sent = time.monotonic(), 0
+        while True:
+            time.sleep(TICK)
+            due = int((time.monotonic() - began) * self._rate)
+            for number in range(sent + 1, due + 1):
+                self._send(number)
+            sent = due
+
+    def _send(self, number: int) -> None:
+        event = self._events[number % len(self._events)].replace(b"@rv@", b"%d" % (FIRST_VERSION + number))
+        event = event.replace(b"@@sent@@@@@@@@@@", b"%.6f" % time.time())
+        chunk = b"%x\r\n%s\r\n" % (len(event), event)
+        for watcher in self._watchers:
+            try:
+                watcher.sendall(chunk)
+            except OSError:
+                watcher.close()
+                self._watchers = [one for one in self._watchers if one is not watcher]
+
+
+def answer(connection: ssl.SSLSocket, events: Events, pods: bytes) -> None:
+    """
+    Requests without bodies, one after the other, up to a watch.
+    """
+    received = b""
+    while True:
+        while b"\r\n\r\n" not in received:
+            data = connection.recv(65536)
+            if not data:
+                return
+            received += data
+        head, received = received.split(b"\r\n\r\n", 1)
+        path, _, query = head.split(b" ", 2)[1].partition(b"?")
+        status, content = b"200 OK", b"ok"
+        if path.endswith(b"/pods"):
+            if b"watch=" in query:
+                events.watch(connection)
+                return
+            content = pods
+        elif path != b"/readyz":
+            status, content = b"404 Not Found", b'{"kind":"Status","apiVersion":"v1","status":"Failure","code":404}'
+        fields = b"Content-Type: application/json\r\nContent-Length: %d" % len(content)
+        connection.sendall(b"HTTP/1.1 %s\r\n%s\r\n\r\n%s" % (status, fields, content))
+
+
+def serve(connection: socket.socket, context: ssl.SSLContext, events: Events, pods: bytes) -> None:
+    """
+    One connection, in a thread of its own.
+    """
+    with contextlib.suppress(OSError):
+        answer(context.wrap_socket(connection, server_side=True), events, pods)
 
 
 def main() -> None:
@@ -87,57 +137,17 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=100)
     parser.add_argument("--rate", type=int, default=0, help="events a second")
     options = parser.parse_args()
-
-    from twisted.internet import reactor, ssl
-    from twisted.internet.protocol import Factory, Protocol
-    from twisted.internet.task import LoopingCall
-
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(options.certs / "server.crt", options.certs / "server.key")
     events = Events(options.pods, options.rate)
     pods = list_body("Pod", [pod(number, node=NODE) for number in range(options.pods)])
-
-    class Connection(Protocol):
-        """
-        Requests without bodies, one after the other.
-        """
-
-        transport: Any
-
-        def connectionMade(self) -> None:
-            self._received = b""
-
-        def dataReceived(self, data: bytes) -> None:
-            self._received += data
-            while b"\r\n\r\n" in self._received:
-                head, self._received = self._received.split(b"\r\n\r\n", 1)
-                self._answer(head.split(b" ", 2)[1])
-
-        def _answer(self, target: bytes) -> None:
-            path, _, query = target.partition(b"?")
-            if path == b"/readyz":
-                self._send(b"200 OK", b"ok")
-            elif not path.endswith(b"/pods"):
-                self._send(b"404 Not Found", b'{"kind":"Status","apiVersion":"v1","status":"Failure","code":404}')
-            elif b"watch=" in query:
-                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-                self.transport.write(head)
-                events.watchers.add(self.transport)
-            else:
-                self._send(b"200 OK", pods)
-
-        def _send(self, status: bytes, content: bytes) -> None:
-            head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(content))
-            self.transport.write(head + content)
-
-        def connectionLost(self, reason: Any = None) -> None:
-            events.watchers.discard(self.transport)
-
-    certs: Path = options.certs
-    context = ssl.DefaultOpenSSLContextFactory(str(certs / "server.key"), str(certs / "server.crt"))
-    running: Any = reactor
-    running.listenSSL(options.port, Factory.forProtocol(Connection), context, interface="127.0.0.1", backlog=512)
     if options.rate:
-        LoopingCall(events.tick).start(TICK, now=False)
-    running.run()
+        threading.Thread(target=events.run, daemon=True).start()
+    with socket.create_server(("127.0.0.1", options.port), backlog=512) as listener:
+        while True:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=serve, args=(connection, context, events, pods), daemon=True).start()
 
 
 if __name__ == "__main__":

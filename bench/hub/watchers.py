@@ -14,6 +14,9 @@ from bench.hub.sender import MARK, SENT
 TAIL = 64
 """Bytes of a piece that are kept for a mark that its end may cut."""
 
+_PIECE = bytearray(1 << 18)
+"""What all watchers read into: a fresh buffer for each piece would cost more than the piece."""
+
 
 @dataclass
 class Watcher:
@@ -51,7 +54,7 @@ class Watcher:
         """
         Take what has come, and note the delay of each event in it.
         """
-        data = self._rest + self.connection.recv(262144)
+        data = self._rest + _PIECE[: self.connection.recv_into(_PIECE)]
         now = time.time()
         place = 0
         for match in SENT.finditer(data):
