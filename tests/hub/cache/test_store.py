@@ -423,6 +423,17 @@ class DiskTests(StoreCase):
         self.assertIsNone(store.problem)
         self.assertEqual((os.stat(self.path).st_uid, os.stat(self.data()).st_uid), (0, 0))
 
+    def test_foreign_owner(self) -> None:
+        """
+        A hub that is not root says whose folder it is, and leaves it alone.
+        """
+        self.write()
+        owner = os.stat(self.path).st_uid
+        self.patch(os, "geteuid", lambda: owner + 1)
+        store = self.open()
+        self.assertIn(f"belongs to user {owner}", store.problem or "")
+        self.assertIsNone(store.table("t").get(b"k"))
+
     def test_another_process(self) -> None:
         """
         A folder that another hub uses is left alone until that one is gone; then what was put meanwhile is written.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from threading import Thread
 from typing import Protocol, cast
 
 import lmdb
@@ -72,6 +73,15 @@ class Writer(Protocol):
     def stop(self) -> None: ...
 
 
+class _DaemonThread(Thread):
+    """
+    A thread that does not keep the process from ending; a commit that it cuts is one that has not happened.
+    """
+
+    def __init__(self, target: Callable[..., object], name: str) -> None:
+        super().__init__(target=target, name=name, daemon=True)
+
+
 class WriterThread:
     """
     One thread of our own, so that a disk that hangs holds up nobody else.
@@ -80,6 +90,7 @@ class WriterThread:
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(1, 1, name="store")
+        self._pool.threadFactory = _DaemonThread  # type: ignore[assignment]  # mypy takes the attribute for an alias
 
     def start(self) -> None:
         """
