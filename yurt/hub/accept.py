@@ -38,7 +38,7 @@ def read_accept(value: bytes | None) -> Accept:
         if media.lower() not in _JSON_TYPES:
             continue
         named = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
-        if named.get("stream") not in (None, "watch") or named.get("q") in ("0", "0.0"):
+        if named.get("stream") not in (None, "watch") or not named.get("q", "1").strip("0."):
             continue
         form = named.get("as", "").removesuffix("List")
         if form not in forms:
