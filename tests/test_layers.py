@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import yurt
 
 ROOT = Path(yurt.__file__).parent
-GROUND = {"lifecycle", "options", "tls", "web", "metrics", "logs", "sdnotify"}
+GROUND = {"lifecycle", "options", "tls", "web", "metrics", "logs", "sdnotify", "memory"}
 MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"kube", "http", "host", *GROUND},
     "tunnel": {"mux", "kube", "http", "host", *GROUND},

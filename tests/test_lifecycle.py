@@ -18,19 +18,9 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReactorFromThreads
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
-from yurt.lifecycle import (
-    TRIM_INTERVAL,
-    Listen,
-    ListenLater,
-    OnHangup,
-    ReturnMemory,
-    StartFailed,
-    malloc_trim,
-    tcp_endpoint,
-)
+from yurt.lifecycle import Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint
 
 END_SECONDS = 30
 """A daemon that failed to start is gone by then."""
@@ -203,32 +193,6 @@ class StartFailedTests(SynchronousTestCase):
         while (folder / "it.pid").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         self.assertFalse((folder / "it.pid").exists())
-
-
-class ReturnMemoryTests(SynchronousTestCase):
-    """
-    Tests of ReturnMemory.
-    """
-
-    def test_now_and_then(self) -> None:
-        """
-        Memory is returned once an interval while the service runs.
-        """
-        clock = Clock()
-        calls: list[str] = []
-        service = ReturnMemory(clock, lambda: calls.append("trim"))
-        service.startService()
-        self.assertEqual(calls, [])
-        clock.pump([TRIM_INTERVAL] * 3)
-        self.assertEqual(calls, ["trim"] * 3)
-        service.stopService()
-        self.assertEqual(clock.getDelayedCalls(), [])
-
-    def test_this_c_library(self) -> None:
-        """
-        Whatever the C library offers, the call works.
-        """
-        malloc_trim()()
 
 
 class OnHangupTests(TestCase):

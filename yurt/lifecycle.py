@@ -7,10 +7,8 @@ either listens or says why not.
 
 from __future__ import annotations
 
-import ctypes
 import signal
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import cast
 
@@ -24,18 +22,13 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorFromThreads,
     IReactorTCP,
-    IReactorTime,
     IStreamServerEndpoint,
 )
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 BACKLOG = 512
 """Connections that the kernel holds for a listener until they are accepted."""
-
-TRIM_INTERVAL = 2.0
-"""Seconds between two returns of freed memory to the kernel."""
 
 
 # twistd takes its pid file away and reports to the parent process only for an Exception; the interpreter prints one line
@@ -148,41 +141,6 @@ class ListenLater(Listen):
         Wait for :meth:`start_listening`.
         """
         Service.startService(self)
-
-
-class ReturnMemory(Service):
-    """
-    Give freed memory back to the kernel now and then.
-
-    The C library keeps what large bodies and imports needed: a hub of 64 MB that has passed on a few lists of 1,000 pods stays
-    at 74 MB without this.  One call takes about a millisecond.
-    """
-
-    def __init__(self, reactor: IReactorTime, trim: Callable[[], object] | None = None) -> None:
-        self.returning = LoopingCall(malloc_trim() if trim is None else trim)
-        self.returning.clock = reactor
-
-    def startService(self) -> None:
-        """
-        Begin, a little after the start: then the imports are over.
-        """
-        super().startService()
-        self.returning.start(TRIM_INTERVAL, now=False)
-
-    def stopService(self) -> None:
-        """
-        Leave the rest to the end of the process.
-        """
-        super().stopService()
-        self.returning.stop()
-
-
-def malloc_trim() -> Callable[[], object]:
-    """
-    malloc_trim(3) of glibc, or nothing where the C library has no such call.
-    """
-    call = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return (lambda: None) if call is None else partial(call, 0)
 
 
 class OnHangup(Service):

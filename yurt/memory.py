@@ -5,6 +5,11 @@ What the C library's allocator may keep for itself, on a box with little memory.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 
 M_ARENA_MAX = -8
 M_TRIM_THRESHOLD = -1
@@ -12,6 +17,9 @@ M_TRIM_THRESHOLD = -1
 
 TRIM_THRESHOLD = 256 * 1024
 """Free bytes at the top of the heap above which they go back to the kernel."""
+
+TRIM_INTERVAL = 2.0
+"""Seconds between two calls of :func:`trim`; one takes about a millisecond."""
 
 
 def be_frugal() -> None:
@@ -26,8 +34,36 @@ def be_frugal() -> None:
 
 def trim() -> None:
     """
-    Give back now what is free, such as what imports and a start left behind.
+    Give back now what is free, wherever in the heap.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
+
+
+class ReturnMemory(Service):
+    """
+    Give freed memory back to the kernel, again and again.
+
+    The C library keeps what imports and large bodies needed: a hub of 64 MB that has passed on a few lists of 1,000 pods stays
+    at 74 MB without this.
+    """
+
+    def __init__(self, reactor: IReactorTime, trim: Callable[[], object] = trim) -> None:
+        self.returning = LoopingCall(trim)
+        self.returning.clock = reactor
+
+    def startService(self) -> None:
+        """
+        Begin, a little after the start: then the imports are over.
+        """
+        super().startService()
+        be_frugal()
+        self.returning.start(TRIM_INTERVAL, now=False)
+
+    def stopService(self) -> None:
+        """
+        Leave the rest to the end of the process.
+        """
+        super().stopService()
+        self.returning.stop()

@@ -16,7 +16,7 @@ from twisted.application.service import IServiceCollection, MultiService, Servic
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from yurt import __version__, memory
+from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
 from yurt.http.server import HTTPServerFactory
@@ -34,16 +34,14 @@ from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
 from yurt.hub.timers import Timers
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.lifecycle import Listen, ListenLater, OnHangup, ReturnMemory, tcp_endpoint
+from yurt.lifecycle import Listen, ListenLater, OnHangup, tcp_endpoint
+from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import ClientTLS
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that requests in flight have at a stop."""
-
-TRIM_AFTER = 1.0
-"""Seconds after the start when what it left behind is given back."""
 
 BIND_RETRY = 5.0
 """Seconds after which the pods' address is bound again when somebody else holds its port."""
@@ -109,6 +107,7 @@ class HubService(MultiService):
             self.add(
                 Listen(endpoint, admin_site(self, self.registry), f"admin pages on {config.bind_address}:{config.serve_port}")
             )
+        self.add(ReturnMemory(self.reactor))
         self.add(Core(self))
         if config.pod_link.enable_dummy_if and config.proxy_port:
             for address in config.pod_link.dummy_if_ip:
@@ -118,7 +117,6 @@ class HubService(MultiService):
                 self.pod_listeners[address] = listener
             self.link = PodLink(self.reactor, config.pod_link, self.pod_addresses)
         self.add(ReactorLag(self.reactor, self.registry, "node_yurthub"))
-        self.add(ReturnMemory(self.reactor))
         self.add(OnHangup(self.reactor, self.reload))
         self.add(Notify(self.reactor, interval=watchdog_interval()))
 
@@ -285,8 +283,6 @@ class Core(Service):
         super().startService()
         whole = self.whole
         whole.started_at = time.time()
-        memory.be_frugal()
-        whole.timers.set("trim", TRIM_AFTER, memory.trim)
         whole.store.open()
         whole.hub.journal.load()
         whole.hub.lease.start()
