@@ -50,7 +50,7 @@ setup(
         "service-identity>=24.1",
         "cryptography>=46",
         "httptools>=0.7",
-        "lmdb>=1.6",
+        "lmdb>=3.0",
         "msgspec>=0.19",
         "prometheus_client>=0.21",
         "pyjwt>=2.10",

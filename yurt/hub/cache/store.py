@@ -9,17 +9,14 @@ most one every COMMIT_INTERVAL.  While a group is being written a second one col
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from threading import Thread
+from collections.abc import Iterable, Iterator
 from typing import Protocol, cast
 
 import lmdb
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from yurt.hub.cache.disk import (
     FORMAT_KEY,
@@ -35,6 +32,7 @@ from yurt.hub.cache.disk import (
     shorten,
     unseal,
 )
+from yurt.hub.cache.writer import Writer, WriterThread
 
 MAP_SIZE = 1 << 30 if sys.maxsize > 1 << 32 else 1 << 28
 """The greatest size of the file, in bytes; LMDB reserves as much address space, and no memory."""
@@ -59,56 +57,6 @@ ENTRY_BYTES = 100
 
 SCAN_CHUNK = 512
 """Records that a scan reads from the disk at a time."""
-
-
-class Writer(Protocol):
-    """
-    Where writing to the disk happens.
-    """
-
-    def start(self) -> None: ...
-
-    def run(self, work: Callable[[], None]) -> Deferred[None]: ...
-
-    def stop(self) -> None: ...
-
-
-class _DaemonThread(Thread):
-    """
-    A thread that does not keep the process from ending; a commit that it cuts is one that has not happened.
-    """
-
-    def __init__(self, target: Callable[..., object], name: str) -> None:
-        super().__init__(target=target, name=name, daemon=True)
-
-
-class WriterThread:
-    """
-    One thread of our own, so that a disk that hangs holds up nobody else.
-    """
-
-    def __init__(self, reactor: IReactorFromThreads) -> None:
-        self._reactor = reactor
-        self._pool = ThreadPool(1, 1, name="store")
-        self._pool.threadFactory = _DaemonThread  # type: ignore[assignment]  # mypy takes the attribute for an alias
-
-    def start(self) -> None:
-        """
-        Start the thread; after daemonizing, for threads do not outlive a fork.
-        """
-        self._pool.start()
-
-    def run(self, work: Callable[[], None]) -> Deferred[None]:
-        """
-        Do the work in the thread.
-        """
-        return deferToThreadPool(self._reactor, self._pool, work)
-
-    def stop(self) -> None:
-        """
-        End the thread.
-        """
-        self._pool.stop()
 
 
 class Resident(Protocol):
