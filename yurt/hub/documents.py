@@ -77,17 +77,15 @@ class Documents:
 
     def find(self, info: RequestInfo, target: bytes, accept: bytes) -> tuple[str, float, bytes] | None:
         """
-        Content type, time of storing and body; the variant asked for, else one that ``accept`` allows.
+        Content type, time of storing and body; the variant asked for, else the one that ``accept`` prefers.
         """
         prefix = _prefix(info, target)
         exact = self._table.get(prefix + _digest(accept))
         if exact is not None:
             return _unpack(exact)
-        for _, raw in self._table.scan(prefix):
-            variant = _unpack(raw)
-            if _accepts(accept, variant[0]):
-                return variant
-        return None
+        variants = [_unpack(raw) for _, raw in self._table.scan(prefix)]
+        ranked = [(place, variant) for variant in variants if (place := _preference(accept, variant[0])) is not None]
+        return min(ranked, key=lambda one: one[0])[1] if ranked else None
 
     def jwks(self) -> bytes | None:
         """
@@ -163,16 +161,20 @@ def _prefix(info: RequestInfo, target: bytes) -> bytes:
     return _digest(f"{path}?{urlencode(pairs)}".encode() if pairs else path.encode())
 
 
-def _accepts(accept: bytes, content_type: str) -> bool:
+def _preference(accept: bytes, content_type: str) -> int | None:
     """
-    Whether an Accept header takes this type, parameters included where it names them.
+    The place in an Accept header of the entry that takes this type, or None.  As from an API server, only plain JSON stands for
+    a wildcard: a client that names no other form cannot read one.
     """
     offered = content_type.replace(" ", "").lower()
-    for entry in accept.decode("latin-1").replace(" ", "").lower().split(","):
-        media = entry.split(";q=", 1)[0]
-        if media in ("*/*", offered) or (";" not in media and media == offered.split(";", 1)[0] and ";as=" not in offered):
-            return True
-    return False
+    plain = "" if ";as=" in offered else offered.partition(";")[0]
+    for place, entry in enumerate(accept.decode("latin-1").replace(" ", "").lower().split(",")):
+        media, _, quality = entry.partition(";q=")
+        if quality and not quality.strip("0."):
+            continue
+        if media in (offered, plain) or (media in ("*/*", "application/*") and plain.endswith("json")):
+            return place
+    return None
 
 
 class _Head(msgspec.Struct):

@@ -1,0 +1,228 @@
+"""
+Tests of the documents that are cached for everyone: discovery, OpenAPI, /version, the issuer's keys.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.hub.site import POD_ADDRESS, header, source
+from tests.hub.test_identity import Rows
+from tests.hub.test_reads import HubCase
+from yurt.hub import documents as documents_module
+from yurt.hub.documents import Documents, is_document
+from yurt.kube.requestinfo import parse_request
+
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+KUBECTL = f"{AGGREGATED},application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
+OPENAPI_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+EVERYONE = (
+    "/version",
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/apis/discovery.k8s.io",
+    "/apis/discovery.k8s.io/v1",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/apis/apps/v1?hash=AB",
+    "/.well-known/openid-configuration",
+    "/openid/v1/jwks",
+)
+
+
+class IsDocumentTests(SynchronousTestCase):
+    """
+    Tests of is_document.
+    """
+
+    def test_paths(self) -> None:
+        """
+        Discovery of every kind, OpenAPI, version and keys; no health, metrics, log, or resource.
+        """
+        for path in (*EVERYONE, "/api/", "/apis/", "/api/v1?timeout=32s"):
+            self.assertTrue(is_document(parse_request(b"GET", path.encode())), path)
+        for path in (
+            "/",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/logs/x",
+            "/api/v1/pods",
+            "/apis/apps/v1/deployments",
+            "/openapiv2",
+            "/versions",
+        ):
+            self.assertFalse(is_document(parse_request(b"GET", path.encode())), path)
+        for method in (b"POST", b"HEAD", b"DELETE"):
+            self.assertFalse(is_document(parse_request(method, b"/version")))
+
+
+class DocumentsTests(SynchronousTestCase):
+    """
+    Tests of Documents.
+    """
+
+    def setUp(self) -> None:
+        self.rows = Rows()
+        self.documents = Documents(self.rows)  # type: ignore[arg-type]
+
+    def put(self, target: str, accept: str, content_type: str, body: bytes) -> None:
+        """
+        Keep a document.
+        """
+        info = parse_request(b"GET", target.encode())
+        self.documents.put(info, target.encode(), accept.encode(), content_type, 0.0, body)
+
+    def find(self, target: str, accept: str) -> bytes | None:
+        """
+        The document found.
+        """
+        found = self.documents.find(parse_request(b"GET", target.encode()), target.encode(), accept.encode())
+        return None if found is None else found[2]
+
+    def test_variants(self) -> None:
+        """
+        Each Accept finds its own variant, else one that it takes, and never one that it does not.
+        """
+        self.put("/apis", KUBECTL, AGGREGATED, b"aggregated")
+        self.assertEqual(self.find("/apis", KUBECTL), b"aggregated")
+        self.assertEqual(self.find("/apis", AGGREGATED), b"aggregated")
+        self.assertIsNone(self.find("/apis", "application/json"))
+        self.assertIsNone(self.find("/apis", "application/json, */*;q=0"))
+        self.put("/apis", "application/json, */*", "application/json", b"plain")
+        for accept in ("application/json", "*/*", "application/*", "text/html, application/json;q=0.8", "application/json;q=0.9"):
+            self.assertEqual(self.find("/apis", accept), b"plain", accept)
+        self.assertEqual(self.find("/apis", KUBECTL), b"aggregated")
+        self.assertIsNone(self.find("/apis", "text/html"))
+
+    def test_wildcard(self) -> None:
+        """
+        Who takes anything expects plain JSON, and cannot read another form.
+        """
+        self.put("/openapi/v2", OPENAPI_PROTOBUF, OPENAPI_PROTOBUF, b"protobuf")
+        self.put("/openapi/v2", AGGREGATED, AGGREGATED, b"aggregated")
+        self.assertIsNone(self.find("/openapi/v2", "application/json, */*"))
+        self.put("/openapi/v2", "application/json", "application/json; charset=utf-8", b"plain")
+        self.assertEqual(self.find("/openapi/v2", "*/*"), b"plain")
+
+    def test_new_kubectl_of_old_documents(self) -> None:
+        """
+        A client that prefers a variant which was never seen gets the plain one that it takes too.
+        """
+        self.put("/apis", "application/json, */*", "application/json", b"plain")
+        self.assertEqual(self.find("/apis", KUBECTL), b"plain")
+
+    def test_query(self) -> None:
+        """
+        The client's timeout makes no difference, other parameters do, their order does not.
+        """
+        self.put("/apis?timeout=32s", "application/json", "application/json", b"groups")
+        for target in ("/apis", "/apis?timeout=5s", "/apis/", "/apis/?timeout=1"):
+            self.assertEqual(self.find(target, "application/json"), b"groups", target)
+        self.put("/openapi/v3/api/v1?hash=A&x=1", "*/*", "application/json", b"hashed")
+        self.assertEqual(self.find("/openapi/v3/api/v1?x=1&hash=A&timeout=9s", "*/*"), b"hashed")
+        self.assertIsNone(self.find("/openapi/v3/api/v1?hash=B&x=1", "*/*"))
+
+    def test_unchanged(self) -> None:
+        """
+        The same document again writes nothing; a new one takes the place of the old.
+        """
+        self.put("/api", "*/*", "application/json", b"one")
+        before = dict(self.rows)
+        self.put("/api", "*/*", "application/json", b"one")
+        self.assertEqual(self.rows, before)
+        self.put("/api", "*/*", "application/json", b"two")
+        self.assertEqual((len(self.rows), self.find("/api", "*/*")), (1, b"two"))
+
+    def test_bounded(self) -> None:
+        """
+        No more documents are kept than the bound says; those that are kept can still change.
+        """
+        self.patch(documents_module, "MAX_DOCUMENTS", 5)
+        for number in range(20):
+            self.put(f"/apis/g{number}", "*/*", "application/json", b"x")
+        self.put("/apis/g0", "*/*", "application/json", b"y")
+        self.assertEqual((len(self.rows), self.find("/apis/g0", "*/*")), (5, b"y"))
+
+    def test_keys(self) -> None:
+        """
+        The issuer's keys are found whatever Accept brought them, and none without.
+        """
+        self.assertIsNone(self.documents.jwks())
+        self.put("/openid/v1/jwks", "application/jwk-set+json", "application/jwk-set+json", b"keys")
+        self.assertEqual(self.documents.jwks(), b"keys")
+
+
+class OfflineDocumentTests(HubCase):
+    """
+    The documents through a whole hub.
+    """
+
+    async def test_for_everyone(self) -> None:
+        """
+        What any client read, any client reads without the cloud: other components, and identities that count.
+        """
+        site = await self.site_with()
+        for path in EVERYONE:
+            if path.startswith("/openapi/v3"):
+                site.api.scripted[path.partition("?")[0]] = (200, "application/json", b'{"paths":{}}')
+        for path in EVERYONE:
+            self.assert_from(await site.get(path, agent="kubectl"), "cloud")
+        token = site.api.token("a")
+        await site.get("/version", token=token)
+        await site.offline()
+        for path in EVERYONE:
+            for options in ({"agent": "anything"}, {"agent": ""}, {"agent": "coredns", "token": token, "address": POD_ADDRESS}):
+                reply = await site.get(path, **options)
+                self.assert_from(reply, "cache")
+                self.assertTrue(header(reply, "age").isdigit())
+                self.assertTrue(json.loads(reply.body))
+
+    async def test_openapi_protobuf(self) -> None:
+        """
+        kubectl's OpenAPI in protobuf comes back with its type, byte for byte.
+        """
+        site = await self.site_with()
+        site.api.scripted["/openapi/v2"] = (200, OPENAPI_PROTOBUF, b"\x00\x01protobuf")
+        await site.get("/openapi/v2?timeout=32s", agent="kubectl", accept=OPENAPI_PROTOBUF)
+        await site.offline()
+        reply = await site.get("/openapi/v2?timeout=10s", agent="kubectl", accept=OPENAPI_PROTOBUF)
+        self.assertEqual(
+            (reply.body, header(reply, "content-type"), source(reply)), (b"\x00\x01protobuf", OPENAPI_PROTOBUF, "cache")
+        )
+
+    async def test_miss(self) -> None:
+        """
+        A document that was never seen is 503, so that nobody takes the group for gone.
+        """
+        site = await self.site_with(offline_miss=404)
+        await site.offline()
+        self.assert_failure(await site.get("/apis/apps/v1"), 503, "ServiceUnavailable")
+
+    async def test_errors_are_not_kept(self) -> None:
+        """
+        An error of the cloud is passed on and does not take the place of the document.
+        """
+        site = await self.site_with()
+        await site.get("/apis")
+        for code in (403, 404, 500):
+            site.api.scripted["/apis"] = (code, "application/json", b"{}")
+            self.assert_from(await site.get("/apis"), "cloud", code)
+        site.api.scripted["/apis"] = (503, "text/html", b"<html>")
+        reply = await site.get("/apis")
+        self.assert_from(reply, "cache")
+        self.assertEqual(reply.json["kind"], "APIGroupList")
+
+    async def test_health_is_not_cached(self) -> None:
+        """
+        Nobody is told that the API server is healthy when it is not there.
+        """
+        site = await self.site_with()
+        for path in ("/healthz", "/readyz", "/metrics"):
+            await site.get(path)
+        await site.offline()
+        for path in ("/healthz", "/readyz", "/metrics"):
+            self.assert_failure(await site.get(path), 503, "ServiceUnavailable")
