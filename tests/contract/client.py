@@ -139,11 +139,18 @@ class Stream(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._events.put(None)
 
-    def next(self) -> Deferred[dict[str, Any] | None]:
+    @property
+    def waiting(self) -> int:
+        """
+        How many events came that nobody took.
+        """
+        return len(self._events.pending)
+
+    def next(self, patience: float = PATIENCE) -> Deferred[dict[str, Any] | None]:
         """
         The next event; fails with TimeoutError when none comes.
         """
-        return self._events.get().addTimeout(PATIENCE, self._reactor)
+        return self._events.get().addTimeout(patience, self._reactor)
 
     def close(self) -> None:
         """

@@ -11,7 +11,10 @@ from .case import ClusterCase
 from .curl import curl
 from .process import Process, find_binary, wait_for
 
-SAID_OF_AN_APISERVER = "reflector|unexpected EOF|connection refused|unable to decode|couldn't get|the server|status code|timed? ?out|Failed to (?:list|watch|update|sync|get)"
+SAID_OF_AN_APISERVER = (
+    "reflector|unexpected EOF|connection refused|unable to decode|couldn't get|the server|status code|timed? ?out|"
+    "Failed to (?:list|watch|update|sync|get)"
+)
 HUBS_MAKING = re.compile(rf"^[EF]\d{{4}}.*(?:{SAID_OF_AN_APISERVER})", re.MULTILINE)
 """Lines of a component's log that could be the hub's fault."""
 

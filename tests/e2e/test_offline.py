@@ -96,13 +96,13 @@ class CutTests(OfflineCase):
 
     def test_what_is_said_without_the_cloud(self) -> None:
         """
-        What the cache cannot answer is refused with a reason, and a restarted container shows in the pod's status: here at once,
-        in the cloud after its return.
+        What a complete view lacks does not exist; what was never seen, and what only the cloud may do, is refused with a reason.
+        A container that restarts shows in the pod's status: here at once, in the cloud after its return.
         """
         self.cut()
         wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
         self.assertEqual(self.cluster.ask_hub("/api/v1/namespaces/default/pods/web").status, 200)
-        missing = self.cluster.ask_hub("/api/v1/namespaces/default/pods/none")
+        missing = self.cluster.ask_hub("/api/v1/namespaces/default/services/none")  # kubelet watches all services
         never = self.cluster.ask_hub("/apis/apps/v1/deployments")
         self.assertEqual((never.status, never.json["reason"], never.headers["x-yurt-source"]), (503, "ServiceUnavailable", "hub"))
         self.assertIn("retry-after", never.headers)
