@@ -46,6 +46,13 @@ class Child:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def waited(self) -> float:
+        """
+        Seconds that its threads were ready to run but had no processor: what the machine's other work took.
+        """
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
+
     def wait_until(self, is_ready: Callable[[], bool], what: str, pause: float = 0.05) -> None:
         """
         Look until it is so; raises RuntimeError with the end of the log when the child ends or time runs out.

@@ -113,7 +113,7 @@ def _bare_twistd() -> float:
 
 def silent_cut() -> Iterator[Figure]:
     """
-    The cloud stops answering without a word, and comes back.
+    The cloud stops answering without a word (its process is frozen, its connections stay), and goes on later.
     """
     with Site() as site:
         cloud = site.cloud()
