@@ -37,11 +37,19 @@ class RunTests(SynchronousTestCase):
         folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
         (folder / "sample_suite.py").write_text(SAMPLE)
         (folder / "crash_suite.py").write_text(CRASH)
-        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(run.ROOT)])})
+        self.set_variable("PYTHONPATH", os.pathsep.join([str(folder), str(run.ROOT)]))
         self.patch(run, "ROOT", folder)
         self.patch(run, "SUITES", {"sample": ("sample_suite",), "crash": ("crash_suite",)})
         self.patch(run, "CHILD_OUTPUT", subprocess.DEVNULL)
         (folder / "tests").mkdir()
+
+    def set_variable(self, name: str, value: str) -> None:
+        """
+        Set a variable of this process and its children, for one test.
+        """
+        before = os.environ.get(name)
+        self.addCleanup(lambda: os.environ.pop(name) if before is None else os.environ.update({name: before}))
+        os.environ[name] = value
 
     def main(self, *parts: str) -> tuple[int, list[str]]:
         """
@@ -87,9 +95,9 @@ class RunTests(SynchronousTestCase):
         In CI a skip without reason is a failure.
         """
         self.patch(run, "run_suite", lambda names: run.Counts(1, 0, [("a.test", "")]))
-        self.patch(os, "environ", {**os.environ, "CI": "true"})
+        self.set_variable("CI", "true")
         self.assertEqual(self.main("sample")[0], 1)
-        self.patch(os, "environ", {**os.environ, "CI": ""})
+        self.set_variable("CI", "")
         self.assertEqual(self.main("sample")[0], 0)
 
     def test_nothing_is_left_out(self) -> None:
