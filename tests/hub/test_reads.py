@@ -419,6 +419,19 @@ class FormTests(HubCase):
         self.assertEqual((source(offline), header(offline, "content-encoding")), ("cache", ""))
         self.assertEqual(offline.json["items"][7], {"kind": "ConfigMap", "apiVersion": "v1", **_item(online, 7)})
 
+    async def test_unknown_encoding(self) -> None:
+        """
+        What comes in an encoding that the hub cannot undo passes, and is not stored: no document either.
+        """
+        site = await self.site_with(config_map("a"))
+        site.api.scripted_headers = {"content-encoding": "br"}
+        for path in (MAPS, "/version"):
+            site.api.scripted[path] = (200, "application/json", b"\x0b\x02\x80{}\x03")
+            self.assert_from(await site.get(path, accept_encoding="br"), "cloud")
+        await site.offline()
+        for path in (MAPS, "/version"):
+            self.assert_failure(await site.get(path), 503, "ServiceUnavailable")
+
     async def test_too_large(self) -> None:
         """
         A list larger than what is kept passes whole, uncached, and a word in the log says so.

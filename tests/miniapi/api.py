@@ -95,6 +95,8 @@ class MiniAPI:
         """A status such as 503 with which a load balancer in front answers everything; 0 for none."""
         self.scripted: dict[str, tuple[int, str, bytes]] = {}
         """Status, content type and body of the answers to authenticated requests for these paths, instead of the API's own."""
+        self.scripted_headers: dict[str, str] = {}
+        """More header fields of those answers."""
         self.delay = 0.0
         """Seconds before any answer."""
         self.permits: Callable[[User, str, Call | None, str], bool] = lambda user, verb, call, path: True

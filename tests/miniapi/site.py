@@ -65,6 +65,8 @@ class APIResource(Resource):
         shown = user_of_certificate(presented.to_cryptography()).name if presented else ""
         if path in self._api.scripted:
             self._api.record(user, method.lower(), path, None, request, shown)
+            for name, value in self._api.scripted_headers.items():
+                request.setHeader(name, value)
             status, content_type, body = self._api.scripted[path]
             _finish(request, status, body, content_type.encode())
             return

@@ -181,8 +181,11 @@ class Hub:
         """
         try:
             body = b"".join(chunks)
-            if get_header(head.headers, b"content-encoding") == b"gzip":
+            encoding = (get_header(head.headers, b"content-encoding") or b"identity").lower()
+            if encoding == b"gzip":
                 body = gunzip(body)
+            elif encoding != b"identity":
+                return
             forward.store(head, body)
         except BodyTooLarge as error:
             self.log.warn("{what}: {error}, not cached", what=forward.describe(), error=str(error))
