@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,6 +31,12 @@ MAX_ANSWER = 4 * 1024 * 1024
 
 RETRY_PAUSE = 5.0
 """Seconds before sending goes on after the cloud failed in the middle, unless it was declared away."""
+
+MAX_ERRORS = 5
+"""Times that the cloud may answer 500 to an entry before it is given up, so that it does not hold up all others."""
+
+LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
+TRY_AGAIN = LOAD_BALANCER_ERRORS | {429}
 
 _EVENTS = b"e"
 _STATUSES = b"s"
@@ -93,6 +99,8 @@ class Journal:
         self._statuses = 0
         self._next = 0
         self._sending: Deferred[None] | None = None
+        self._retry: IDelayedCall | None = None
+        self._errors = 0
         self.dropped = 0
         """Entries given up: pushed out by newer ones, or refused by the cloud for good."""
 
@@ -119,6 +127,13 @@ class Journal:
         self._table.put(_EVENTS + self._next.to_bytes(8, "big"), _encode(entry))
         self._next += 1
         self._events += 1
+        self._send_later()
+
+    def has_status(self, target: str) -> bool:
+        """
+        Whether a state of the object at ``target`` still has to be sent.
+        """
+        return self._table.get(_STATUSES + target.encode()) is not None
 
     def put_status(self, target: str, entry: Entry) -> None:
         """
@@ -128,11 +143,13 @@ class Journal:
         if self._table.get(key) is None:
             self._statuses += 1
         self._table.put(key, _encode(entry))
+        self._send_later()
 
     def start_sending(self) -> None:
         """
         The cloud is there: send what waits.
         """
+        self._cancel_retry()
         if self._sending is None and len(self):
             self._sending = Deferred.fromCoroutine(self._send_all())
             self._sending.addErrback(self._broke).addBoth(self._ended)
@@ -141,8 +158,21 @@ class Journal:
         """
         Send no more; what waits stays.
         """
+        self._cancel_retry()
         if self._sending is not None:
             self._sending.cancel()
+
+    def _send_later(self) -> None:
+        """
+        Try again in a while; a cloud that is away until then calls :meth:`start_sending` when it is back.
+        """
+        if self._retry is None and self._cloud.reachable:
+            self._retry = self._reactor.callLater(RETRY_PAUSE, self._go_on)
+
+    def _cancel_retry(self) -> None:
+        retry, self._retry = self._retry, None
+        if retry is not None:
+            retry.cancel()
 
     def _broke(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
@@ -156,15 +186,21 @@ class Journal:
         Statuses first: what watchers are told next is then what the node said last.
         """
         sent = 0
-        for prefix in (_STATUSES, _EVENTS):
-            for key, raw in list(self._table.scan(prefix)):
-                if not await self._send(key, raw):
-                    self._reactor.callLater(RETRY_PAUSE, self._go_on)
-                    return
-                sent += 1
+        while (first := self._first()) is not None:
+            if not await self._send(*first):
+                self._send_later()
+                return
+            sent += 1
         self.log.info("the journal of {sent} entries was sent", sent=sent)
 
+    def _first(self) -> tuple[bytes, bytes] | None:
+        for prefix in (_STATUSES, _EVENTS):
+            for entry in self._table.scan(prefix):
+                return entry
+        return None
+
     def _go_on(self) -> None:
+        self._retry = None
         if self._cloud.reachable:
             self.start_sending()
 
@@ -190,8 +226,12 @@ class Journal:
         except UpstreamError as error:
             self._cloud.suspect(server, str(error)).addErrback(lambda _: None)
             return False
-        if response.status in (429, 500, 502, 503, 504):
+        if response.status in LOAD_BALANCER_ERRORS:
+            self._cloud.suspect(server, f"it answered {response.status}").addErrback(lambda _: None)
+        if response.status in TRY_AGAIN or (response.status == 500 and self._errors < MAX_ERRORS - 1):
+            self._errors += response.status == 500
             return False
+        self._errors = 0
         if self._table.get(key) == raw:
             self._remove(key)
         self._settle(entry, response)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import RequestHead, ResponseHead
+from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_HUB, JSON, STALE
 from yurt.hub.cache.views import Caller
@@ -143,6 +143,12 @@ class TokenRequestWrite(Write):
             self.done()
             return True
         return False
+
+    def answer_offline(self, error: UpstreamError | None) -> None:
+        """
+        A request that the cloud may have seen can be made again like any other.
+        """
+        super().answer_offline(None)
 
     def key(self) -> bytes | None:
         """

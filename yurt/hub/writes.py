@@ -20,10 +20,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import FlowControlled, Headers, UpstreamError
+from yurt.http.interfaces import FlowControlled, Headers, ResponseHead, UpstreamError
 from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
-from yurt.hub.forward import Forward
+from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward
 from yurt.hub.journal import Entry
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
 from yurt.kube.patch import PatchError, apply_patch
@@ -97,6 +97,17 @@ class Write(Forward):
         value = get_header(self.request.head.headers, b"content-type") or b"application/json"
         return value.split(b";", 1)[0].strip().lower().decode("latin-1")
 
+    def head_received(self, head: ResponseHead) -> None:
+        """
+        A load balancer without servers behind it is no answer to a write that can be kept.
+        """
+        if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and not self.too_large and self.keep_locally():
+            self.answered_by_cloud(head)
+            self.hub.patience.forget(self)
+            self.drop_exchange()
+        else:
+            super().head_received(head)
+
     def answer_offline(self, error: UpstreamError | None) -> None:
         """
         Keep the write if that is honest, else refuse it.
@@ -164,6 +175,8 @@ class EventWrite(Write):
         if self.info.verb == "create":
             answer, content_type = self.created(body)
             status = 201
+            if content_type == JSON[1]:
+                body = answer  # with the name that the client gets to know
         else:
             patched = self.patched(body)
             if patched is None:
@@ -212,6 +225,14 @@ class StatusWrite(Write):
     PATCH or PUT of the status of a node or a pod, by kubelet.
     """
 
+    def proceed(self) -> None:
+        """
+        A state must not overtake an earlier one that still waits to be sent: it joins it.
+        """
+        waits = self.hub.journal.has_status(self.path())
+        if self.finished or not (waits and self.admitted_offline() and not self.too_large and self.keep_locally()):
+            super().proceed()
+
     def keep_locally(self) -> bool:
         """
         Merge into the cached object, show it to the node's own readers and watchers, and journal the last state.
@@ -229,8 +250,8 @@ class StatusWrite(Write):
             return False
         body = msgspec.json.encode(merged)
         self.hub.views.store_local(self.caller, info.gvr, body)
-        path = "/".join(part for part in (self.collection(), info.name, "status"))
-        patch: dict[str, Any] = {"status": merged.get("status", {})}
+        path = self.path()
+        patch: dict[str, Any] = {"status": sendable(merged.get("status") or {})}
         uid = merged.get("metadata", {}).get("uid")
         if uid:
             patch["metadata"] = {"uid": uid}
@@ -239,13 +260,13 @@ class StatusWrite(Write):
         self.acknowledge(200, body)
         return True
 
-    def collection(self) -> str:
+    def path(self) -> str:
         """
-        The path of the object's collection.
+        The path of the status.
         """
         info = self.info
         within = f"/namespaces/{info.namespace}" if info.namespace else ""
-        return f"/api/{info.version}{within}/{info.resource}"
+        return f"/api/{info.version}{within}/{info.resource}/{info.name}/status"
 
     def merge(self, known: dict[str, Any]) -> dict[str, Any] | None:
         """
@@ -262,6 +283,15 @@ class StatusWrite(Write):
         if "status" in merged:
             result["status"] = merged["status"]
         return result
+
+
+def sendable(status: dict[str, Any]) -> dict[str, Any]:
+    """
+    A whole status as a strategic merge patch.  A node's addresses are told apart by their type, of which a node with two
+    address families has two: they have to be replaced together, as kubelet does it.
+    """
+    addresses = status.get("addresses")
+    return {**status, "addresses": [*addresses, {"$patch": "replace"}]} if addresses else status
 
 
 def read_body_head(body: bytes) -> ObjectHead:
