@@ -27,11 +27,13 @@ def use(path: str) -> None:
         assert VALUES[key] == value, key
     for key, value in VALUES.items():
         assert table.get(key) in (None, value), key
-        table.put(key, value)
-    table.put(b"more", b"x" * 50_000)
     flushed: list[bool] = []
-    cache.store.flush().addCallback(flushed.append)
-    assert flushed == [True], cache.store.problem
+    for _ in range(2):  # The first attempt may be what finds the damage.
+        for key, value in VALUES.items():
+            table.put(key, value)
+        table.put(b"more", b"x" * 50_000)
+        cache.store.flush().addCallback(flushed.append)
+    assert flushed[-1], cache.store.problem
     assert {**dict(table.scan()), b"more": b""} == {**VALUES, b"more": b""}
 
 

@@ -285,6 +285,26 @@ class CommitTests(StoreCase):
         self.assertIsNone(store.problem)
         self.assertEqual(table.get(b"k"), b"1")
 
+    def test_damage_met_in_writing(self) -> None:
+        """
+        Damage that shows in writing only makes the store start afresh, with what it keeps for itself still there.
+        """
+        writer = HeldWriter()
+        store = self.open(writer)
+        cache, journal = store.table("cache", expendable=True), store.table("journal")
+        cache.put(b"k", b"1")
+        store.flush()
+        writer.release()
+        cache.put(b"j", b"1")
+        journal.put(b"event", b"e")
+        store.flush()
+        writer.release(lmdb.PageFullError("mdb_put: MDB_PAGE_FULL"))
+        self.assertEqual((store.corrupt_files, cache.get(b"k"), cache.get(b"j"), journal.get(b"event")), (1, None, None, b"e"))
+        self.clock.advance(COMMIT_INTERVAL)
+        writer.release()
+        self.assertIsNone(store.problem)
+        self.assertEqual(journal.get(b"event"), b"e")
+
     def test_close_commits(self) -> None:
         """
         Closing waits for the commit that runs and writes what came after it.

@@ -44,6 +44,12 @@ log = Logger()
 _HEADER = struct.Struct("<IH")
 
 
+DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PageFullError, lmdb.CursorFullError, lmdb.InvalidError)
+"""
+What LMDB raises in writing to a file that is damaged in a way that its verifier does not see.
+"""
+
+
 class DiskFailure(Exception):
     """
     The disk cannot be used; the message says which file, why, and what to do.
@@ -239,9 +245,17 @@ def _set_corrupt_aside(path: str) -> bool:
     except VerifyError as error:
         findings = [str(error)]
     if findings:
-        log.error("{file} is corrupt ({finding}); it is set aside and the cache starts afresh", file=data, finding=findings[0])
-        os.replace(data, os.path.join(path, CORRUPT_FILE))
+        set_aside(path, findings[0])
     return bool(findings)
+
+
+def set_aside(path: str, finding: str) -> None:
+    """
+    Rename a damaged file, which must not be open.  Raises OSError.
+    """
+    data = os.path.join(path, DATA_FILE)
+    log.error("{file} is corrupt ({finding}); it is set aside and the cache starts afresh", file=data, finding=finding)
+    os.replace(data, os.path.join(path, CORRUPT_FILE))
 
 
 def is_writable(path: str) -> bool:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.hub.cache.disk import (
+    DAMAGE,
     FORMAT_KEY,
     FORMAT_VERSION,
     MAX_KEY,
@@ -29,6 +30,7 @@ from yurt.hub.cache.disk import (
     is_writable,
     open_disk,
     reason_of,
+    set_aside,
     shorten,
     unseal,
 )
@@ -173,11 +175,11 @@ class Store:
     def _try_disk(self) -> None:
         self._next_open = None
         try:
-            self._disk, set_aside = open_disk(self._path, self._map_size)
+            self._disk, was_corrupt = open_disk(self._path, self._map_size)
         except DiskFailure as error:
             self._set_problem(str(error))
         else:
-            self.corrupt_files += set_aside
+            self.corrupt_files += was_corrupt
             self._disk_appeared(self._disk)
         if self._disk is None or self._disk.readonly:
             self._next_open = self._reactor.callLater(REOPEN_INTERVAL, self._try_again)
@@ -197,6 +199,16 @@ class Store:
         self._try_disk()
         if was_readable and not (self.is_readable and corrupt_files == self.corrupt_files):
             self._drop_pending()  # What waited were changes of what the disk held.
+
+    def _start_afresh(self, finding: str) -> None:
+        self._leave_disk()
+        try:
+            set_aside(self._path, finding)
+            self.corrupt_files += 1
+        except OSError as error:
+            self.log.error("cannot set it aside: {reason}", reason=error.strerror)
+        self._try_disk()
+        self._drop_pending()
 
     def _leave_disk(self) -> None:
         if self._disk is not None:
@@ -389,6 +401,8 @@ class Store:
         self._set_problem(f"cannot write the cache in {self._path}: {reason_of(error)}")
         if isinstance(error, lmdb.PanicError):  # LMDB wants its file opened anew.
             self._reopen()
+        elif isinstance(error, DAMAGE):
+            self._start_afresh(str(error))
         return False
 
     def _commit_broke(self, failure: Failure) -> bool:
