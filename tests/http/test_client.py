@@ -189,7 +189,8 @@ class ResponseTests(SynchronousTestCase):
         both = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
         large = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70000
         unasked = b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
-        for data in (b"\x15\x03\x03\x00\x02", both, large, large + b"\r\n\r\n", b"HTTP/1.1 099 X\r\n\r\n", unasked):
+        coded = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+        for data in (b"\x15\x03\x03\x00\x02", both, coded, large, large + b"\r\n\r\n", b"HTTP/1.1 099 X\r\n\r\n", unasked):
             site = Site()
             _, receiver = site.send()
             wire = site.accept()

@@ -494,6 +494,31 @@ class FlowTests(SynchronousTestCase):
         side.connection.resumeProducing()
         self.assertFalse(second.paused)
 
+    def test_answers_do_not_pile_up(self) -> None:
+        """
+        While the client does not read, requests that wait are not taken up; they are when it reads again, also after it
+        ended its direction, and a client that never does is dropped in time.
+        """
+        side = ServerSide(hello, ServerLimits(idle_timeout=10))
+        side.connection.pauseProducing()
+        self.assertEqual(side.feed(get() + get()), b"")
+        self.assertFalse(side.wire.reading)
+        side.connection.resumeProducing()
+        self.assertEqual(side.take().count(b"hello"), 2)
+        self.assertTrue(side.wire.reading)
+        side.connection.pauseProducing()
+        side.feed(get())
+        side.connection.readConnectionLost()
+        self.assertFalse(side.wire.is_closed)
+        side.connection.resumeProducing()
+        self.assertEqual(side.take().count(b"hello"), 1)
+        self.assertTrue(side.wire.is_closed)
+        side.connect()
+        side.connection.pauseProducing()
+        side.feed(get())
+        side.clock.advance(10)
+        self.assertTrue(side.wire.is_closed)
+
 
 class EndTests(SynchronousTestCase):
     """

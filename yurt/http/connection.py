@@ -314,8 +314,10 @@ class ClientConnection(Protocol):
 
     def pauseProducing(self) -> None:
         """
-        The transport is full.
+        The transport is full; it says so at every write.
         """
+        if self.full:
+            return
         self.full = True
         if self._exchange is not None and self._exchange.source is not None:
             self._exchange.source.pause()

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLClientConnectionCreator,
@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -233,5 +234,18 @@ def dial(
     else:
         endpoint = ConnectEndpoint(reactor, proxy, address.target, timeout)
     if creator is not None:
-        endpoint = wrapClientTLS(creator, endpoint)
+        return _connect_tls(endpoint, factory, creator)
     return endpoint.connect(cast(IProtocolFactory, factory))
+
+
+def _connect_tls(
+    endpoint: IStreamClientEndpoint, factory: Factory, creator: IOpenSSLClientConnectionCreator
+) -> Deferred[IProtocol]:
+    """
+    What ``wrapClientTLS`` does, but for a transport that sends each write at once instead of collecting small ones until
+    the next turn of the reactor: requests are written in one piece as it is.
+    """
+    wrapper = TLSMemoryBIOFactory(creator, True, cast(IProtocolFactory, factory))
+    wrapper.protocol = TLSMemoryBIOProtocol
+    connecting = endpoint.connect(cast(IProtocolFactory, wrapper))
+    return connecting.addCallback(lambda protocol: cast(TLSMemoryBIOProtocol, protocol).wrappedProtocol)

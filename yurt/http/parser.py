@@ -358,6 +358,10 @@ class ResponseParser:
             self._skip_body(fields)
         else:
             self._until_close = not _is_framed(fields)
+            if self._until_close and any(name.lower() == b"transfer-encoding" for name, _ in fields):
+                self.head = None
+                self.error = "only the transfer coding chunked is spoken here"
+                raise _Reject()
 
     def _skip_body(self, fields: Headers) -> None:
         """
@@ -407,5 +411,5 @@ def _is_framed(fields: Headers) -> bool:
         if key == b"content-length":
             return True
         if key == b"transfer-encoding":
-            return value.lower().rpartition(b",")[2].strip() == b"chunked"
+            return value.strip().lower() == b"chunked"
     return False

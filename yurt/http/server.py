@@ -129,10 +129,10 @@ class ServerConnection(Protocol):
             self._stream.read_ended()
         elif self._closing:
             self.wire.loseConnection()
-        elif self._current is None:
-            self._close()
-        elif not self._current.complete:
+        elif self._current is not None and not self._current.complete:
             self.wire.abortConnection()
+        elif self._current is None and not self._waiting:
+            self._close()
         else:
             self._expire_after(self._limits.half_closed_timeout)
 
@@ -156,8 +156,10 @@ class ServerConnection(Protocol):
 
     def pauseProducing(self) -> None:
         """
-        The transport is full.
+        The transport is full; it says so at every write.
         """
+        if self.full:
+            return
         self.full = True
         if self._current is not None and self._current.source is not None:
             self._current.source.pause()
@@ -167,7 +169,9 @@ class ServerConnection(Protocol):
         The transport has room again.
         """
         self.full = False
-        if self._current is not None and self._current.source is not None:
+        if self._current is None:
+            self._advance()
+        elif self._current.source is not None:
             self._current.source.resume()
 
     def stopProducing(self) -> None:
@@ -201,7 +205,7 @@ class ServerConnection(Protocol):
         """
         current = self._current
         if current is None:
-            if not self._waiting:
+            if self.full or not self._waiting:
                 return False
             current = self._waiting.popleft()
             self._current = current
@@ -226,10 +230,13 @@ class ServerConnection(Protocol):
         """
         current = self._current
         error = self._parser.error
-        if error is not None and (current is None or not current.complete):
+        if current is None and self._waiting:
+            # Their answers would only pile up: the client does not even read the ones before.
+            self._expire_after(self._limits.idle_timeout)
+        elif error is not None and (current is None or not current.complete):
             self._refuse(error)
             return
-        if current is None:
+        elif current is None:
             if self._ended or self.draining:
                 self._close()
                 return

@@ -141,8 +141,10 @@ class TransportStream:
 
     def pauseProducing(self) -> None:
         """
-        The transport is full.
+        The transport is full; it says so at every write.
         """
+        if self._full:
+            return
         self._full = True
         if self._source is not None:
             self._source.pause()
