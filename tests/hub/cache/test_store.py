@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.hub.cache.fixtures import HeldWriter, InlineWriter
 from yurt.hub.cache import Store
-from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, MAX_KEY
+from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, MAX_KEY, BadRecord, seal, shorten, unseal
 from yurt.hub.cache.store import COMMIT_DELAY, COMMIT_INTERVAL, MAX_PENDING_BYTES, REOPEN_INTERVAL, SCAN_CHUNK
 
 
@@ -528,6 +528,21 @@ class DiskTests(StoreCase):
                 self.assertEqual(self.reopen(store).table("t").get(b"k"), b"anew")
                 self.assertTrue(os.path.exists(os.path.join(self.path, CORRUPT_FILE)))
                 self.last._leave_disk()
+
+    def test_each_bit_of_a_record(self) -> None:
+        """
+        No bit of a record may flip unseen, whether its key is short or long.
+        """
+        for key in (b"k", b"k" * 2 * MAX_KEY):
+            disk_key = shorten(key)
+            record = seal(key, disk_key, b"value")
+            self.assertEqual(unseal(disk_key, record), (key, b"value"))
+            for bit in range(8 * len(record)):
+                damaged = bytearray(record)
+                damaged[bit // 8] ^= 1 << bit % 8
+                self.assertRaises(BadRecord, unseal, disk_key, bytes(damaged))
+            self.assertRaises(BadRecord, unseal, disk_key, record[:3])
+            self.assertRaises(BadRecord, unseal, b"other", record)
 
     def test_damaged_record(self) -> None:
         """

@@ -41,7 +41,8 @@ MAX_PREFIX = MAX_KEY - DIGEST_SIZE
 
 log = Logger()
 
-_HEADER = struct.Struct("<IH")
+_CHECKSUM = struct.Struct("<I")
+_TAIL_LENGTH = struct.Struct("<H")
 
 
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PageFullError, lmdb.CursorFullError, lmdb.InvalidError)
@@ -73,24 +74,25 @@ def shorten(key: bytes) -> bytes:
 
 def seal(key: bytes, disk_key: bytes, value: bytes) -> bytes:
     """
-    The record for a value: checksum over key and value, the whole key if it was shortened, the value.
+    The record for a value: a checksum over the key and all that follows, the whole key if it was shortened, the value.
     """
     tail = b"" if key == disk_key else key
-    body = tail + value
-    return _HEADER.pack(crc32(body, crc32(disk_key)), len(tail)) + body
+    body = _TAIL_LENGTH.pack(len(tail)) + tail + value
+    return _CHECKSUM.pack(crc32(body, crc32(disk_key))) + body
 
 
 def unseal(disk_key: bytes, record: bytes) -> tuple[bytes, bytes]:
     """
     Key and value of a record.  Raises BadRecord.
     """
-    if len(record) < _HEADER.size:
+    if len(record) < _CHECKSUM.size + _TAIL_LENGTH.size:
         raise BadRecord(disk_key)
-    checksum, length = _HEADER.unpack_from(record)
-    body = record[_HEADER.size :]
-    if crc32(body, crc32(disk_key)) != checksum:
+    (checksum,) = _CHECKSUM.unpack_from(record)
+    if crc32(record[_CHECKSUM.size :], crc32(disk_key)) != checksum:
         raise BadRecord(disk_key)
-    return (body[:length], body[length:]) if length else (disk_key, body)
+    (length,) = _TAIL_LENGTH.unpack_from(record, _CHECKSUM.size)
+    at = _CHECKSUM.size + _TAIL_LENGTH.size
+    return (record[at : at + length], record[at + length :]) if length else (disk_key, record[at:])
 
 
 class Disk:
