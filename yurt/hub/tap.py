@@ -14,6 +14,7 @@ from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
 from yurt.options import Options as DeclaredOptions
+from yurt.tls import ClientTLS, CredentialsError
 
 MIN_REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT = 1, 100_000
 
@@ -137,10 +138,15 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
         kubeconfig = self.read_kubeconfig()
         servers = self["server-addr"] or self.servers_of(kubeconfig)
+        credentials = self.read_credentials(kubeconfig)
+        try:
+            ClientTLS(credentials.for_tls())
+        except CredentialsError as error:
+            raise usage.UsageError(f"{'--kubeconfig: ' if kubeconfig else ''}{error}") from None
         self.config = HubConfig(
             servers=servers,
             node_name=node_name,
-            credentials=self.read_credentials(kubeconfig),
+            credentials=credentials,
             kubeconfig=self["kubeconfig"] or None,
             bind_address=self["bind-address"],
             serve_port=self["serve-port"],

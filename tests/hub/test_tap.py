@@ -1,0 +1,255 @@
+"""
+Tests of the hub's command line.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.certs import issue, make_ca
+from yurt.hub.tap import Options, makeService
+
+
+class OptionsTests(SynchronousTestCase):
+    """
+    Tests of Options.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        ca = make_ca()
+        node = issue(ca, "system:node:n1", ["system:nodes"])
+        for name, content in (("ca.pem", ca.cert_pem), ("node.pem", node.cert_pem), ("node.key", node.key_pem), ("token", b"t")):
+            (self.folder / name).write_bytes(content)
+        self.ca, self.cert, self.key, self.token = (
+            f"--{option}-file={self.folder}/{name}"
+            for option, name in (("ca", "ca.pem"), ("cert", "node.pem"), ("key", "node.key"), ("token", "token"))
+        )
+        self.good = ["--server-addr=https://10.0.0.1:6443", "--node-name=n1", self.ca, self.cert, self.key]
+
+    def parse(self, *words: str) -> Options:
+        """
+        The options of a command line.
+        """
+        options = Options()
+        options.parseOptions(list(words))
+        return options
+
+    def problem(self, *words: str) -> str:
+        """
+        The one line with which a command line is refused.
+        """
+        failure = self.assertRaises(SystemExit, self.parse, *words)
+        message = str(failure.code)
+        self.assertEqual(len(message.splitlines()), 1, message)
+        self.assertTrue(message.startswith("yurthub: "), message)
+        return message
+
+    def kubeconfig(self, text: str) -> str:
+        """
+        The option that names a kubeconfig of that text.
+        """
+        path = self.folder / f"kubeconfig-{len(list(self.folder.iterdir()))}"
+        path.write_text(text)
+        return f"--kubeconfig={path}"
+
+    def whole_kubeconfig(self, server: str = "https://10.0.0.9:6443", user: str = "", cluster: str = "") -> str:
+        """
+        A kubeconfig of files that lie beside it.
+        """
+        user = user or "client-certificate: node.pem, client-key: node.key"
+        cluster = cluster or f"server: '{server}', certificate-authority: ca.pem"
+        return self.kubeconfig(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
+            f"clusters: [{{name: k, cluster: {{{cluster}}}}}]\n"
+            f"users: [{{name: u, user: {{{user}}}}}]\n"
+            "contexts: [{name: c, context: {cluster: k, user: u}}]\n"
+        )
+
+    def test_defaults(self) -> None:
+        """
+        The defaults are OpenYurt's where it has them.
+        """
+        config = self.parse(*self.good).config
+        self.assertEqual(config.servers, ("https://10.0.0.1:6443",))
+        self.assertEqual((config.bind_address, config.serve_port), ("127.0.0.1", 10267))
+        self.assertEqual((config.bind_proxy_addresses, config.proxy_port), (("127.0.0.1",), 10261))
+        self.assertEqual((config.disk_cache_path, config.lb_mode), ("/etc/kubernetes/cache", "rr"))
+        self.assertEqual((config.heartbeat_interval, config.kubelet_health_grace_period), (10.0, 40.0))
+        self.assertEqual((config.max_requests_in_flight, config.offline_miss, config.offline_token), (250, 503, "cached"))
+        link = config.pod_link
+        self.assertEqual((link.enable_dummy_if, link.link_kind, link.dummy_if_name), (True, "auto", "yurthub-dummy0"))
+        self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1",), False, (10261,)))
+
+    def test_all(self) -> None:
+        """
+        Every option finds its way into the configuration.
+        """
+        config = self.parse(
+            *self.good, "--server-addr=10.0.0.1:6443,https://[fd00::1]:443", "--bind-address=::1", "--serve-port=0",
+            "--bind-proxy-address=127.0.0.1,[::1]", "--proxy-port=1026", "--disk-cache-path=/x", "--cache-agents=*,!kubectl",
+            "--cache-agents=a", "--agent-aliases=edged=kubelet", "--lb-mode=priority", "--heartbeat-interval-seconds=3",
+            "--kubelet-health-grace-period=1m", "--max-requests-in-flight=9", "--offline-miss=404", "--offline-token=fake",
+            "--enable-dummy-if=false", "--link-kind=tap", "--dummy-if-name=y0", "--dummy-if-ip=169.254.2.1,fd00::2:1",
+            "--enable-iptables",
+        ).config  # fmt: skip
+        self.assertEqual(config.servers, ("https://10.0.0.1:6443", "https://[fd00::1]:443"))
+        self.assertEqual((config.bind_address, config.serve_port), ("::1", 0))
+        self.assertEqual((config.bind_proxy_addresses, config.proxy_port), (("127.0.0.1", "::1"), 1026))
+        self.assertEqual((config.disk_cache_path, config.cache_agents), ("/x", ("*", "!kubectl", "a")))
+        self.assertEqual(dict(config.agent_aliases), {"edged": "kubelet"})
+        self.assertEqual((config.lb_mode, config.heartbeat_interval, config.kubelet_health_grace_period), ("priority", 3.0, 60.0))
+        self.assertEqual((config.max_requests_in_flight, config.offline_miss, config.offline_token), (9, 404, "fake"))
+        link = config.pod_link
+        self.assertEqual((link.enable_dummy_if, link.link_kind, link.dummy_if_name), (False, "tap", "y0"))
+        self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1", "fd00::2:1"), True, (1026,)))
+
+    def test_kubeconfig(self) -> None:
+        """
+        A kubeconfig gives the identity, and the server unless one is named.
+        """
+        path = self.whole_kubeconfig()
+        config = self.parse("--node-name=n1", path).config
+        self.assertEqual(config.servers, ("https://10.0.0.9:6443",))
+        self.assertEqual(
+            (config.credentials.cert_file, config.credentials.ca_file), (f"{self.folder}/node.pem", f"{self.folder}/ca.pem")
+        )
+        config = self.parse("--node-name=n1", path, "--server-addr=https://10.0.0.1:6443").config
+        self.assertEqual(config.servers, ("https://10.0.0.1:6443",))
+
+    def test_token(self) -> None:
+        """
+        A token is an identity as good as a certificate.
+        """
+        config = self.parse("--server-addr=a:1", "--node-name=n1", self.ca, self.token).config
+        self.assertEqual((config.credentials.token_file, config.credentials.cert_file), (f"{self.folder}/token", None))
+
+    def test_refusals(self) -> None:
+        """
+        Whatever is wrong is said in one line that names the option and what to write instead.
+        """
+        server, name, identity = self.good[0], self.good[1], [self.ca, self.cert, self.key]
+        missing = f"{self.folder}/missing"
+        for words, expected in (
+            ([], ["--node-name", "give the name"]),
+            ([server, *identity], ["--node-name", "give the name"]),
+            ([server, name], ["--kubeconfig", "--ca-file"]),
+            ([name, *identity], ["--server-addr", "https://"]),
+            ([server, name, self.ca], ["--cert-file", "--token-file"]),
+            ([server, name, self.ca, self.cert], ["--key-file", "give both"]),
+            ([server, name, self.ca, f"--cert-file={missing}", self.key], ["--cert-file", missing, "No such file"]),
+            ([name, f"--kubeconfig={missing}"], ["--kubeconfig", missing, "No such file"]),
+            ([name, self.whole_kubeconfig(), self.ca], ["--kubeconfig", "--ca-file", "exclude"]),
+            ([*self.good, "--server-addr=http://10.0.0.1"], ["--server-addr", "https"]),
+            ([*self.good, "--server-addr=https://a/path"], ["--server-addr", "without user, path"]),
+            ([*self.good, "--server-addr=https://a:99999"], ["--server-addr"]),
+            ([*self.good, "--server-addr="], ["--server-addr"]),
+            ([*self.good, "--proxy-port=x"], ["--proxy-port", "'x'", "from 0 to 65535"]),
+            ([*self.good, "--proxy-port=70000"], ["--proxy-port", "from 0 to 65535"]),
+            ([*self.good, "--bind-proxy-address=localhost"], ["--bind-proxy-address", "IP address"]),
+            ([*self.good, "--bind-address=x"], ["--bind-address", "IP address"]),
+            ([*self.good, "--lb-mode=random"], ["--lb-mode", "rr, priority"]),
+            ([*self.good, "--offline-miss=500"], ["--offline-miss", "503, 404"]),
+            ([*self.good, "--offline-token=maybe"], ["--offline-token", "cached, fake"]),
+            ([*self.good, "--heartbeat-interval-seconds=0"], ["--heartbeat-interval-seconds", "from 1 to"]),
+            ([*self.good, "--kubelet-health-grace-period=40"], ["--kubelet-health-grace-period", "40s"]),
+            ([*self.good, "--max-requests-in-flight=0"], ["--max-requests-in-flight", "from 1 to"]),
+            ([*self.good, "--agent-aliases=k3s"], ["--agent-aliases", "name=component"]),
+            ([*self.good, "--link-kind=bridge"], ["--link-kind", "auto, dummy, tap"]),
+            ([*self.good, "--dummy-if-ip=1.2.3"], ["--dummy-if-ip", "IP address"]),
+            ([*self.good, "--dummy-if-name=a-name-that-is-too-long"], ["link name", "choose a shorter one"]),
+            ([*self.good, "--enable-iptables=perhaps"], ["--enable-iptables", "true or false"]),
+            ([*self.good, "--unknown=1"], ["unknown"]),
+            ([*self.good, "word"], ["unexpected argument 'word'"]),
+            ([*self.good, "--node-name"], ["--node-name"]),
+        ):  # fmt: skip
+            message = self.problem(*words)
+            for part in expected:
+                self.assertIn(part, message, words)
+
+    def test_bad_kubeconfigs(self) -> None:
+        """
+        A kubeconfig that is no identity, or cannot verify the cloud, is refused; nothing of a secret is shown.
+        """
+        for option, expected in (
+            (self.kubeconfig("{"), "--kubeconfig"),
+            (self.kubeconfig("kind: Config\n"), "--kubeconfig"),
+            (self.whole_kubeconfig(user="username: x, password: verysecret"), "token"),
+            (self.whole_kubeconfig(user="exec: {command: aws}"), "--kubeconfig"),
+            (self.whole_kubeconfig(cluster="server: 'https://a'"), "certificate-authority"),
+            (self.whole_kubeconfig(cluster="server: 'https://a', insecure-skip-tls-verify: true"), "insecure"),
+            (self.whole_kubeconfig(cluster="server: 'http://a', certificate-authority: ca.pem"), "https"),
+            (self.whole_kubeconfig(cluster="certificate-authority: ca.pem"), "server"),
+            (self.whole_kubeconfig(user="client-certificate: gone.pem, client-key: node.key"), "gone.pem"),
+        ):
+            message = self.problem("--node-name=n1", option)
+            self.assertIn("--kubeconfig", message)
+            self.assertIn(expected, message)
+            self.assertNotIn("verysecret", message)
+
+    def test_bad_certificates(self) -> None:
+        """
+        Files that hold no certificate, or not the key of the certificate, are told at the start.
+        """
+        (self.folder / "other.key").write_bytes(issue(make_ca(), "other", []).key_pem)
+        (self.folder / "rubbish").write_text("rubbish")
+        for words in (
+            [f"--ca-file={self.folder}/rubbish", self.cert, self.key],
+            [self.ca, f"--cert-file={self.folder}/rubbish", self.key],
+            [self.ca, self.cert, f"--key-file={self.folder}/rubbish"],
+            [self.ca, self.cert, f"--key-file={self.folder}/other.key"],
+        ):
+            self.problem(*self.good[:2], *words)
+
+    def test_make_service(self) -> None:
+        """
+        Making the service does no I/O: no file, no port, no thread.
+        """
+        options = self.parse(*self.good, f"--disk-cache-path={self.folder}/cache")
+        makeService(options)
+        self.assertFalse((self.folder / "cache").exists())
+
+
+class CommandTests(SynchronousTestCase):
+    """
+    ``twistd yurthub`` as an operator runs it.
+    """
+
+    def run_twistd(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """
+        Run it in an empty folder.
+        """
+        command = [
+            sys.executable,
+            "-c",
+            "from twisted.scripts.twistd import run; run()",
+            "--nodaemon",
+            "--pidfile=",
+            "yurthub",
+            *words,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tempfile.mkdtemp(dir=os.getcwd()))
+
+    def test_help(self) -> None:
+        """
+        --help names every option with its default.
+        """
+        result = self.run_twistd("--help")
+        self.assertEqual(result.returncode, 0)
+        for option in Options.declared:
+            self.assertIn(f"--{option.name}=", result.stdout)
+
+    def test_bad_option(self) -> None:
+        """
+        One line on standard error, status 1.
+        """
+        result = self.run_twistd("--node-name=n1", "--proxy-port=x")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertIn("--proxy-port 'x'", result.stderr)
