@@ -26,9 +26,9 @@ class Site:
     An upstream whose connections the test answers by hand.
     """
 
-    def __init__(self, limits: ClientLimits = ClientLimits()) -> None:
+    def __init__(self, limits: ClientLimits = ClientLimits(), url: str = "http://10.0.0.1:6443") -> None:
         self.reactor: Any = MemoryReactorClock()
-        self.upstream = HTTPUpstream(self.reactor, "http://10.0.0.1:6443", None, limits=limits)
+        self.upstream = HTTPUpstream(self.reactor, url, None, limits=limits)
         self.wires: list[MemoryWire] = []
         self.connections: list[ClientConnection] = []
 
@@ -238,6 +238,14 @@ class RequestTests(SynchronousTestCase):
         headers = [(b"HOST", b"hub"), (b"X-b", b"1"), *hop, (b"x-A", b"2"), (b"TE", b"trailers, deflate")]
         data = self.written(b"GET", headers)
         self.assertEqual(data, b"GET /x HTTP/1.1\r\nHost: 10.0.0.1:6443\r\nX-b: 1\r\nx-A: 2\r\nTE: trailers\r\n\r\n")
+
+    def test_base_path(self) -> None:
+        """
+        The path in the URL of the server stands before every target.
+        """
+        site = Site(url="http://10.0.0.1:6443/k8s/")
+        site.send()
+        self.assertTrue(site.accept().value().startswith(b"GET /k8s/x HTTP/1.1\r\n"))
 
     def test_authorization_is_not_droppable(self) -> None:
         """
@@ -530,6 +538,7 @@ class FailureTests(SynchronousTestCase):
         """
         for url in ("10.0.0.1:6443", "ftp://a", "http://", "https://a"):
             self.assertRaises(ValueError, HTTPUpstream, None, url, None)
+        self.assertRaises(ValueError, HTTPUpstream, None, "http://a", None, "https://proxy")
 
 
 class FlowTests(SynchronousTestCase):

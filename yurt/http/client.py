@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from yurt.http.connection import ClientConnection, ClientExchange, describe, frame_request
-from yurt.http.dial import Build, dial, parse_address
+from yurt.http.dial import Build, dial, parse_address, parse_proxy
 from yurt.http.interfaces import RequestHead, ResponseReceiver, UpstreamError
 from yurt.http.parser import MAX_HEAD_BYTES
 from yurt.tls import ClientTLS
@@ -42,8 +42,8 @@ class HTTPUpstream:
     """
     One server, over a pool of HTTP/1.1 connections, each of which carries one exchange at a time.
 
-    ``url`` gives scheme, host and port; ``tls`` is needed for https; ``proxy`` is the URL of an HTTP proxy to go through.
-    Raises ``ValueError`` for addresses that cannot be used.
+    ``url`` gives scheme, host, port, and a path to put before every target; ``tls`` is needed for https; ``proxy`` is
+    the URL of an HTTP proxy to go through.  Raises ``ValueError`` for addresses that cannot be used.
     """
 
     def __init__(
@@ -56,7 +56,10 @@ class HTTPUpstream:
         if self._address.scheme == "https" and tls is None:
             raise ValueError("an https server needs TLS settings")
         self._tls = tls if self._address.scheme == "https" else None
+        if proxy is not None:
+            parse_proxy(proxy)
         self._proxy = proxy
+        self._base = self._address.base.encode("ascii")
         self._host = self._address.authority.encode("idna" if not self._address.host.isascii() else "ascii")
         self._idle: list[ClientConnection] = []
         self._exchanges: set[ClientExchange] = set()
@@ -76,6 +79,8 @@ class HTTPUpstream:
         """
         See :class:`Upstream`.
         """
+        if self._base:
+            head = RequestHead(head.method, self._base + head.target, head.headers)
         data, chunked = frame_request(head, self._host, body, upgrade)
         exchange = ClientExchange(self, head, receiver, data, chunked, body)
         exchange.upgrade = upgrade

@@ -35,12 +35,13 @@ from yurt.http.parser import ResponseParser
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    Where a server is.
+    Where a server is.  ``base`` is the path that all its paths begin with: servers behind a gateway have one.
     """
 
     scheme: str
     host: str
     port: int
+    base: str = ""
 
     @property
     def authority(self) -> str:
@@ -69,7 +70,18 @@ def parse_address(url: str) -> Address:
         raise ValueError("the URL of a server begins with http:// or https://")
     if not parts.hostname:
         raise ValueError("the URL of a server names a host")
-    return Address(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Address(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
+
+
+def parse_proxy(url: str) -> Address:
+    """
+    The address of an HTTP proxy.  Raises ``ValueError`` with a one-line reason.
+    """
+    address = parse_address(url)
+    if address.scheme != "http":
+        raise ValueError("only http:// proxies are spoken to")
+    return address
 
 
 def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
@@ -93,9 +105,7 @@ class ConnectEndpoint:
 
     def __init__(self, reactor: Any, proxy: str, target: str, timeout: float) -> None:
         parts = urlsplit(proxy)
-        address = parse_address(proxy)
-        if address.scheme != "http":
-            raise ValueError("only http:// proxies are spoken to")
+        address = parse_proxy(proxy)
         self._endpoint = tcp_endpoint(reactor, address.host, address.port, timeout)
         self._target = target
         self.name = address.target
