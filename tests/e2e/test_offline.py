@@ -99,6 +99,7 @@ class CutTests(OfflineCase):
         What a complete view lacks does not exist; what was never seen, and what only the cloud may do, is refused with a reason.
         A container that restarts shows in the pod's status: here at once, in the cloud after its return.
         """
+        self.cluster.hub_kubectl("get", "configmap", "settings")  # so that discovery is in the hub's cache
         self.cut()
         wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
         self.assertEqual(self.cluster.ask_hub("/api/v1/namespaces/default/pods/web").status, 200)

@@ -307,11 +307,13 @@ class Forward:
 
     def unavailable(self, why: str) -> None:
         """
-        Answer 503: only the cloud could have done this.
+        Answer 503: only the cloud could have done this.  Writes get no Retry-After: clients of Kubernetes' own library would
+        repeat them in silence ten times over, and kubectl not say why it waits.
         """
         reason = self.hub.cloud.reason or "no answer"
         message = f"{self.describe()}: the cloud is not reachable ({reason}) and {why}"
-        self.answer_status(503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE)
+        retry_after = RETRY_AFTER_OFFLINE if self.request.head.method in SAFE_METHODS else None
+        self.answer_status(503, "ServiceUnavailable", message, retry_after=retry_after)
 
     def describe(self) -> str:
         """
