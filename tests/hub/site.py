@@ -24,7 +24,7 @@ from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.identity import Door
 from yurt.hub.podlink import PodLinkSettings
 from yurt.hub.service import HubService
-from yurt.lifecycle import Listen
+from yurt.lifecycle import Listen, StartFailed
 
 reactor: Any = global_reactor
 
@@ -142,8 +142,13 @@ class Site:
         self.service = HubService(reactor, self.config)
         pod_door = Door(f"{POD_ADDRESS}:{self.config.proxy_port}", lends_node_identity=False)
         self.service.listen(Listen, POD_ADDRESS, pod_door)
+        try:
+            self.service.privilegedStartService()
+        except StartFailed:
+            for listener in self.service.listeners:
+                listener.stop_listening()
+            raise
         self.running = True
-        self.service.privilegedStartService()
         self.service.startService()
 
     async def start_online(self, **settings: Any) -> None:
@@ -255,7 +260,8 @@ class Site:
         """
         key = "admin"
         if key not in self._clients:
-            url = f"http://127.0.0.1:{self.config.serve_port}"
+            address = self.config.bind_address
+            url = f"http://{f'[{address}]' if ':' in address else address}:{self.config.serve_port}"
             self._clients[key] = KubeClient(reactor, url, self.api.ca.cert_pem)
         return await self._clients[key].ask("GET", path)
 
