@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from bench.hub import fanout, memory, offline, online
+from bench.hub import cut, fanout, memory, offline, online
 from bench.hub.figures import Figure
 
 ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -20,7 +20,7 @@ ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "offline-get": offline.get,
     "offline-list": offline.list_,
     "offline-start": offline.start,
-    "silent-cut": offline.silent_cut,
+    "silent-cut": cut.silent_cut,
     "rss": memory.rss,
     "watch-fanout": fanout.watch_fanout,
 }

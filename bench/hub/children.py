@@ -63,9 +63,6 @@ class Child:
                 raise RuntimeError(f"waited in vain: {what}\n{self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(pause)
 
-    def send_signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
     def stop(self) -> None:
         """
         End it and wait; kill it when it does not go.

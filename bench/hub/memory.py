@@ -5,6 +5,7 @@ What the hub keeps in memory.
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
 
@@ -28,7 +29,8 @@ def rss() -> Iterator[Figure]:
         hub.wait_for_source("/readyz", "cloud")
         time.sleep(2.0)
         bare = hub.child.rss()
-        yield at_most("RSS after the start", bare, "MB", 60)
+        detail = f"an interpreter with Twisted's reactor and TLS alone: {_bare_twisted(site):.0f} MB"
+        yield at_most("RSS after the start", bare, "MB", 60, detail)
         hub.wait_for_source(PODS_PATH, "cloud")
         time.sleep(3.0)
         cached = hub.child.rss()
@@ -41,3 +43,13 @@ def rss() -> Iterator[Figure]:
         yield at_most(f"RSS with {WATCHES} watches besides", watched, "MB", 80, f"{watched - cached:+.1f} MB")
         for watcher in watchers:
             watcher.close()
+
+
+def _bare_twisted(site: Site) -> float:
+    """
+    The yardstick, in MB.
+    """
+    code = "import time; from twisted.internet import reactor, ssl; time.sleep(3600)"
+    child = site.child("bare", sys.executable, "-c", code)
+    time.sleep(2.0)
+    return child.rss()

@@ -109,26 +109,3 @@ def _bare_twistd() -> float:
     began = time.perf_counter()
     subprocess.run([TWISTD, "--version"], check=True, capture_output=True)
     return time.perf_counter() - began
-
-
-def silent_cut() -> Iterator[Figure]:
-    """
-    The cloud stops answering without a word (its process is frozen, its connections stay), and goes on later.
-    """
-    with Site() as site:
-        cloud = site.cloud()
-        _serve_object(cloud)
-        hub = site.hub(cloud.port)
-        hub.wait_for_source(OBJECT, "cloud")
-        caller = Caller(hub.port, KUBELET)
-        cloud.freeze()
-        cut = [caller.get(OBJECT) for _ in range(200)]
-        sources = {answer.source for answer in cut[1:]}
-        yield at_most("first cached read after a silent cut", cut[0].took, "s", 2.0, f"answered from the {cut[0].source}")
-        later = percentile([answer.took * 1000 for answer in cut[1:]], 0.99)
-        yield at_most("cached reads once the hub knows, p99", later, "ms", 5.0, f"answered from the {', '.join(sources)}")
-        time.sleep(5.0)
-        began = time.perf_counter()
-        cloud.thaw()
-        hub.wait_for_source(OBJECT, "cloud")
-        yield at_most("the cloud's return is noticed", time.perf_counter() - began, "s", 3.0)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from pathlib import Path
 
 from bench.hub.children import Child, free_port, is_listening
@@ -104,15 +103,6 @@ class NginxCloud:
 
     def stop(self) -> None:
         self.child.stop()
-
-    def freeze(self) -> None:
-        """
-        Stop answering, with all connections open.
-        """
-        self.child.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.child.send_signal(signal.SIGCONT)
 
     def serve(self, path: str, body: bytes) -> None:
         """

@@ -85,10 +85,16 @@ class Events:
                 self._send(number)
             sent = due
 
-    def _send(self, number: int) -> None:
+    def chunk(self, number: int, now: float) -> bytes:
+        """
+        The event of that number, as sent at ``now``.
+        """
         event = self._events[number % len(self._events)].replace(b"@rv@", b"%d" % (FIRST_VERSION + number))
-        event = event.replace(b"@@sent@@@@@@@@@@", b"%.6f" % time.time())
-        chunk = b"%x\r\n%s\r\n" % (len(event), event)
+        event = event.replace(b"@@sent@@@@@@@@@@", b"%.6f" % now)
+        return b"%x\r\n%s\r\n" % (len(event), event)
+
+    def _send(self, number: int) -> None:
+        chunk = self.chunk(number, time.time())
         for watcher in self._watchers:
             try:
                 watcher.sendall(chunk)
