@@ -121,6 +121,41 @@ class CutTests(OfflineCase):
         wait_for("a Ready node", self.cluster.node_is_ready, 60)
 
 
+class KubectlTests(OfflineCase):
+    """
+    kubectl as a cached component.
+    """
+
+    def test_kubectl_from_the_cache(self) -> None:
+        """
+        What kubectl was shown online it is shown offline: tables, JSON, one object, descriptions; what it never asked for is
+        refused with the reason, and nothing hangs.
+        """
+        self.restart_hub("--cache-agents", "kubelet,kube-proxy,kubectl")
+        kubectl = self.cluster.hub_kubectl
+        questions = (
+            ("get", "pods"),
+            ("get", "pods", "-o", "name"),
+            ("get", "pod", "web", "-o", "jsonpath={.metadata.uid}"),
+            ("get", "pods", "-l", "app=web", "-o", "name"),
+            ("get", "configmap", "settings", "-o", "jsonpath={.data}"),
+            ("get", "nodes", "-o", "name"),
+        )
+        online = [self.words(kubectl(*question)) for question in questions]
+        self.cut()
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        self.assertEqual([self.words(kubectl(*question, timeout=20)) for question in questions], online)
+        with self.assertRaises(E2EError) as refused:
+            kubectl("get", "deployments", timeout=40)
+        self.assertIn("the cloud is not reachable", str(refused.exception))
+
+    def words(self, text: str) -> list[list[str]]:
+        """
+        The words of each line without the ages of tables, which go on growing.
+        """
+        return [[word for word in line.split() if not word[:-1].isdigit()] for line in text.splitlines()]
+
+
 class RebootTests(OfflineCase):
     """
     The node reboots while the cloud is away.

@@ -1,0 +1,3 @@
+"""
+The hub as a process of its own, between real sockets, with the miniature apiserver as its cloud.
+"""
