@@ -71,12 +71,16 @@ def unit_names() -> list[str]:
     return sorted((modules | packages) - apart)
 
 
-def shell_scripts() -> list[str]:
+def shell_checks() -> list[list[str]]:
     """
-    The scripts for sh in the repository, by their first line.
+    A syntax check for each shell script in the repository, by the shell that its first line names.
     """
-    candidates = [path for folder in ("etc", "scripts") for path in (ROOT / folder).rglob("*") if path.is_file()]
-    return sorted(str(path.relative_to(ROOT)) for path in candidates if path.read_bytes().startswith(b"#!/bin/sh"))
+    checks = []
+    for path in sorted(path for folder in (".ci", "etc", "scripts") for path in (ROOT / folder).rglob("*") if path.is_file()):
+        first = path.read_bytes().partition(b"\n")[0]
+        if first.startswith(b"#!") and first.endswith(b"sh"):
+            checks.append(["bash" if first.endswith(b"bash") else "sh", "-n", str(path.relative_to(ROOT))])
+    return checks
 
 
 def run_lint() -> Counts:
@@ -84,7 +88,7 @@ def run_lint() -> Counts:
     Each linter is one check.
     """
     counts = Counts()
-    commands = [["ruff", "check", "."], ["mypy"], *(["sh", "-n", script] for script in shell_scripts())]
+    commands = [["ruff", "check", "."], ["mypy"], *shell_checks()]
     bin_folder = os.path.dirname(sys.executable)
     environ = dict(os.environ, PATH=os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]))
     for command in commands:

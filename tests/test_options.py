@@ -191,6 +191,7 @@ class ParserTests(SynchronousTestCase):
         """
         expected = ("https://a:6443", "https://b:443", "https://[fd00::1]:6443")
         self.assertEqual(https_urls("https://a:6443/, b ,https://[fd00::1]:6443"), expected)
+        self.assertEqual(https_urls("a/k8s/clusters/c1/"), ("https://a:443/k8s/clusters/c1",))
         self.assertEqual(https_urls(""), ())
-        for text in ("http://a", "https://u:p@a", "https://a/path", "https://a?q", "https://", "https://a:b"):
+        for text in ("http://a", "https://u:p@a", "https://a?q", "https://a#f", "https://", "https://a:b"):
             self.assertRaises(ValueError, https_urls, text)

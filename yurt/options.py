@@ -197,7 +197,8 @@ def host_port(text: str, default_port: int) -> tuple[str, int]:
 
 def https_urls(text: str) -> tuple[str, ...]:
     """
-    The servers of a comma list as ``https://host:port``; the scheme may be left out, the port is 443 then by default.
+    The servers of a comma list as ``https://host:port``, with the base path of one behind a gateway; scheme and port may be
+    left out.
     """
     return tuple(_https_url(part) for part in comma_list(text))
 
@@ -209,7 +210,8 @@ def _https_url(text: str) -> str:
     parts = urlsplit(f"https://{rest}")
     if scheme.lower() != "https":
         raise ValueError(f"{scheme} is not spoken to the cloud; write https://host:port")
-    if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("a server is only https://host:port, without user, path or query")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("a server is only https://host:port, without user or query")
     host, number = host_port(parts.netloc, 443)
-    return f"https://[{host}]:{number}" if ":" in host else f"https://{host}:{number}"
+    authority = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+    return f"https://{authority}{parts.path.rstrip('/')}"
