@@ -585,6 +585,23 @@ class EndTests(SynchronousTestCase):
         side.clock.advance(11)
         self.assertTrue(side.wire.aborted)
 
+    def test_half_closed_and_silent_sooner(self) -> None:
+        """
+        Who asks to be told of a hang-up may want to wait less long for a client that only ended its direction.
+        """
+        side = ServerSide(limits=ServerLimits(half_closed_timeout=30))
+        side.feed(get())
+        lost: list[int] = []
+        side.requests[0].when_lost(lambda: lost.append(1), half_closed=1)
+        side.connection.readConnectionLost()
+        side.requests[0].start(ResponseHead(200, b"OK"))
+        side.clock.advance(0.9)
+        side.requests[0].write(b"x")
+        side.clock.advance(0.9)
+        self.assertEqual((side.wire.aborted, lost), (False, []))
+        side.clock.advance(0.2)
+        self.assertTrue(side.wire.aborted)
+
     def test_half_close_in_body(self) -> None:
         """
         Half a body and then the end is a client that left.

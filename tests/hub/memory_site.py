@@ -226,7 +226,7 @@ class MemoryRequest:
         if source is not None and self.full:
             source.pause()
 
-    def when_lost(self, callback: Callable[[], None]) -> None:
+    def when_lost(self, callback: Callable[[], None], half_closed: float | None = None) -> None:
         self._lost = callback
 
     def accept_upgrade(self, head: ResponseHead) -> ByteStream:

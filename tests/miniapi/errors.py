@@ -78,6 +78,17 @@ def wrong_uid(resource: ResourceType, name: str, wanted: str, found: str) -> API
     return APIError(409, "Conflict", message, details=_details(resource, name))
 
 
+def other_uid(resource: ResourceType, name: str, wanted: str, found: str) -> APIError:
+    """
+    For a write of an object that has got another uid.
+    """
+    message = (
+        f'Operation cannot be fulfilled on {resource.group_resource} "{name}": Precondition failed: UID in precondition: '
+        f"{wanted}, UID in object meta: {found}"
+    )
+    return APIError(409, "Conflict", message, details=_details(resource, name))
+
+
 def bad_request(message: str) -> APIError:
     return APIError(400, "BadRequest", message)
 

@@ -210,6 +210,9 @@ class Operations:
         return self._shown(call, asked, self._replace(call, old, document))
 
     def _replace(self, call: Call, old: Stored, document: Document) -> Stored:
+        uid, found = document["metadata"].get("uid"), old.document["metadata"]["uid"]
+        if uid not in (None, "", found):
+            raise errors.other_uid(call.resource, call.name, uid, found)
         version = document["metadata"].get("resourceVersion", "")
         if version and version != str(old.version):
             raise errors.conflict(call.resource, call.name)

@@ -68,6 +68,7 @@ class ServerRequest(RequestMessage):
         "_continued",
         "_keep",
         "_lost",
+        "half_closed",
         "_on_lost",
         "_receiver",
         "_remaining",
@@ -91,6 +92,7 @@ class ServerRequest(RequestMessage):
         self._continued = False
         self._lost = False
         self._on_lost: list[Callable[[], None]] = []
+        self.half_closed: float | None = None
         self._remaining: int | None = None
         self._chunked = self._silent = self._keep = False
         self.held = False
@@ -294,10 +296,11 @@ class ServerRequest(RequestMessage):
         if source is not None and self._connection.full and self._state != _FINISHED:
             source.pause()
 
-    def when_lost(self, callback: Callable[[], None]) -> None:
+    def when_lost(self, callback: Callable[[], None], half_closed: float | None = None) -> None:
         """
         See :class:`IncomingRequest`.
         """
+        self.half_closed = half_closed
         if self._lost:
             callback()
         elif self._state != _FINISHED:

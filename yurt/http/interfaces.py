@@ -171,11 +171,12 @@ class IncomingRequest(Protocol):
         Hold back ``source`` while the client does not read.
         """
 
-    def when_lost(self, callback: Callable[[], None]) -> None:
+    def when_lost(self, callback: Callable[[], None], half_closed: float | None = None) -> None:
         """
         Call ``callback()`` once if the client hangs up before the response is finished; at once if it already has.
-        A client that only ends its sending direction has not hung up, until ``ServerLimits.half_closed_timeout`` passes
-        without a byte for it.  After :meth:`accept_upgrade` the stream tells of the end instead.
+        A client that only ends its sending direction has not hung up, until ``half_closed`` seconds (by default
+        ``ServerLimits.half_closed_timeout``) pass without a byte for it.  After :meth:`accept_upgrade` the stream tells of
+        the end instead.
         """
 
     def accept_upgrade(self, head: ResponseHead) -> ByteStream:

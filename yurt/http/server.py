@@ -134,7 +134,11 @@ class ServerConnection(Protocol):
         elif self._current is None and not self._waiting:
             self._close()
         else:
-            self._expire_after(self._limits.half_closed_timeout)
+            self._expire_after(self._half_closed_timeout())
+
+    def _half_closed_timeout(self) -> float:
+        wanted = None if self._current is None else self._current.half_closed
+        return self._limits.half_closed_timeout if wanted is None else wanted
 
     def writeConnectionLost(self) -> None:
         """
@@ -274,7 +278,7 @@ class ServerConnection(Protocol):
         """
         self.wire.write(data)
         if self._ended:
-            self._expire_after(self._limits.half_closed_timeout)
+            self._expire_after(self._half_closed_timeout())
 
     def abort(self) -> None:
         """

@@ -30,11 +30,12 @@ from yurt.hub.lease import LeaseSettings, NodeLease
 from yurt.hub.metrics import HubMetrics
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.reads import OpenLists
+from yurt.hub.timers import Timers
 from yurt.hub.tokenrequests import TokenAnswers
 from yurt.hub.watches import Watch
 
 PATIENCE = 0.9
-"""Seconds that a request waits for a response head before its server is suspected."""
+"""Seconds that a request waits for a response head, or for more of the body, before its server is suspected."""
 
 PATIENCE_TICK = 0.1
 """Seconds between looks at who has waited too long."""
@@ -48,7 +49,7 @@ STATUS_FIRST = 0.5
 
 class Waiting(Protocol):
     """
-    A request that waits for its response head.
+    A request that waits for its response, or for more of it.
     """
 
     def impatient(self) -> None: ...
@@ -56,7 +57,7 @@ class Waiting(Protocol):
 
 class Patience:
     """
-    Who waits for a response head, and since when.  One timer for all.
+    Who waits for a response head, or for more of a body, and since when.  One timer for all.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -66,8 +67,9 @@ class Patience:
 
     def watch(self, waiting: Waiting) -> None:
         """
-        Start to wait.
+        Start to wait, or begin the wait anew.
         """
+        self._waiting.pop(waiting, None)
         self._waiting[waiting] = self._reactor.seconds() + PATIENCE
         if self._timer is None:
             self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
@@ -140,6 +142,7 @@ class Hub:
         self.open_lists = OpenLists(reactor)
         self.patience = Patience(reactor)
         self.watches: set[Watch] = set()
+        self.timers = Timers(reactor)
         self.in_flight = 0
         self.draining = False
 
@@ -243,7 +246,7 @@ class Hub:
         self.journal.start_sending()
         self.issuer_keys.look()
         delay = STATUS_FIRST if len(self.journal) else 0.0
-        self.reactor.callLater(delay, self._resume_watches)
+        self.timers.set("resume watches", delay, self._resume_watches)
 
     def _resume_watches(self) -> None:
         for watch in list(self.watches):
@@ -270,6 +273,7 @@ class Hub:
         End all watches in good order; requests end by themselves.
         """
         self.draining = True
+        self.timers.cancel_all()
         for watch in list(self.watches):
             if watch.started:
                 watch.finish()

@@ -75,6 +75,10 @@ out until its authorizer has caught up."""
 TIMEOUT_SLACK = 5.0
 """Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
 
+HALF_CLOSED = 1.0
+"""Seconds without a byte after which a client that ended its direction is taken to have closed its connection, which looks the
+same; kube-apiserver does so at once."""
+
 PROTOBUF_WATCH = b"application/vnd.kubernetes.protobuf"
 
 
@@ -129,7 +133,7 @@ class Watch:
         Watch, with the cloud or without it.
         """
         self.hub.watches.add(self)
-        self.request.when_lost(self.end)
+        self.request.when_lost(self.end, HALF_CLOSED)
         if self.hub.cloud.known:
             self.proceed()
         else:
