@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
-from twisted.internet.protocol import ClientFactory, Protocol
 
-from tests.hub.site import NODE, Reply, Site, config_map, header, names, reactor, until
+from tests.hub.raw import connect
+from tests.hub.site import NODE, Reply, Site, config_map, header, names, until
 from tests.hub.test_reads import MAPS, PODS, HubCase
 from yurt.hub.config import HubConfig
 
@@ -115,55 +115,6 @@ class InFlightTests(HubCase):
         replies = await gatherResults([ensureDeferred(site.get(MAPS)) for _ in range(50)])
         self.assertEqual({reply.status for reply in replies}, {200})
         self.assertEqual(site.hub.in_flight, 0)
-
-
-class Raw(Protocol):
-    """
-    A client that sends what it likes, and reads when it likes.
-    """
-
-    def __init__(self, data: bytes, reading: bool) -> None:
-        self.data, self.reading = data, reading
-        self.received = bytearray()
-        self.lost: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        if not self.reading:
-            transport.pauseProducing()
-        transport.write(self.data)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self.lost.callback(None)
-
-    def read_on(self) -> None:
-        """
-        Read from now on.
-        """
-        transport: Any = self.transport
-        transport.resumeProducing()
-
-    def hang_up(self) -> Deferred[None]:
-        """
-        Break the connection.
-        """
-        transport: Any = self.transport
-        transport.abortConnection()
-        return self.lost
-
-
-def connect(site: Site, data: bytes, *, reading: bool = True) -> Raw:
-    """
-    Send ``data`` to the proxy.
-    """
-    client = Raw(data, reading)
-    factory = ClientFactory.forProtocol(lambda: client)
-    factory.noisy = False
-    reactor.connectTCP("127.0.0.1", site.config.proxy_port, factory)
-    return client
 
 
 class HonestRefusalTests(HubCase):

@@ -566,6 +566,18 @@ class LossTests(HubCase):
 
         self.patch(upstream, "send", noting)
 
+    def half_answers(self, site: Site, *, closing: bool) -> HalfAnswers:
+        """
+        Put a server in the place of the cloud that begins an answer and breaks off, or falls silent, in the middle of it.
+        """
+        cloud = HalfAnswers(
+            b'{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"900"},"items":[]}', closing
+        )
+        port = reactor.listenTCP(0, cloud, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        site.service.cloud.servers[0].upstream = HTTPUpstream(reactor, f"http://127.0.0.1:{port.getHost().port}", None)
+        return cloud
+
     async def test_refused(self) -> None:
         """
         The first read after the cloud's death is answered from the cache; once it is known none is sent any more.
@@ -610,6 +622,20 @@ class LossTests(HubCase):
         self.assert_failure(await site.get(f"{MAPS}/none?x=y", agent="kube-proxy"), 503, "ServiceUnavailable")
         self.assertEqual(sent, [])
 
+    async def test_silence_in_the_middle(self) -> None:
+        """
+        Packets vanish in the middle of an answer: the client is not left to wait for a heartbeat but cut off, and the cache
+        answers when it asks again.
+        """
+        site = await self.site_with(config_map("a"), heartbeat_interval=3600.0)
+        await site.get(MAPS)
+        cloud = self.half_answers(site, closing=False)
+        await self.assertFailure(ensureDeferred(site.get(MAPS)), ResponseFailed)
+        self.assertGreater(cloud.asked, 1)
+        reply = await site.get(MAPS)
+        self.assert_from(reply, "cache")
+        self.assertEqual(names(reply), ["a"])
+
     async def test_slow_cloud(self) -> None:
         """
         A cloud that is slow with an answer but alive is waited for.
@@ -643,15 +669,12 @@ class LossTests(HubCase):
         """
         site = await self.site_with(config_map("a"))
         await site.get(MAPS)
-        whole = b'{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"900"},"items":[]}'
-        cloud = HalfAnswers(whole)
-        port = reactor.listenTCP(0, cloud, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
         server = site.service.cloud.servers[0]
-        broken = self.patch(server, "upstream", HTTPUpstream(reactor, f"http://127.0.0.1:{port.getHost().port}", None))
+        upstream = server.upstream
+        cloud = self.half_answers(site, closing=True)
         await self.assertFailure(ensureDeferred(site.get(MAPS)), ResponseFailed)
         self.assertTrue(cloud.asked)
-        broken.restore()
+        server.upstream = upstream
         await site.offline()
         self.assertEqual(names(await site.get(MAPS)), ["a"])
 
@@ -669,13 +692,14 @@ class LossTests(HubCase):
 
 class HalfAnswers(Factory):
     """
-    A server that begins an answer and breaks off in the middle of its body.
+    A server that begins an answer and goes no further than the middle of its body.
     """
 
     noisy = False
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, closing: bool) -> None:
         self.body = body
+        self.closing = closing
         self.asked = 0
 
     def buildProtocol(self, addr: Any) -> Protocol:
@@ -696,7 +720,8 @@ class HalfAnswer(Protocol):
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (len(body) + 10)
         assert self.transport is not None
         self.transport.write(head + body)
-        self.transport.loseConnection()
+        if self.server.closing:
+            self.transport.loseConnection()
 
 
 class NeverCachedTests(HubCase):

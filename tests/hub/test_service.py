@@ -15,8 +15,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.portforward import ProxyFactory
 
 from tests.etc.hub_settings import free_port
+from tests.hub.raw import connect
 from tests.hub.site import NODE, USER, Site, config_map, names, pause, pod, reactor, until
-from tests.hub.test_limits import connect
 from tests.hub.test_reads import MAPS, PODS, HubCase
 from tests.miniapi import MiniAPI
 from yurt.hub import service

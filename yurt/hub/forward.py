@@ -183,8 +183,9 @@ class Forward:
         """
         The answer begins.
         """
-        self.hub.patience.forget(self)
         self.answered_by_cloud(head)
+        if not self.long_running:
+            self.hub.patience.watch(self)
         if self.keeps(head):
             self.kept = []
             self.kept_head = head
@@ -217,6 +218,10 @@ class Forward:
         """
         A piece of the answer.
         """
+        assert self.server is not None
+        self.hub.cloud.answered(self.server)
+        if not self.long_running:
+            self.hub.patience.watch(self)
         self.request.write(data)
         if self.kept is not None:
             self.kept_size += len(data)
