@@ -193,7 +193,13 @@ def join_list(
         head += b'"columnDefinitions":%b,"rows":[' % (table_columns or b"[]")
     else:
         head += b'"items":['
-    return b"".join((head, b",".join(items), b"]}"))
+    pieces = list(items)
+    if not pieces:
+        return head + b"]}"
+    # Joined in one go: a list of a thousand objects is copied once.
+    pieces[0] = head + pieces[0]
+    pieces[-1] += b"]}"
+    return b",".join(pieces)
 
 
 def is_newer(new: str, old: str) -> bool:
