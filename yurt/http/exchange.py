@@ -21,6 +21,10 @@ PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _WAITING, _STARTED, _FINISHED = range(3)
 
 
+MAX_JOINED_BODY = 64 * 1024
+"""Up to so many bytes head and body go out in one piece; more would cost more to copy than a second write does."""
+
+
 def status_body(code: int, reason: str, message: str) -> bytes:
     """
     A Kubernetes Status, for the few answers that this layer gives by itself.
@@ -189,7 +193,12 @@ class ServerRequest(RequestMessage):
         elif self.head.http10:
             fields += b"Connection: keep-alive\r\n"
         self._state = _FINISHED
-        self._connection.send(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, PHRASES.get(status, b""), fields, body))
+        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, PHRASES.get(status, b""), fields)
+        if len(body) <= MAX_JOINED_BODY:
+            self._connection.send(head + body)
+        else:
+            self._connection.send(head)
+            self._connection.send(body)
         self._connection.request_finished(self, keep)
 
     def start(self, head: ResponseHead) -> None:
