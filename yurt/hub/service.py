@@ -14,11 +14,13 @@ from typing import Any
 
 from twisted.application.service import IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import Logger
 
 from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
+from yurt.http.names import RememberingResolver
 from yurt.http.server import HTTPServerFactory
 from yurt.hub.admin import admin_site
 from yurt.hub.answers import FROM_HUB
@@ -275,6 +277,7 @@ class Core(Service):
 
     def __init__(self, parent: HubService) -> None:
         self.whole = parent
+        self.resolver: IHostnameResolver | None = None
 
     def startService(self) -> None:
         """
@@ -283,6 +286,7 @@ class Core(Service):
         super().startService()
         whole = self.whole
         whole.started_at = time.time()
+        self.resolver = whole.reactor.installNameResolver(RememberingResolver(whole.reactor.nameResolver, whole.reactor))
         whole.store.open()
         whole.hub.journal.load()
         whole.hub.lease.start()
@@ -318,4 +322,5 @@ class Core(Service):
             server.upstream.close_connections("the hub stops")
             server.bare.close_connections("the hub stops")
         await whole.store.close()
+        whole.reactor.installNameResolver(self.resolver)
         self.log.info("the hub has stopped")

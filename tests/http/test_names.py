@@ -1,0 +1,180 @@
+"""
+Names are found although the DNS server may be gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from yurt.http.names import LOOKUP_PATIENCE, MAX_NAMES, RememberingResolver
+
+
+@implementer(IHostnameResolver)
+class SlowResolver:
+    """
+    Answers when it is told to.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, IResolutionReceiver]] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        self.asked.append((hostName, resolutionReceiver))
+        resolution: Any = object()
+        resolutionReceiver.resolutionBegan(resolution)
+        return resolution  # type: ignore[no-any-return]  # nobody looks at it
+
+    def answer(self, *addresses: str) -> None:
+        """
+        To the oldest question; none at all is a failure.
+        """
+        _, receiver = self.asked.pop(0)
+        for address in addresses:
+            receiver.addressResolved(IPv4Address("TCP", address, 6443))
+        receiver.resolutionComplete()
+
+
+@implementer(IResolutionReceiver)
+class Asker:
+    """
+    Notes what it is told.
+    """
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.began = 0
+        self.ended = 0
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self.began += 1
+
+    def addressResolved(self, address: IAddress) -> None:
+        assert isinstance(address, IPv4Address)
+        self.addresses.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        self.ended += 1
+
+
+class RememberingResolverTests(SynchronousTestCase):
+    """
+    A resolver that remembers, over a slow one.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.beneath = SlowResolver()
+        self.resolver = RememberingResolver(self.beneath, self.clock)
+        self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
+
+    def ask(self, name: str = "cloud.example") -> tuple[Asker, IHostResolution]:
+        asker = Asker()
+        return asker, self.resolver.resolveHostName(asker, name, 6443)
+
+    def test_interface(self) -> None:
+        """
+        It is what a reactor takes for a resolver.
+        """
+        self.assertTrue(verifyObject(IHostnameResolver, self.resolver))
+
+    def test_first_time(self) -> None:
+        """
+        A name never seen is waited for, and all its addresses are told, once.
+        """
+        asker, _ = self.ask()
+        self.clock.advance(20.0)
+        self.assertEqual((asker.began, asker.ended), (1, 0))
+        self.beneath.answer("10.0.0.1", "10.0.0.2")
+        self.assertEqual((asker.addresses, asker.ended), (["10.0.0.1", "10.0.0.2"], 1))
+
+    def test_failure(self) -> None:
+        """
+        A name never seen that cannot be found has no addresses.
+        """
+        asker, _ = self.ask()
+        self.beneath.answer()
+        self.assertEqual((asker.addresses, asker.ended), ([], 1))
+
+    def test_one_look_up_at_a_time(self) -> None:
+        """
+        However many ask, the system's resolver is asked once for each name, so that its threads do not run out.
+        """
+        askers = [self.ask()[0] for _ in range(100)]
+        self.ask("other.example")
+        self.assertEqual([name for name, _ in self.beneath.asked], ["cloud.example", "other.example"])
+        self.beneath.answer("10.0.0.1")
+        self.assertTrue(all(asker.addresses == ["10.0.0.1"] for asker in askers))
+        self.beneath.answer()
+
+    def test_silent_server(self) -> None:
+        """
+        When the answer tarries, that of the time before is taken; the late one is remembered, and told to nobody twice.
+        """
+        self.ask()
+        self.beneath.answer("10.0.0.1")
+        asker, _ = self.ask()
+        self.clock.advance(LOOKUP_PATIENCE)
+        self.assertEqual((asker.addresses, asker.ended), (["10.0.0.1"], 1))
+        later, _ = self.ask()
+        self.beneath.answer("10.0.0.9")
+        self.assertEqual((asker.addresses, asker.ended), (["10.0.0.1"], 1))
+        self.assertEqual(later.addresses, ["10.0.0.9"])
+
+    def test_failing_server(self) -> None:
+        """
+        A look-up that fails does not make a known name unknown.
+        """
+        self.ask()
+        self.beneath.answer("10.0.0.1")
+        asker, _ = self.ask()
+        self.beneath.answer()
+        self.assertEqual(asker.addresses, ["10.0.0.1"])
+
+    def test_new_addresses_are_taken(self) -> None:
+        """
+        With a DNS server that answers nothing is served from memory.
+        """
+        for address in ("10.0.0.1", "10.0.0.2"):
+            asker, _ = self.ask()
+            self.beneath.answer(address)
+            self.assertEqual(asker.addresses, [address])
+
+    def test_cancel(self) -> None:
+        """
+        Who gives up is told nothing.
+        """
+        self.ask()
+        self.beneath.answer("10.0.0.1")
+        asker, resolution = self.ask()
+        resolution.cancel()
+        self.clock.advance(1.0)
+        self.beneath.answer("10.0.0.1")
+        self.assertEqual((asker.addresses, asker.ended), ([], 0))
+
+    def test_bounded(self) -> None:
+        """
+        Only so many names are remembered.
+        """
+        for number in range(MAX_NAMES + 1):
+            self.ask(f"host-{number}.example")
+            self.beneath.answer("10.0.0.1")
+        forgotten, _ = self.ask("host-0.example")
+        self.beneath.answer()
+        kept, _ = self.ask(f"host-{MAX_NAMES}.example")
+        self.beneath.answer()
+        self.assertEqual((forgotten.addresses, kept.addresses), ([], ["10.0.0.1"]))
