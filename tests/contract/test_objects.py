@@ -229,6 +229,23 @@ class ObjectContract(Contract):
         old = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {"a": "2"}}
         self.assert_status(await self.admin.ask("PATCH", f"{path}/one", old, content_type=MERGE_PATCH), 409, "Conflict")
 
+    async def test_write_of_another_object(self) -> None:
+        """
+        A patch that names a uid is Invalid for an object that has another one, an update a Conflict.
+        """
+        path = f"{await self.namespace()}/configmaps"
+        uid = (await self.create(path, "one"))["metadata"]["uid"]
+        patch = {"metadata": {"uid": uid}, "data": {"a": "1"}}
+        self.assertEqual((await self.admin.ask("PATCH", f"{path}/one", patch, content_type=MERGE_PATCH)).status, 200)
+        await self.admin.ask("DELETE", f"{path}/one")
+        other = (await self.create(path, "one"))["metadata"]["uid"]
+        refused = await self.admin.ask("PATCH", f"{path}/one", patch, content_type=MERGE_PATCH)
+        self.assert_status(refused, 422, "Invalid")
+        self.assertIn(f'metadata.uid: Invalid value: "{uid}": field is immutable', refused.json["message"])
+        refused = await self.admin.ask("PUT", f"{path}/one", {"metadata": {"name": "one", "uid": uid}})
+        self.assert_status(refused, 409, "Conflict")
+        self.assertIn(f"UID in precondition: {uid}, UID in object meta: {other}", refused.json["message"])
+
     async def test_custom_resource(self) -> None:
         """
         A custom resource is kept as it is and knows no strategic merge.

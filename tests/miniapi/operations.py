@@ -212,6 +212,8 @@ class Operations:
     def _replace(self, call: Call, old: Stored, document: Document) -> Stored:
         uid, found = document["metadata"].get("uid"), old.document["metadata"]["uid"]
         if uid not in (None, "", found):
+            if call.verb == "patch":
+                raise errors.invalid(call.resource, call.name, "metadata.uid", f'Invalid value: "{uid}": field is immutable')
             raise errors.other_uid(call.resource, call.name, uid, found)
         version = document["metadata"].get("resourceVersion", "")
         if version and version != str(old.version):
