@@ -16,11 +16,14 @@ from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IReactorFromThreads
 from twisted.internet.protocol import Factory
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
-from yurt.lifecycle import Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint
+from yurt.lifecycle import Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint, use_steady_time
 
 END_SECONDS = 30
 """A daemon that failed to start is gone by then."""
@@ -193,6 +196,40 @@ class StartFailedTests(SynchronousTestCase):
         while (folder / "it.pid").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         self.assertFalse((folder / "it.pid").exists())
+
+
+class SteadyTimeTests(SynchronousTestCase):
+    """
+    Tests of timers that a change of the time of day leaves alone.
+    """
+
+    def make_reactor(self) -> SelectReactor:
+        """
+        One of its own, with nothing scheduled.
+        """
+        own = SelectReactor()
+        for reader in own.removeAll():
+            self.addCleanup(reader.connectionLost, Failure(ConnectionDone()))
+        return own
+
+    def test_monotonic(self) -> None:
+        """
+        A call is due by the monotonic clock.
+        """
+        own = self.make_reactor()
+        use_steady_time(own)
+        call = own.callLater(10.0, lambda: None)
+        self.assertApproximates(call.getTime(), time.monotonic() + 10.0, 5.0)
+        self.assertApproximates(own.timeout(), 10.0, 5.0)
+
+    def test_not_in_the_middle(self) -> None:
+        """
+        Where something is scheduled already the clock stays: the two tell times that cannot be compared.
+        """
+        own = self.make_reactor()
+        own.callLater(10.0, lambda: None)
+        use_steady_time(own)
+        self.assertApproximates(own.seconds(), time.time(), 5.0)
 
 
 class OnHangupTests(TestCase):

@@ -8,12 +8,14 @@ either listens or says why not.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
 from twisted.application.service import Service
 from twisted.internet.abstract import isIPv6Address
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import (
@@ -37,6 +39,17 @@ class StartFailed(SystemExit, Exception):
     """
     The daemon cannot start; the message says what failed, on which object, and why.
     """
+
+
+def use_steady_time(reactor: ReactorBase) -> None:
+    """
+    Let timers follow the monotonic clock; call it before anything is scheduled.
+
+    Twisted's follow the time of day, and a box without a battery for its clock is told that late: when its time is set
+    back by an hour, nothing that was to happen within the hour happens.
+    """
+    if not reactor.running and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
 
 
 def tcp_endpoint(reactor: IReactorTCP, address: str, port: int) -> IStreamServerEndpoint:

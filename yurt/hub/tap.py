@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from twisted.application.service import IService
+from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
@@ -12,6 +15,7 @@ from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
+from yurt.lifecycle import use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, CredentialsError
@@ -246,5 +250,6 @@ def makeService(options: Options) -> IService:
 
     from yurt.hub.service import HubService
 
+    use_steady_time(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     return HubService(reactor, options.config)
