@@ -141,6 +141,15 @@ class HoldTests(SynchronousTestCase):
         self.site.run(5 * BOOKMARK_INTERVAL)
         self.assertEqual(request.data, before)
 
+    def test_a_break_is_a_sign(self) -> None:
+        """
+        A watch that breaks off has its server probed at once.
+        """
+        _, exchange = open_watch(self.site)
+        self.site.upstream.alive = False
+        exchange.fail()
+        self.site.run_until(lambda: not self.site.cloud.reachable, 1.0)
+
     def test_client_hangs_up(self) -> None:
         """
         A client that hangs up frees the connection to the cloud, attached or held.

@@ -455,8 +455,11 @@ class Watch:
             return
         self.attempt = None
         self.hub.patience.forget(self)
-        if error is not None and not attempt.status:
-            self.hub.failed(attempt.server, error)
+        if error is not None:
+            if attempt.status:
+                self.hub.suspect(attempt.server, f"a watch broke off: {error}")
+            else:
+                self.hub.failed(attempt.server, error)
         if self.passing:
             if error is None:
                 self.finish()
