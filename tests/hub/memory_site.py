@@ -336,6 +336,15 @@ class MemorySite:
         self.stop()
         self.boot()
 
+    def crash(self) -> None:
+        """
+        The hub dies, with what it had not written, and starts again.
+        """
+        for call in list(self.clock.getDelayedCalls()):
+            call.cancel()
+        self.store._leave_disk()
+        self.boot()
+
     def run(self, seconds: float) -> None:
         """
         Let time pass.

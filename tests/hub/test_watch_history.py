@@ -13,12 +13,13 @@ from tests.hub.memory_site import (
     MAPS,
     HandExchange,
     MemorySite,
+    bookmark,
     config_map,
     event,
 )
 
-ROUNDS = 150
-"""Rounds of a random cloud."""
+SEEDS, ROUNDS = 10, 20
+"""Random clouds, and rounds of trouble with each."""
 
 
 class HistoryCloud:
@@ -63,6 +64,8 @@ class HistoryCloud:
                 continue
             data = b"".join(line for version, line in self.history if version > self.streams[exchange])
             self.streams[exchange] = self.version
+            if self.draw.random() < 0.3:
+                data += bookmark(self.version)
             while data:
                 size = self.draw.randint(1, len(data))
                 exchange.send(data[:size])
@@ -91,14 +94,14 @@ class HistoryTests(SynchronousTestCase):
         Whatever breaks where, for however long: each client hears each change exactly once, in order, and the cache ends up
         as the cluster did.
         """
-        for seed in range(8):
+        for seed in range(SEEDS):
             draw = random.Random(seed)
             site = MemorySite(self)
             site.online()
             site.store_list(MAPS, [], "10")
             cloud = HistoryCloud(site, draw)
             clients = [site.ask("GET", f"{MAPS}?watch=true&resourceVersion=10", agent=agent) for agent in ("kubelet", "stranger")]
-            for _ in range(ROUNDS // 8):
+            for _ in range(ROUNDS):
                 self.one_round(site, cloud, draw)
             site.online()
             site.run(20)
@@ -107,6 +110,34 @@ class HistoryTests(SynchronousTestCase):
             for client in clients:
                 self.assertEqual(client.data, told, f"seed {seed}")
                 self.assertFalse(client.finished or client.aborted)
+            self.check_cache(site, cloud)
+
+    def test_random_cuts_and_crashes(self) -> None:
+        """
+        The same when the hub dies now and then, and its clients come back with the version that they have reached.
+        """
+        for seed in range(SEEDS):
+            draw = random.Random(seed)
+            site = MemorySite(self)
+            site.online()
+            site.store_list(MAPS, [], "10")
+            site.run(2)
+            cloud = HistoryCloud(site, draw)
+            told, version = b"", 10
+            client = site.ask("GET", f"{MAPS}?watch=true&resourceVersion=10")
+            for _ in range(ROUNDS):
+                self.one_round(site, cloud, draw)
+                if draw.random() < 0.5:
+                    cloud.streams.clear()
+                    site.crash()
+                    told += client.data
+                    version = max([version, *(int(reached) for _, reached in client.told)])
+                    draw.choice([site.online, site.offline])()
+                    client = site.ask("GET", f"{MAPS}?watch=true&resourceVersion={version}")
+            site.online()
+            site.run(20)
+            cloud.deliver()
+            self.assertEqual(told + client.data, b"".join(line for _, line in cloud.history), f"seed {seed}")
             self.check_cache(site, cloud)
 
     def one_round(self, site: MemorySite, cloud: HistoryCloud, draw: random.Random) -> None:
