@@ -240,6 +240,16 @@ class StatusTests(SynchronousTestCase):
         reply = self.site.fetch("PUT", POD_STATUS, {**pod(), "spec": {}, "status": {"phase": "Failed"}})
         self.assertEqual((reply.status, reply.json["status"], reply.json["spec"]), (200, {"phase": "Failed"}, {"nodeName": NODE}))
 
+    def test_another_object(self) -> None:
+        """
+        A status of an object with another uid, or of another version, is a Conflict, as it is for the cloud.
+        """
+        self.site.offline()
+        for precondition in ({"uid": "uid-other"}, {"resourceVersion": "4"}):
+            reply = self.patch_status({"metadata": precondition, "status": {"phase": "x"}})
+            self.assertEqual((reply.status, reply.json["reason"]), (409, "Conflict"))
+        self.assertEqual(len(self.site.hub.journal), 0)
+
     def test_bad_patch(self) -> None:
         """
         A patch that does not fit is the client's mistake.
@@ -247,6 +257,9 @@ class StatusTests(SynchronousTestCase):
         self.site.offline()
         reply = self.patch_status([{"op": "replace", "path": "/status/nothing/here", "value": 1}], kind=JSON_PATCH)
         self.assertEqual((reply.status, reply.json["reason"]), (400, "BadRequest"))
+        for kind, body in ((MERGE, {"metadata": None}), (MERGE, {"status": 5}), (MERGE, [1]), (STRATEGIC, b"{no")):
+            self.assertEqual(self.patch_status(body, kind=kind).status, 400, body)
+        self.assertEqual(self.site.fetch("PUT", STATUS, b"[]").status, 400)
         self.assertEqual(len(self.site.hub.journal), 0)
 
     def test_watchers(self) -> None:
@@ -319,6 +332,20 @@ class StatusTests(SynchronousTestCase):
         self.site.run(20)
         self.assertEqual((len(self.site.hub.journal), self.site.hub.journal.dropped), (0, 0))
         self.assertEqual(len([one for one in self.site.upstream.seen if one.path == STATUS]), 1)
+
+    def test_labels_and_annotations(self) -> None:
+        """
+        What kubelet changes among labels and annotations with the status is kept and sent with it, and nothing else of them.
+        """
+        self.site.offline()
+        self.patch_status({"metadata": {"labels": {"zone": None, "arch": "arm64"}}})
+        reply = self.patch_status({"metadata": {"annotations": {"ttl": "0"}}, "status": {"phase": "x"}})
+        self.assertEqual(reply.json["metadata"]["labels"], {"arch": "arm64"})
+        self.assertEqual(reply.json["metadata"]["annotations"], {"ttl": "0"})
+        self.site.online()
+        sent = json.loads(self.site.arriving(STATUS).body)
+        expected = {"uid": "uid-node", "labels": {"zone": None, "arch": "arm64"}, "annotations": {"ttl": "0"}}
+        self.assertEqual((sent["metadata"], sent["status"]["phase"]), (expected, "x"))
 
     def test_addresses(self) -> None:
         """

@@ -129,11 +129,12 @@ class Journal:
         self._events += 1
         self._send_later()
 
-    def has_status(self, target: str) -> bool:
+    def status(self, target: str) -> Entry | None:
         """
-        Whether a state of the object at ``target`` still has to be sent.
+        The state of the object at ``target`` that still has to be sent.
         """
-        return self._table.get(_STATUSES + target.encode()) is not None
+        raw = self._table.get(_STATUSES + target.encode())
+        return None if raw is None else _decode(raw)
 
     def put_status(self, target: str, entry: Entry) -> None:
         """

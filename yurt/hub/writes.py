@@ -33,6 +33,8 @@ MAX_BUFFERED_WRITE = 3 * 1024 * 1024
 """Bytes of a request body held so that the write can be kept without the cloud; kube-apiserver takes no more either."""
 
 STATUS_RESOURCES = frozenset({"/v1/nodes", "/v1/pods"})
+CHANGED_WITH_STATUS = ("labels", "annotations")
+"""What a write to the status of a node or a pod changes besides it."""
 EVENT_GROUPS = frozenset({"", "events.k8s.io"})
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
@@ -220,6 +222,12 @@ class EventWrite(Write):
             return None
 
 
+class Conflict(Exception):
+    """
+    A write is about another object, or another state of it, than there is.
+    """
+
+
 class StatusWrite(Write):
     """
     PATCH or PUT of the status of a node or a pod, by kubelet.
@@ -229,7 +237,7 @@ class StatusWrite(Write):
         """
         A state must not overtake an earlier one that still waits to be sent: it joins it.
         """
-        waits = self.hub.journal.has_status(self.path())
+        waits = self.hub.journal.status(self.path()) is not None
         if self.finished or not (waits and self.admitted_offline() and not self.too_large and self.keep_locally()):
             super().proceed()
 
@@ -241,8 +249,12 @@ class StatusWrite(Write):
         found = self.hub.views.read_object(self.caller, info.gvr, "", info.namespace, info.name)
         if not isinstance(found, Found):
             return False
+        known = msgspec.json.decode(found.body, type=dict[str, Any])
         try:
-            merged = self.merge(msgspec.json.decode(found.body, type=dict[str, Any]))
+            merged = self.merge(known)
+        except Conflict as error:
+            self.answer_status(409, "Conflict", f'Operation cannot be fulfilled on {info.resource} "{info.name}": {error}')
+            return True
         except (PatchError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self.answer_status(400, "BadRequest", f"{self.describe()}: {error}")
             return True
@@ -251,10 +263,7 @@ class StatusWrite(Write):
         body = msgspec.json.encode(merged)
         self.hub.views.store_local(self.caller, info.gvr, body)
         path = self.path()
-        patch: dict[str, Any] = {"status": sendable(merged.get("status") or {})}
-        uid = merged.get("metadata", {}).get("uid")
-        if uid:
-            patch["metadata"] = {"uid": uid}
+        patch = self.last_state(known, merged)
         self.hub.journal.put_status(path, self.journalled(msgspec.json.encode(patch), "PATCH", path, STRATEGIC_MERGE_PATCH))
         self.hub.publish(info.gvr, found.body, body)
         self.acknowledge(200, body)
@@ -268,10 +277,24 @@ class StatusWrite(Write):
         within = f"/namespaces/{info.namespace}" if info.namespace else ""
         return f"/api/{info.version}{within}/{info.resource}/{info.name}/status"
 
+    def last_state(self, known: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
+        """
+        The patch that will bring the cloud's object to what ``merged`` is: the whole status, and what was changed among labels
+        and annotations, now and by what still waits to be sent.
+        """
+        waiting = self.hub.journal.status(self.path())
+        before = {} if waiting is None else msgspec.json.decode(waiting.body, type=dict[str, Any]).get("metadata", {})
+        metadata = {"uid": merged["metadata"]["uid"]} if merged["metadata"].get("uid") else {}
+        for name in CHANGED_WITH_STATUS:
+            changes = {**before.get(name, {}), **changed(known["metadata"].get(name), merged["metadata"].get(name))}
+            if changes:
+                metadata[name] = changes
+        return {"metadata": metadata, "status": sendable(merged.get("status") or {})}
+
     def merge(self, known: dict[str, Any]) -> dict[str, Any] | None:
         """
-        The known object with the new status and nothing else changed, as the status subresource works; None when the
-        body cannot be read here.
+        The known object with the new status, labels and annotations, and nothing else changed, as the status subresource of
+        nodes and pods works; None when the body cannot be read here.
         """
         if self.info.verb == "patch":
             merged = apply_patch(self.content_type, known, self.body, "Node" if self.info.resource == "nodes" else "Pod")
@@ -279,10 +302,26 @@ class StatusWrite(Write):
             return None
         else:
             merged = msgspec.json.decode(self.body, type=dict[str, Any])
-        result = dict(known)
+        metadata, wanted = dict(known["metadata"]), merged.get("metadata")
+        if not isinstance(wanted, dict) or not isinstance(merged.get("status", {}), dict):
+            raise PatchError("the result is no object with metadata and status")
+        for name in ("uid", "resourceVersion"):
+            if wanted.get(name) and wanted[name] != metadata.get(name):
+                raise Conflict(f"Precondition failed: {name} in precondition: {wanted[name]}, in object: {metadata.get(name)}")
+        metadata.update({name: wanted[name] for name in CHANGED_WITH_STATUS if isinstance(wanted.get(name), dict)})
+        result = {**known, "metadata": metadata}
         if "status" in merged:
             result["status"] = merged["status"]
         return result
+
+
+def changed(before: dict[str, str] | None, after: dict[str, str] | None) -> dict[str, str | None]:
+    """
+    A merge patch from one map to another.
+    """
+    old, new = before or {}, after or {}
+    removed: dict[str, str | None] = dict.fromkeys(key for key in old if key not in new)
+    return {**removed, **{key: value for key, value in new.items() if old.get(key) != value}}
 
 
 def sendable(status: dict[str, Any]) -> dict[str, Any]:
