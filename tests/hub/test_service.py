@@ -255,20 +255,29 @@ class ServersTests(HubCase):
 
     async def test_one_silent(self) -> None:
         """
-        One of two falls silent: who waited for it gets an answer, of the other one or of the cache; who comes later is not
-        answered from the cache.
+        One of two falls silent: those who wait for it get their answer of the other one, as do all who come later.
         """
         site, second = await self.two(lb_mode="priority")
         second.put("configmaps", config_map("of-the-second"))
         await site.get(MAPS)
         site.api.cut()
-        cached = ensureDeferred(site.get(MAPS))
-        uncached = ensureDeferred(site.get(MAPS, agent="curl"))
-        self.assertEqual((await cached).status, 200)
-        self.assert_from(await uncached, "cloud")
-        reply = await site.get(MAPS)
-        self.assert_from(reply, "cloud")
-        self.assertEqual(names(reply), ["of-the-second"])
+        waiting = [ensureDeferred(site.get(MAPS, agent=agent)) for agent in ("kubelet", "curl")]
+        for one in waiting:
+            reply = await one
+            self.assert_from(reply, "cloud")
+            self.assertEqual(names(reply), ["of-the-second"])
+        self.assert_from(await site.get(MAPS), "cloud")
+
+    async def test_both_silent(self) -> None:
+        """
+        Both fall silent: the cache answers as soon as with one.
+        """
+        site, second = await self.two()
+        await site.get(MAPS)
+        site.api.cut()
+        second.cut()
+        self.assert_from(await site.get(MAPS), "cache")
+        self.assertFalse(site.service.cloud.reachable)
 
     async def test_proxy(self) -> None:
         """

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import gatherResults
+
 from yurt.http.heads import get_header
 from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
@@ -21,11 +23,15 @@ from yurt.kube.selectors import SelectorError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+    from yurt.hub.cloud import Server
+
 MAX_OPEN_LISTS = 64
 """Paged lists of which some pages have come and the last has not."""
 
 MAX_OPEN_LIST_BYTES = 64 * 1024 * 1024
 """Bytes of their items held until the last page comes."""
+
+SILENT = "no answer to a request"
 
 START_GRACE = 0.1
 """Seconds after which a cached read no longer waits for the first verdict on the cloud."""
@@ -73,18 +79,27 @@ class Read(Forward):
 
     def impatient(self) -> None:
         """
-        Have the server probed; if it does not show life in time, the cache answers.
+        Have the server probed, and the one to be asked instead: if neither shows life in time, the cache answers.
         """
-        if self.server is not None:
-            self.hub.suspect(self.server, "no answer to a request").addCallback(self.verdict)
-
-    def verdict(self, alive: bool) -> None:
-        """
-        What the probe said of the server this read waits for.
-        """
-        if alive or self.started or self.finished:
+        server = self.server
+        if server is None:
             return
-        if self.admitted_offline() and self.answer_from_cache():
+        other = self.hub.cloud.other(server)
+        verdicts = [self.hub.suspect(server, SILENT)]
+        if other is not None and other not in self.tried:
+            verdicts.append(self.hub.suspect(other, SILENT))
+        gatherResults(verdicts).addCallback(self.verdict, server, other)
+
+    def verdict(self, alive: list[bool], server: Server, other: Server | None) -> None:
+        """
+        What the probes said of the server this read waits for, and of another one that could be asked.
+        """
+        if alive[0] or self.started or self.finished or self.server is not server:
+            return
+        if other is not None and alive[1:] == [True]:
+            self.drop_exchange()
+            self.send(other)
+        elif self.admitted_offline() and self.answer_from_cache():
             self.drop_exchange()
 
     def head_received(self, head: ResponseHead) -> None:
