@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import uuid4
 
 from .subjects import Contract, OnMini, OnReal, a_pod
 
@@ -245,6 +246,27 @@ class ObjectContract(Contract):
         refused = await self.admin.ask("PUT", f"{path}/one", {"metadata": {"name": "one", "uid": uid}})
         self.assert_status(refused, 409, "Conflict")
         self.assertIn(f"UID in precondition: {uid}, UID in object meta: {other}", refused.json["message"])
+
+    async def test_labels_with_status(self) -> None:
+        """
+        A patch of a node's status changes its labels and annotations too, but nothing of its spec.
+        """
+        name = f"node-{uuid4().hex[:8]}"
+        made = await self.admin.ask("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"a": "1"}}})
+        self.assertEqual(made.status, 201)
+        patch = {
+            "metadata": {"labels": {"a": None, "b": "2"}, "annotations": {"c": "3"}},
+            "spec": {"unschedulable": True},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        path = f"/api/v1/nodes/{name}"
+        self.assertEqual((await self.admin.ask("PATCH", f"{path}/status", patch, content_type=STRATEGIC_PATCH)).status, 200)
+        node = (await self.admin.ask("GET", path)).json
+        self.assertEqual(node["metadata"]["labels"], {"b": "2"})
+        self.assertEqual(node["metadata"]["annotations"]["c"], "3")
+        self.assertNotIn("unschedulable", node.get("spec", {}))
+        self.assertEqual(node["status"]["conditions"][0]["type"], "Ready")
+        await self.admin.ask("DELETE", path)
 
     async def test_custom_resource(self) -> None:
         """

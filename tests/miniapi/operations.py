@@ -324,6 +324,9 @@ def merge_status(call: Call, old: Document, new: Document) -> Document:
     if not call.resource.status:
         return new
     if call.subresource == "status":
-        return {**old, "status": new.get("status", {})}
+        metadata = old["metadata"]
+        if call.resource.plural in ("nodes", "pods"):
+            metadata = {**metadata, **{key: new["metadata"][key] for key in ("labels", "annotations") if key in new["metadata"]}}
+        return {**old, "metadata": metadata, "status": new.get("status", {})}
     merged = {k: v for k, v in new.items() if k != "status"}
     return {**merged, "status": old["status"]} if "status" in old else merged
