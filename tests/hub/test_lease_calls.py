@@ -71,7 +71,7 @@ class LeaseCallTests(SynchronousTestCase):
                     int(updated.json["metadata"]["resourceVersion"]), int(kept.json["metadata"]["resourceVersion"])
                 )
                 patch = {"spec": {"leaseDurationSeconds": 50}}
-                patched = self.site.fetch("PATCH", OWN, patch, content_type="application/merge-patch+json")
+                patched = self.site.fetch("PATCH", OWN, patch, content_type="application/merge-patch+json; charset=utf-8")
                 self.assertEqual((patched.status, patched.json["spec"]["leaseDurationSeconds"]), (200, 50))
         self.assertTrue(all(b"kubelet" not in dict(one.head.headers).get(b"User-Agent", b"") for one in self.site.upstream.seen))
 

@@ -258,6 +258,15 @@ class EndTests(SynchronousTestCase):
         self.site.run(10 + TIMEOUT_SLACK + 1)
         self.assertTrue(late.finished)
 
+    def test_timeout_before_any_answer(self) -> None:
+        """
+        A cloud that lives, but does not answer before the client's time is over: 504.
+        """
+        request = self.site.ask("GET", f"{MAPS}?watch=true&resourceVersion=10&timeoutSeconds=2")
+        self.site.run(2 + TIMEOUT_SLACK + 1)
+        self.assertEqual((request.status, request.finished, request.json["reason"]), (504, True, "Timeout"))
+        self.assertEqual(self.site.at_cloud(MAPS), [])
+
     def test_event_that_nobody_understands(self) -> None:
         """
         A line that is no event is passed on once, and what surrounds it too.

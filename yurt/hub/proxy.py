@@ -81,7 +81,8 @@ class LeaseCall:
             answer_status(self.request, 413, "RequestEntityTooLarge", f"a Lease of {self.size} bytes")
             return
         headers = self.request.head.headers
-        content_type = (get_header(headers, b"content-type") or b"application/json").decode("latin-1")
+        media_type = (get_header(headers, b"content-type") or b"application/json").partition(b";")[0]
+        content_type = media_type.strip().lower().decode("latin-1")
         method = self.request.head.method.decode("ascii")
         status, body = self.hub.lease.answer(method, b"".join(self.body), content_type)
         self.hub.metrics.series("kubelet", self.info.verb, "leases").from_hub += 1

@@ -635,7 +635,18 @@ class Watch:
         if self.attempt is None:
             self.finish()
         else:
-            self.timers.set("timeout", TIMEOUT_SLACK, self.finish)
+            self.timers.set("timeout", TIMEOUT_SLACK, self.overdue)
+
+    def overdue(self) -> None:
+        """
+        The cloud has not ended the watch, or not even begun it.
+        """
+        if self.started:
+            self.finish()
+            return
+        message = f"watch {self.info.resource}: the cloud did not answer within the timeoutSeconds of the request"
+        answer_status(self.request, 504, "Timeout", message)
+        self.end()
 
     def finish(self) -> None:
         """
