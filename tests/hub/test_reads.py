@@ -419,6 +419,22 @@ class FormTests(HubCase):
         self.assertEqual((source(offline), header(offline, "content-encoding")), ("cache", ""))
         self.assertEqual(offline.json["items"][7], {"kind": "ConfigMap", "apiVersion": "v1", **_item(online, 7)})
 
+    async def test_too_many_at_once(self) -> None:
+        """
+        All answers under way together may not hold more than the bound for the cache, and give their room back.
+        """
+        self.patch(forward, "MAX_KEPT_TOTAL", 250_000)
+        documents = [config_map(f"m{number}", data={"text": "x" * 2000}) for number in range(50)]
+        site = await self.site_with(*documents)
+        for _ in range(5):
+            await site.get(MAPS)
+        self.assertEqual((site.hub.kept_bytes, [line for line in site.log if "not cached" in line]), (0, []))
+        site.hub.kept_bytes = 200_000
+        self.assertEqual(len(names(await site.get(MAPS, agent="coredns"))), 50)
+        self.assertEqual(site.hub.kept_bytes, 200_000)
+        self.assertTrue([line for line in site.log if "not cached" in line])
+        self.assertEqual([view["component"] for view in await site.views("/v1/configmaps")], ["kubelet"])
+
     async def test_unknown_encoding(self) -> None:
         """
         What comes in an encoding that the hub cannot undo passes, and is not stored: no document either.
@@ -459,6 +475,36 @@ class FormTests(HubCase):
 def _item(reply: Reply, place: int) -> dict[str, Any]:
     item: dict[str, Any] = json.loads(gzip.decompress(reply.body))["items"][place]
     return item
+
+
+class ScopeTests(HubCase):
+    """
+    Resources outside namespaces.
+    """
+
+    async def test_cluster_scope(self) -> None:
+        """
+        Nodes and namespaces by name and as lists, present and absent.
+        """
+        site = await self.site_with({"metadata": {"name": "n1", "labels": {"a": "b"}}}, resource="nodes")
+        for path in ("/api/v1/nodes", "/api/v1/namespaces"):
+            self.assert_from(await site.get(path), "cloud")
+        self.assert_from(await site.get("/api/v1/nodes/n1?resourceVersion=0"), "cloud")
+        await site.offline()
+        for path, items in {
+            "/api/v1/nodes": ["n1"],
+            "/api/v1/nodes?labelSelector=a": ["n1"],
+            "/api/v1/nodes?fieldSelector=metadata.name%3Dn1": ["n1"],
+            "/api/v1/nodes?fieldSelector=metadata.name%3Dn2": [],
+            "/api/v1/namespaces?fieldSelector=metadata.name%3Ddefault": ["default"],
+        }.items():
+            reply = await site.get(path)
+            self.assert_from(reply, "cache")
+            self.assertEqual(names(reply), items, path)
+        for path in ("/api/v1/nodes/n1", "/api/v1/namespaces/default", "/api/v1/namespaces/default/"):
+            self.assert_from(await site.get(path), "cache")
+        self.assert_failure(await site.get("/api/v1/nodes/n2"), 404, "NotFound", 'nodes "n2" not found')
+        self.assert_failure(await site.get("/api/v1/namespaces/x"), 404, "NotFound", 'namespaces "x" not found')
 
 
 class ErrorStatusTests(HubCase):

@@ -37,6 +37,9 @@ MAX_REPLAYED_BODY = 64 * 1024
 MAX_KEPT_BODY = 32 * 1024 * 1024
 """Bytes of a response held to be cached; a larger one goes to the client uncached."""
 
+MAX_KEPT_TOTAL = 64 * 1024 * 1024
+"""Bytes held so for all requests together."""
+
 EDGE_CACHE = b"edge-cache"
 """The header, meant for the hub only, by which a caller of any component asks to be cached."""
 
@@ -224,13 +227,29 @@ class Forward:
             self.hub.patience.watch(self)
         self.request.write(data)
         if self.kept is not None:
-            self.kept_size += len(data)
-            if self.kept_size > MAX_KEPT_BODY:
-                self.kept = None
-                self.log.warn("{what}: more than {limit} bytes, not cached", what=self.describe(), limit=MAX_KEPT_BODY)
-            else:
-                self.kept.append(data)
+            self.keep_piece(data)
         self.series.received += len(data)
+
+    def keep_piece(self, data: bytes) -> None:
+        """
+        Hold it for the cache, within bounds.
+        """
+        assert self.kept is not None
+        self.kept.append(data)
+        self.kept_size += len(data)
+        self.hub.kept_bytes += len(data)
+        if self.kept_size > MAX_KEPT_BODY or self.hub.kept_bytes > MAX_KEPT_TOTAL:
+            message = "{what}: not cached, as {size} bytes of it are held already, and {total} of all answers under way"
+            self.log.warn(message, what=self.describe(), size=self.kept_size, total=self.hub.kept_bytes)
+            self.kept = None
+            self.release_kept()
+
+    def release_kept(self) -> None:
+        """
+        Give back the room for what was held.
+        """
+        self.hub.kept_bytes -= self.kept_size
+        self.kept_size = 0
 
     def response_finished(self, trailers: Headers) -> None:
         """
@@ -365,6 +384,7 @@ class Forward:
         if self.finished:
             return
         self.finished = True
+        self.release_kept()
         self.series.full_latency = self.hub.reactor.seconds() - self.began
         self.hub.patience.forget(self)
         self.hub.ended(self)

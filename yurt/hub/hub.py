@@ -144,6 +144,7 @@ class Hub:
         self.watches: set[Watch] = set()
         self.timers = Timers(reactor)
         self.in_flight = 0
+        self.kept_bytes = 0
         self.draining = False
 
     # Requests
