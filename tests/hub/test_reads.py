@@ -558,11 +558,17 @@ class ErrorStatusTests(HubCase):
 
     async def test_gone(self) -> None:
         """
-        After the cloud said 404 the object is not read from the cache any more.
+        After the API server said 404, and not some proxy before it, the object is not read from the cache any more.
         """
         site = await self.site_with(config_map("a"))
         await site.get(MAPS)
         await site.get(f"{MAPS}/a")
+        site.api.scripted[f"{MAPS}/a"] = (404, "text/html", b"<html>some proxy's page")
+        self.assert_from(await site.get(f"{MAPS}/a"), "cloud", 404)
+        del site.api.scripted[f"{MAPS}/a"]
+        await site.offline()
+        self.assert_from(await site.get(f"{MAPS}/a"), "cache")
+        await site.online()
         site.api.remove("configmaps", "a")
         self.assert_from(await site.get(f"{MAPS}/a"), "cloud", 404)
         await site.offline()

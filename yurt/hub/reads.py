@@ -110,8 +110,8 @@ class Read(Forward):
             self.answered_by_cloud(head)
             self.drop_exchange()
             return
-        if head.status == 404:
-            self.gone()
+        if head.status == 404 and is_json(get_header(head.headers, b"content-type")):
+            self.gone()  # an API server's own word, not that of a proxy on the way
         super().head_received(head)
 
     def answer_offline(self, error: UpstreamError | None) -> None:
