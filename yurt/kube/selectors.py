@@ -216,6 +216,24 @@ def canonical_field_selector(text: str) -> str:
 
 
 @lru_cache(maxsize=REMEMBERED_SELECTIONS)
+def is_within(label_selector: str, field_selector: str, wider_labels: str, wider_fields: str) -> bool:
+    """
+    Whether a selection lies within a wider one for certain: it makes each condition that the wider one makes.  Selectors that
+    cannot be read lie within themselves only.
+    """
+    if wider_labels in ("", label_selector) and wider_fields in ("", field_selector):
+        return True
+    try:
+        labels = set(map(_simplest, parse_label_selector(label_selector)))
+        fields = set(parse_field_selector(field_selector))
+        return labels.issuperset(map(_simplest, parse_label_selector(wider_labels))) and fields.issuperset(
+            parse_field_selector(wider_fields)
+        )
+    except SelectorError:
+        return False
+
+
+@lru_cache(maxsize=REMEMBERED_SELECTIONS)
 def compile_selection(label_selector: str, field_selector: str, form: str = "") -> Callable[[bytes], bool]:
     """
     A test for objects in JSON (rows, when ``form`` is Table): does this one belong to the selection?

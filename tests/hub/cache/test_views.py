@@ -171,6 +171,29 @@ class ListTests(ViewsCase):
         self.assertEqual(names(self.views, replace(ALL, field_selector="immutable=x")), ["a"])
         self.assertEqual(names(self.views, replace(DEFAULT, field_selector="metadata.name=b")), ["b"])
 
+    def test_from_selective_views(self) -> None:
+        """
+        A complete view of a selection answers for what lies within it: more conditions of either kind, fewer namespaces.
+        """
+        items = [
+            item("a", 5, labels={"color": "red", "size": "1"}, immutable="x"),
+            item("b", 6, labels={"color": "red", "size": "2"}, immutable="x"),
+            item("c", 7, namespace="other", labels={"color": "red", "size": "1"}, immutable="x"),
+        ]
+        seen = replace(ALL, label_selector="color=red", field_selector="immutable=x")
+        self.views.store_list(seen, listed(10, *items), requested_version="")
+        for namespace, labels, fields, expected in (
+            ("", "color=red,size=1", "immutable=x", ["a", "c"]),
+            ("default", "color=red,size in (1,3)", "immutable=x", ["a"]),
+            ("", "color in (red)", "immutable=x,metadata.name!=b", ["a", "c"]),
+            ("default", "color=red", "immutable=x,metadata.name=b", ["b"]),
+        ):
+            asked = replace(ALL, namespace=namespace, label_selector=labels, field_selector=fields)
+            self.assertEqual(names(self.views, asked), expected)
+        others = ("color=red", ""), ("", "immutable=x"), ("color!=blue", "immutable=x"), ("color=red", "immutable!=y")
+        for labels, fields in others:
+            self.assertIsNone(self.views.read_list(replace(ALL, label_selector=labels, field_selector=fields)))
+
     def test_narrower_views_do_not_answer(self) -> None:
         """
         A view of one namespace or selector is no list of all.

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from yurt.hub.cache.records import GETS, Caller, ViewKey, ViewRecord, view_id
+from yurt.kube.selectors import is_within
 
 _NAME_SELECTOR = re.compile(r"metadata\.name==?([^,=!\\]+)")
 
@@ -122,8 +123,9 @@ class Group:
             if (
                 view.record.complete
                 and seen.namespace in ("", key.namespace)
-                and seen.label_selector in ("", key.label_selector)
-                and (seen.field_selector in ("", key.field_selector) or bool(view.name))
+                and is_within(
+                    key.label_selector, key.field_selector, seen.label_selector, "" if view.name else seen.field_selector
+                )
             ):
                 yield view
 
