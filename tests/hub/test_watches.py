@@ -18,6 +18,7 @@ from tests.hub.memory_site import (
 )
 from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSED_FOR, TIMEOUT_SLACK
 from yurt.kube.protobuf import MAGIC, encode_bytes
+from yurt.kube.watch import ProtobufFramer, read_protobuf_event
 
 
 class HoldTests(SynchronousTestCase):
@@ -502,8 +503,26 @@ class ProtobufTests(SynchronousTestCase):
         again.send(frames[1][2:] + frames[2])
         self.assertEqual(request.data, b"".join(frames))
         site.offline()
-        site.run(100)
+        site.run(BOOKMARK_INTERVAL + 1)
         self.assertEqual(request.data, b"".join(frames))
+
+    def test_bookmarks_without_the_cloud(self) -> None:
+        """
+        They come in protobuf, too.
+        """
+        site = MemorySite(self)
+        site.online()
+        protobuf = "application/vnd.kubernetes.protobuf;stream=watch"
+        target = f"{MAPS}?watch=true&resourceVersion=10&allowWatchBookmarks=true"
+        request = site.ask("GET", target, agent="stranger", accept=protobuf)
+        exchange = site.arriving(MAPS)
+        exchange.begin(200, [(b"Content-Type", protobuf.encode())])
+        exchange.send(protobuf_event("ADDED", "a", 11))
+        site.offline()
+        site.run(BOOKMARK_INTERVAL + 1)
+        _, frame = ProtobufFramer().feed(request.data)
+        event = read_protobuf_event(frame)
+        self.assertEqual((event.type, event.kind, event.meta.resource_version), ("BOOKMARK", "ConfigMap", "11"))
 
 
 def protobuf_event(event_type: str, name: str, version: int) -> bytes:

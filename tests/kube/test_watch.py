@@ -23,6 +23,7 @@ from yurt.kube.watch import (
     encode_bookmark,
     encode_error,
     encode_event,
+    encode_protobuf_bookmark,
     read_event,
     read_protobuf_event,
 )
@@ -108,6 +109,21 @@ class JSONFramerTests(SynchronousTestCase):
         with self.assertRaises(FrameTooLarge):
             for _ in range(101):
                 framer.feed(b"x")
+
+
+class ProtobufBookmarkTests(SynchronousTestCase):
+    """
+    Tests of encode_protobuf_bookmark().
+    """
+
+    def test_read_again(self) -> None:
+        """
+        A bookmark has its type, its kind and its version.
+        """
+        (frame,) = ProtobufFramer().feed(encode_protobuf_bookmark("Pod", "v1", "42"))
+        event = read_protobuf_event(frame)
+        self.assertEqual((event.type, event.kind, event.api_version), ("BOOKMARK", "Pod", "v1"))
+        self.assertEqual(event.meta.resource_version, "42")
 
 
 class ReadEventTests(SynchronousTestCase):

@@ -48,6 +48,7 @@ from yurt.kube.watch import (
     encode_bookmark,
     encode_error,
     encode_event,
+    encode_protobuf_bookmark,
     encode_protobuf_error,
     read_event,
     read_protobuf_event,
@@ -535,7 +536,7 @@ class Watch:
         """
         self.stalled = False
         self.request.produce_from(self)
-        if self.bookmarks and not self.protobuf:
+        if self.bookmarks:
             self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
         if self.hub.cloud.reachable:
             self.resume_within(self.resume_pause)
@@ -584,7 +585,8 @@ class Watch:
             self.learn_kind()
         version = self.known_version or self.version
         if self.kind and version and not self.stalled:
-            self.write([encode_bookmark(self.kind, self.api_version, version)])
+            encode = encode_protobuf_bookmark if self.protobuf else encode_bookmark
+            self.write([encode(self.kind, self.api_version, version)])
         self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
 
     def learn_kind(self) -> None:

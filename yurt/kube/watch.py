@@ -276,6 +276,21 @@ def encode_bookmark(kind: str, api_version: str, resource_version: str, initial_
     return encode_event(BOOKMARK, msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
 
 
+def encode_protobuf_bookmark(kind: str, api_version: str, resource_version: str) -> bytes:
+    """
+    A BOOKMARK of a protobuf watch, length included.
+
+    WatchEvent{type=1, object=2{raw=1}}; raw is an Unknown{typeMeta=1{apiVersion=1, kind=2}, raw=2} after its magic, around an
+    object{metadata=1{resourceVersion=6}} (generated.proto of apimachinery's runtime and meta/v1).
+    """
+    field = protobuf.encode_bytes
+    type_meta = field(1, api_version.encode()) + field(2, kind.encode())
+    metadata = field(6, resource_version.encode())
+    unknown = protobuf.MAGIC + field(1, type_meta) + field(2, field(1, metadata))
+    event = field(1, BOOKMARK.encode()) + field(2, field(1, unknown))
+    return len(event).to_bytes(4, "big") + event
+
+
 def encode_protobuf_error(status: bytes) -> bytes:
     """
     An ERROR event of a protobuf watch, length included, around a Status object in protobuf.
