@@ -147,7 +147,7 @@ class OptionsTests(SynchronousTestCase):
             ([name, f"--kubeconfig={missing}"], ["--kubeconfig", missing, "No such file"]),
             ([name, self.whole_kubeconfig(), self.ca], ["--kubeconfig", "--ca-file", "exclude"]),
             ([*self.good, "--server-addr=http://10.0.0.1"], ["--server-addr", "https"]),
-            ([*self.good, "--server-addr=https://a/path"], ["--server-addr", "without user, path"]),
+            ([*self.good, "--server-addr=https://a/?x=y"], ["--server-addr", "without"]),
             ([*self.good, "--server-addr=https://a:99999"], ["--server-addr"]),
             ([*self.good, "--server-addr="], ["--server-addr"]),
             ([*self.good, "--proxy-port=x"], ["--proxy-port", "'x'", "from 0 to 65535"]),
