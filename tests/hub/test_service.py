@@ -279,6 +279,20 @@ class ServersTests(HubCase):
         self.assert_from(await site.get(MAPS), "cache")
         self.assertFalse(site.service.cloud.reachable)
 
+    async def test_base_path(self) -> None:
+        """
+        A server behind a path, as Rancher has them: everything is asked for below it, and cached as without it.
+        """
+        site = Site(self)
+        path = f"/k8s/clusters/c1{MAPS}"
+        body = b'{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}'
+        site.api.scripted.update({path: (200, "application/json", body), "/k8s/clusters/c1/readyz": (200, "text/plain", b"ok")})
+        await site.start_online(servers=(f"{site.api.url}/k8s/clusters/c1",))
+        self.assert_from(await site.get(MAPS), "cloud")
+        self.assertEqual({seen.path for seen in site.api.seen if "configmaps" in seen.path}, {path})
+        await site.offline()
+        self.assert_from(await site.get(MAPS), "cache")
+
     async def test_proxy(self) -> None:
         """
         HTTPS_PROXY is used for names and for addresses off this machine, with TLS to the API server through it.
