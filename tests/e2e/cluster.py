@@ -361,7 +361,7 @@ def shared_cluster() -> Cluster:
     """
     require(*NEEDED)
     if os.geteuid() != 0:
-        require("root privileges")
+        raise cannot_run("network namespaces and containers need root")
     if _failures:
         raise E2EError(f"the cluster did not start: {_failures[0]}")
     return _started()

@@ -163,11 +163,16 @@ class Process:
         return self.log.read_bytes()[-size:].decode(errors="replace")
 
 
+def cannot_run(reason: str) -> Exception:
+    """
+    What a test raises that cannot run here: a skip, or in CI (``CI=true``) an error.
+    """
+    return E2EError(reason) if os.environ.get("CI") == "true" else SkipTest(reason)
+
+
 def require(*names: str) -> None:
     """
-    Skip the test that calls this where those programs are missing; in CI (``CI=true``) that is an error.
+    Skip the test that calls this where those programs are missing; in CI that is an error.
     """
-    missing = missing_binaries(names)
-    if missing:
-        reason = f"not found: {', '.join(missing)}; scripts/build-kubernetes makes and installs them"
-        raise E2EError(reason) if os.environ.get("CI") == "true" else SkipTest(reason)
+    if missing := missing_binaries(names):
+        raise cannot_run(f"not found: {', '.join(missing)}; `make kubernetes system` as root makes and installs them")

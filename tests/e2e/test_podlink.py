@@ -5,6 +5,7 @@ The address that pods reach.
 from __future__ import annotations
 
 import json
+import signal
 
 from .case import ClusterCase
 from .cluster import POD_ADDRESS
@@ -63,6 +64,34 @@ class PodLinkTests(ClusterCase):
         self.assertIn("401", self.wget("/api/v1/namespaces/default/configmaps", token=False))
         bad = f'wget -q -S -O - --header "Authorization: Bearer x.y.z" {POD_ADDRESS}/api/v1/nodes 2>&1; true'
         self.assertIn("401", self.cluster.kubectl("exec", "client", "--", "sh", "-c", bad))
+
+    def test_through_a_firewall(self) -> None:
+        """
+        With --enable-iptables the address is reached through a firewall that drops what comes from pods; the rules go with the
+        hub.
+        """
+        node = self.cluster.node
+        drop = ["INPUT", "-i", "cni0", "-p", "tcp", "--dport", "10261", "-j", "DROP"]
+        node.run("iptables", "-A", *drop)
+        self.addCleanup(node.run, "iptables", "-D", *drop)
+        self.restart_hub("--enable-iptables")
+        wait_for("the hub's rules", lambda: "169.254.2.1" in node.run("iptables-save"), 20)
+        self.assertIn("for-pods", self.wget("/api/v1/namespaces/default/configmaps", token=True))
+        node.stop("yurthub")
+        rules = node.run("iptables-save")
+        self.assertNotIn("169.254.2.1", rules)
+        self.assertIn("--dport 10261 -j DROP", rules)
+        self.assertNotIn("yurthub-tap0", node.run("ip", "link"))
+
+    def test_killed(self) -> None:
+        """
+        A hub that was killed leaves its link, and the next one takes it over.
+        """
+        node = self.cluster.node
+        node.stop("yurthub", signal.SIGKILL)
+        self.assertIn("yurthub-tap0", node.run("ip", "link"))
+        self.cluster.start_hub()
+        wait_for("the address", lambda: "for-pods" in self.wget("/api/v1/namespaces/default/configmaps", token=True), 20)
 
     def test_without_the_cloud(self) -> None:
         """

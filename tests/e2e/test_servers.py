@@ -7,8 +7,8 @@ from __future__ import annotations
 import signal
 
 from .case import ClusterCase
-from .cluster import NOBODY
-from .process import wait_for
+from .cluster import CLOUD, NOBODY, SECOND_CLOUD_ADDRESS
+from .process import in_namespace, run, wait_for
 
 
 class ServerTests(ClusterCase):
@@ -64,3 +64,32 @@ class ServerTests(ClusterCase):
         Neither does one that refuses connections.
         """
         self.assert_works_with(f"https://{self.cluster.network.address(1)}:6444")
+
+    def test_one_of_two_falls_silent(self) -> None:
+        """
+        When the server in use begins to swallow packets the other one takes over: reads go on from the cloud, and a watch goes on
+        in the same response.
+        """
+        self.make_pods(self.web_pod())
+        first, second = (f"https://{self.cluster.network.address(number)}:6443" for number in (CLOUD, SECOND_CLOUD_ADDRESS))
+        self.restart_hub("--lb-mode", "priority", servers=f"{first},{second}")
+        wait_for("the hub to see both", lambda: all(server["healthy"] for server in self.hub_status()["cloud"]["servers"]), 30)
+        follower = self.follow(self.cluster.hub_kubectl_command("get", "pods", "--watch", "-L", "mark"))
+        follower.wait_for("web")
+        drop = ["INPUT", "-i", "uplink", "-d", self.cluster.network.address(CLOUD), "-p", "tcp", "--dport", "6443", "-j", "DROP"]
+        run(in_namespace(self.cluster.cloud_namespace, ["iptables", "-A", *drop]))
+        self.addCleanup(run, in_namespace(self.cluster.cloud_namespace, ["iptables", "-D", *drop]))
+        for _ in range(10):
+            cached = self.node_pods(timeout=10)
+            self.assertEqual((cached.status, cached.names), (200, ["web"]))
+            self.assertTrue(cached.seconds < 2, cached.seconds)
+        wait_for(
+            "an answer of the other server", lambda: self.cluster.ask_hub("/api/v1/namespaces", agent="test").status == 200, 20
+        )
+        answers = [self.cluster.ask_hub("/api/v1/namespaces", agent="test", timeout=10) for _ in range(10)]
+        self.assertEqual({(answer.status, answer.headers.get("x-yurt-source")) for answer in answers}, {(200, "cloud")})
+        self.assertTrue(self.cloud_is_reachable())
+        self.cluster.kubectl("label", "pod", "web", "mark=elsewhere")
+        follower.wait_for("elsewhere", 30)
+        self.assertFalse(follower.ended)
+        wait_for("a Ready node", self.cluster.node_is_ready, 60)
