@@ -12,9 +12,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .cluster import ADMIN, Cluster, pod, shared_cluster
+from .cluster import ADMIN, Cluster, pod
 from .curl import Answer
 from .process import STOP_TIMEOUT, wait_for
+from .session import shared_cluster
 
 TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
 

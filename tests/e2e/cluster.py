@@ -10,16 +10,12 @@ Everything is made at the first use and ended with the process; a run that was k
 
 from __future__ import annotations
 
-import atexit
-import fcntl
 import json
 import os
 import shutil
 import sys
-import time
-from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from . import leftovers
 from .apiserver import ControlPlane
@@ -27,7 +23,7 @@ from .curl import Answer, curl
 from .images import BUSYBOX
 from .network import Network
 from .node import Node
-from .process import E2EError, Process, find_binary, in_namespace, require, run, wait_for
+from .process import Process, find_binary, in_namespace, run, wait_for
 
 NEEDED = (
     "etcd",
@@ -53,7 +49,6 @@ HUB = "http://127.0.0.1:10261"
 ADMIN = "http://127.0.0.1:10267"
 KUBELET = "kubelet/v1.20.2 (linux/amd64)"
 POD_ADDRESS = "http://169.254.2.1:10261"
-LOCK_TIMEOUT = 1800.0
 SHARE_WITH_NODES = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRoleBinding",
@@ -94,7 +89,6 @@ class Cluster:
         self.folder = leftovers.run_folder(os.getpid())
         self.folder.mkdir()
         self.network = Network()
-        self._lock: IO[str] | None = None
         self.controllers: Process | None = None
 
     def start(self) -> None:
@@ -318,50 +312,3 @@ def hub_kubeconfig() -> dict[str, Any]:
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
     }
-
-
-@cache
-def _only_run() -> IO[str]:
-    """
-    Wait until no other test run of this machine has a cluster.
-    """
-    lock = open("/run/lock/y2e.lock", "w")
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise E2EError("another test run holds /run/lock/y2e.lock") from None
-            time.sleep(1)
-
-
-_failures: list[BaseException] = []
-
-
-@cache
-def _started() -> Cluster:
-    _only_run()
-    leftovers.clean_after_dead_runs()
-    cluster = Cluster()
-    atexit.register(cluster.stop)
-    try:
-        cluster.start()
-    except BaseException as problem:
-        _failures.append(problem)
-        raise
-    return cluster
-
-
-def shared_cluster() -> Cluster:
-    """
-    The cluster of this test run, made at the first call and ended with the process.  Skips the calling test where it cannot
-    be made (no root, programs missing), which in CI is an error.
-    """
-    require(*NEEDED)
-    if os.geteuid() != 0:
-        raise cannot_run("network namespaces and containers need root")
-    if _failures:
-        raise E2EError(f"the cluster did not start: {_failures[0]}")
-    return _started()

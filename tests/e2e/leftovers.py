@@ -18,7 +18,6 @@ from .network import PREFIX, delete_namespaces, prefix_of
 from .process import E2EError, run, wait_for
 
 CGROUPS = Path("/sys/fs/cgroup")
-KILL_ROUNDS = 5
 
 
 def run_folder(pid: int) -> Path:
@@ -91,7 +90,13 @@ def kill_containers(folder: Path) -> None:
                 pass
         return not pids
 
+    cgroups = _cgroups(folder)
     wait_for(f"the end of the containers below {folder}", gone, 15)
+    for path in [path for name in cgroups for path in (CGROUPS / name, *CGROUPS.glob(f"*/{name}"))]:
+        try:
+            path.rmdir()
+        except OSError:  # not there, or a process is not quite dead: an empty cgroup harms nobody
+            continue
 
 
 def unmount_below(folder: Path) -> None:
@@ -108,18 +113,12 @@ def clean(pid: int) -> None:
     Remove all that a test run of that process left behind.
     """
     folder = run_folder(pid)
-    namespaces, cgroups = pod_namespaces(folder), _cgroups(folder)
+    namespaces = pod_namespaces(folder)
     kill_containers(folder)
     for name in namespaces:
         run(["ip", "netns", "del", name], check=False)
     delete_namespaces(prefix_of(pid))
     unmount_below(folder)
-    for name in cgroups:
-        for path in {CGROUPS / name, *CGROUPS.glob(f"*/{name}")}:
-            try:
-                path.rmdir()
-            except OSError:
-                continue
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise E2EError(f"cannot remove {folder}: something below it is still in use")
