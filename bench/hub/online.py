@@ -14,7 +14,7 @@ from bench.hub.site import KUBELET, UNCACHED, Site
 
 OBJECT = "/api/v1/namespaces/default/configmaps/config-1"
 ROUNDS = 5
-"""Each side is measured so many times, in turn, and the median taken: the machine may be noisy."""
+"""Both sides are measured in turn so many times, and the median of the ratios taken: the machine may be noisy."""
 SECONDS = 3
 BULK = "/bulk"
 BULK_BYTES = 1 << 30
@@ -47,7 +47,8 @@ def _against_nginx(name: str, agent: str, target: float) -> Iterator[Figure]:
             rates.append(wrk(hub.url(OBJECT), connections=16, seconds=SECONDS, agent=agent).rate)
             costs.append((hub.child.cpu() - before) / (rates[-1] * SECONDS) * 1000)
         detail = f"hub {median(rates):,.0f}/s at {median(costs):.3f} ms of CPU each, one nginx worker {median(peers):,.0f}/s"
-        yield at_least(name, 100 * median(rates) / median(peers), "% of nginx", target, detail)
+        shares = [100 * rate / peer for rate, peer in zip(rates, peers, strict=True)]
+        yield at_least(name, median(shares), "% of nginx", target, detail)
 
 
 def latency() -> Iterator[Figure]:
