@@ -8,7 +8,7 @@ import json
 import signal
 
 from .case import ClusterCase
-from .cluster import POD_ADDRESS
+from .cluster import HUB, POD_ADDRESS
 from .process import wait_for
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
@@ -117,6 +117,33 @@ class PodLinkTests(ClusterCase):
         wait_for("an answer from the cache", lambda: "X-Yurt-Source: cache" in inside("head"), 20)
         self.assertIn("for-pods", inside("out"))
         self.assertIn("401", inside("nobody"))
+
+    def test_tokens_without_the_cloud(self) -> None:
+        """
+        Offline a token that the hub never saw counts when the cluster's keys verify it, and reads what that account read; one of
+        another account does not read it, and one that nobody signed is 401.
+        """
+        path = "/api/v1/namespaces/default/configmaps"
+        self.cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "other"}})
+        self.restart_hub("--cache-agents", "kubelet,client")
+        asked = ("default", "1h"), ("default", "2h"), ("other", "1h")
+        seen, unseen, others = (self.cluster.kubectl("create", "token", name, "--duration", time) for name, time in asked)
+
+        def read(token: str) -> tuple[int, str]:
+            answer = self.cluster.ask_hub(path, agent="client", base=POD_ADDRESS, headers=[f"Authorization: Bearer {token}"])
+            return answer.status, answer.headers.get("x-yurt-source", "")
+
+        wait_for("the pod address", lambda: read(seen) == (200, "cloud"), 20)
+        keys = "/openid/v1/jwks"
+        wait_for("the cluster's keys", lambda: self.cluster.ask_hub(keys, base=HUB).status == 200, 20)
+        self.cluster.cut()
+        self.addCleanup(self.cluster.heal)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        self.assertEqual([read(token) for token in (seen, unseen)], [(200, "cache")] * 2)
+        self.assertEqual(read(others)[0], 503)
+        forged = ".".join([*unseen.split(".")[:2], others.split(".")[2]])
+        for token in (forged, "nonsense"):
+            self.assertEqual(read(token)[0], 401)
 
     def pod_process(self) -> int:
         """
