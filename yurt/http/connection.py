@@ -20,7 +20,7 @@ from yurt.http.heads import END_TO_END, HOP_BY_HOP, serialise_fields, serialise_
 from yurt.http.interfaces import FlowControlled, Headers, RequestHead, ResponseHead, ResponseReceiver, UpstreamError
 from yurt.http.parser import ResponseParser
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, is_tls, tune
+from yurt.http.wire import Wire, is_tls, one_write, tune
 
 RETRIED = frozenset((b"GET", b"HEAD"))
 """Methods sent once more when a connection that had been idle turns out to be dead."""
@@ -269,8 +269,9 @@ class ClientConnection(Protocol):
         if exchange is None:
             self.abandon()  # what nobody asked for
             return
-        self._parser.feed(data)
-        self._deliver(exchange)
+        with one_write:
+            self._parser.feed(data)
+            self._deliver(exchange)
 
     def readConnectionLost(self) -> None:
         self._ended = True

@@ -30,6 +30,7 @@ from zope.interface import implementer
 from yurt.http.heads import serialise_request
 from yurt.http.interfaces import Headers, RequestHead, UpstreamError
 from yurt.http.parser import ResponseParser
+from yurt.http.wire import one_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,16 @@ def dial(
     return endpoint.connect(cast(IProtocolFactory, factory))
 
 
+class _TLSProtocol(TLSMemoryBIOProtocol):
+    """
+    Passes on the many records of one read in one write.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        with one_write:
+            super().dataReceived(data)
+
+
 def _connect_tls(
     endpoint: IStreamClientEndpoint, factory: Factory, creator: IOpenSSLClientConnectionCreator
 ) -> Deferred[IProtocol]:
@@ -256,6 +267,6 @@ def _connect_tls(
     the next turn of the reactor: requests are written in one piece as it is.
     """
     wrapper = TLSMemoryBIOFactory(creator, True, cast(IProtocolFactory, factory))
-    wrapper.protocol = TLSMemoryBIOProtocol
+    wrapper.protocol = _TLSProtocol
     connecting = endpoint.connect(cast(IProtocolFactory, wrapper))
     return connecting.addCallback(lambda protocol: cast(TLSMemoryBIOProtocol, protocol).wrappedProtocol)

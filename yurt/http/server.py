@@ -22,7 +22,7 @@ from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, half_close, tune
+from yurt.http.wire import Wire, half_close, one_write, tune
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,12 @@ class ServerConnection(Protocol):
                 self.wire.abortConnection()
         else:
             parser = self._parser
-            parser.feed(data)
-            if parser.begun:
-                self._waiting.extend(parser.begun)
-                parser.begun.clear()
-            self._advance()
+            with one_write:
+                parser.feed(data)
+                if parser.begun:
+                    self._waiting.extend(parser.begun)
+                    parser.begun.clear()
+                self._advance()
 
     def readConnectionLost(self) -> None:
         self._ended = True

@@ -72,7 +72,7 @@ def tune(wire: object, *, dead_after: float | None = None) -> None:
     if hasattr(tcp, "bufferSize"):
         tcp.bufferSize = READ_BYTES
     if isinstance(tcp, Connection):
-        tcp.write = partial(write_at_once, tcp)  # type: ignore[method-assign]
+        tcp.write = partial(one_write.write, tcp)  # type: ignore[method-assign]
     handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -86,7 +86,42 @@ def tune(wire: object, *, dead_after: float | None = None) -> None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
 
 
-def write_at_once(tcp: Connection, data: bytes) -> None:
+class OneWrite:
+    """
+    Inside ``with one_write`` all that is written to a connection is collected, and leaves in one piece at the end: what one
+    read brought makes one write, head and body together.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._held: dict[Connection, list[bytes]] = {}
+
+    def __enter__(self) -> None:
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._held:
+            held, self._held = self._held, {}
+            for tcp, pieces in held.items():
+                _send(tcp, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def write(self, tcp: Connection, data: bytes) -> None:
+        """
+        What :func:`tune` puts in the place of ``tcp.write``.
+        """
+        if not self._depth:
+            _send(tcp, data)
+        elif tcp in self._held:
+            self._held[tcp].append(data)
+        else:
+            self._held[tcp] = [data]
+
+
+one_write = OneWrite()
+
+
+def _send(tcp: Connection, data: bytes) -> None:
     """
     Write without a turn of the reactor, which costs two changes of the poll set and a dispatch, as long as the kernel takes all
     and nothing waits; else as Twisted does.  What fails here fails there again, and is reported in the usual way.
