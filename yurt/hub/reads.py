@@ -210,6 +210,11 @@ class ObjectRead(Read):
         """
         The object becomes readable for this caller.
         """
+        info = self.info
+        # Without the line end, the object is the same bytes as in a list, and need not be written again.
+        body = body.rstrip()
+        if self.hub.views.confirm_object(self.caller, info.gvr, info.namespace, info.name, body):
+            return
         try:
             kind = read_object(body).kind
         except ObjectError as error:
@@ -218,8 +223,7 @@ class ObjectRead(Read):
         if kind == "Status":
             return
         form = kind if kind in (TABLE, PARTIAL) else ""
-        # Without the line end, the object is the same bytes as in a list, and need not be written again.
-        self.hub.views.store_object(self.caller, self.info.gvr, form, body.rstrip())
+        self.hub.views.store_object(self.caller, info.gvr, form, body)
 
 
 class ListRead(Read):
