@@ -17,7 +17,7 @@ from tests.certs import make_ca
 from tests.hub.site import USER, Reply, Site, config_map, header, names, pod, reactor, source, until
 from yurt.http.client import HTTPUpstream
 from yurt.http.interfaces import RequestHead
-from yurt.hub import forward, health
+from yurt.hub import forward, health, patience
 from yurt.hub import hub as hub_module
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -662,7 +662,7 @@ class LossTests(HubCase):
         Packets vanish: a cached read is answered while the cloud is silent, and soon, as patience and probe add up to less
         than two seconds.
         """
-        self.assertLess(hub_module.PATIENCE + hub_module.PATIENCE_TICK + health.SUSPECT_TIMEOUT, 2.0)
+        self.assertLess(patience.PATIENCE + patience.PATIENCE_TICK + health.SUSPECT_TIMEOUT, 2.0)
         site = await self.site_with(config_map("a"))
         await site.get(f"{MAPS}/a")
         await site.get(MAPS)
@@ -694,7 +694,7 @@ class LossTests(HubCase):
         """
         site = await self.site_with(config_map("a"))
         await site.get(f"{MAPS}/a")
-        site.api.delay = hub_module.PATIENCE + 4 * hub_module.PATIENCE_TICK
+        site.api.delay = patience.PATIENCE + 4 * patience.PATIENCE_TICK
         answer = ensureDeferred(site.get(f"{MAPS}/a"))
         await until(lambda: site.hub.in_flight == 1)
         site.api.delay = 0.0

@@ -16,7 +16,7 @@ from tests.hub.memory_site import (
     event,
     open_watch,
 )
-from yurt.hub.watches import BOOKMARK_INTERVAL
+from yurt.hub.watches import BOOKMARK_INTERVAL, STATE_SETTLES
 
 
 class ViewTests(SynchronousTestCase):
@@ -79,6 +79,7 @@ class ViewTests(SynchronousTestCase):
         self.site.store_list(MAPS, [config_map("gone", 3), config_map("b", 4)], "10")
         request, exchange = open_watch(self.site, "")
         exchange.send(event("ADDED", config_map("b", 4)) + event("ADDED", config_map("c", 20)))
+        self.site.clock.advance(STATE_SETTLES)
         self.assertEqual(self.listed(), ("10", {"gone": "3", "b": "4", "c": "20"}))
         self.site.online()
         again = self.site.arriving(MAPS)
@@ -99,12 +100,15 @@ class ViewTests(SynchronousTestCase):
 
     def test_break_in_the_state_of_a_watch_without_a_version(self) -> None:
         """
-        A break in the middle of an event of the first state leaves a hole that no version tells: the client begins anew.
+        A break in the first state, within an event or right after one, leaves a hole that no version tells: the client begins
+        anew.
         """
-        request, exchange = open_watch(self.site, "")
-        exchange.send(event("ADDED", config_map("z", 40)) + event("ADDED", config_map("a", 20))[:20])
-        exchange.fail()
-        self.assertTrue(request.aborted)
+        for rest in (event("ADDED", config_map("b", 20))[:20], b""):
+            with self.subTest(rest=rest):
+                request, exchange = open_watch(self.site, "")
+                exchange.send(event("ADDED", config_map("a", 40)) + rest)
+                exchange.fail()
+                self.assertTrue(request.aborted)
 
     def test_client_ahead_of_the_disk(self) -> None:
         """

@@ -166,6 +166,13 @@ class Forward:
         if self.exchange is not None:
             self.exchange.finish(trailers)
 
+    @property
+    def awaits_head(self) -> bool:
+        """
+        Whether the server has not begun to answer.
+        """
+        return self.exchange is not None and not self.started and not self.finished
+
     def impatient(self) -> None:
         """
         No answer has begun for a while: have the server probed.  When it turns out dead its connections are closed, so

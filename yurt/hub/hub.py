@@ -7,10 +7,9 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header
@@ -29,80 +28,17 @@ from yurt.hub.journal import Journal
 from yurt.hub.lease import LeaseSettings, NodeLease
 from yurt.hub.metrics import HubMetrics
 from yurt.hub.nodetoken import NodeToken
+from yurt.hub.patience import Patience
 from yurt.hub.reads import OpenLists
 from yurt.hub.timers import Timers
 from yurt.hub.tokenrequests import TokenAnswers
 from yurt.hub.watches import Watch
-
-PATIENCE = 0.9
-"""Seconds that a request waits for a response head, or for more of the body, before its server is suspected."""
-
-PATIENCE_TICK = 0.1
-"""Seconds between looks at who has waited too long."""
 
 VERDICT_WAIT = 2.5
 """Seconds after which a request no longer waits for the first verdict on the cloud."""
 
 STATUS_FIRST = 0.5
 """Seconds by which journalled statuses precede the resuming watches when the cloud is back."""
-
-
-class Waiting(Protocol):
-    """
-    A request that waits for its response, or for more of it.
-    """
-
-    def impatient(self) -> None: ...
-
-
-class Patience:
-    """
-    Who waits for a response head, or for more of a body, and since when.  One timer for all.
-    """
-
-    def __init__(self, reactor: IReactorTime) -> None:
-        self._reactor = reactor
-        self._waiting: dict[Waiting, float] = {}
-        self._timer: IDelayedCall | None = None
-
-    def watch(self, waiting: Waiting) -> None:
-        """
-        Start to wait, or begin the wait anew.
-        """
-        self._waiting.pop(waiting, None)
-        self._waiting[waiting] = self._reactor.seconds() + PATIENCE
-        if self._timer is None:
-            self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
-
-    def forget(self, waiting: Waiting) -> None:
-        """
-        The wait is over.
-        """
-        self._waiting.pop(waiting, None)
-
-    def stop(self) -> None:
-        """
-        Nobody waits any more.
-        """
-        self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        self._timer = None
-        now = self._reactor.seconds()
-        overdue = []
-        for waiting, until in self._waiting.items():
-            if until > now:
-                break  # they stand in the order in which their patience ends
-            overdue.append(waiting)
-        for waiting in overdue:
-            del self._waiting[waiting]
-        for waiting in overdue:
-            waiting.impatient()
-        if self._waiting and self._timer is None:
-            self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
 
 
 class Hub:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -73,6 +74,9 @@ REFUSED_FOR = 30.0
 """Seconds during which 401, 403 and 404 to a resumed watch are tried again: an API server that has just started gives them
 out until its authorizer has caught up."""
 
+STATE_SETTLES = 1.0
+"""Seconds without a further event after which the state that a watch begins with is taken for told: servers send it in one go."""
+
 TIMEOUT_SLACK = 5.0
 """Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
 
@@ -117,6 +121,7 @@ class Watch:
         self.initial = is_true(query.get("sendInitialEvents"))
         self.from_now = "sendInitialEvents" in query and not self.initial
         self.telling_state = self.begins_with_state
+        self.told_at = -inf
         self.stalled = False
         self.kind = ""
         self.api_version = ""
@@ -276,6 +281,13 @@ class Watch:
         attempt.exchange = upstream.send(self.upstream_head(), attempt)
         self.hub.patience.watch(self)
 
+    @property
+    def awaits_head(self) -> bool:
+        """
+        Whether the cloud has not begun to answer the present attempt.
+        """
+        return self.attempt is not None and not self.attempt.status
+
     def impatient(self) -> None:
         """
         No answer has begun for a while: have the server probed.
@@ -395,6 +407,7 @@ class Watch:
             self.initial = False
         if event.type != ADDED:
             self.telling_state = False
+        self.told_at = self.hub.reactor.seconds()
         if not known and (event.type != BOOKMARK or self.bookmarks):
             lines.append(self.encode_frame(frame))
         return True
@@ -473,7 +486,7 @@ class Watch:
             self.give_up_gap()
         elif not self.started:
             self.first_attempt_failed(attempt)
-        elif self.initial or (self.telling_state and self.framer is not None and self.framer.pending):
+        elif self.initial or self.state_is_torn():
             self.request.abort()  # half of the initial state cannot be resumed
             self.end()
         elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
@@ -482,6 +495,15 @@ class Watch:
             if attempt.fruitful:
                 self.resume_pause = RESUME_PAUSE
             self.hold()
+
+    def state_is_torn(self) -> bool:
+        """
+        Whether the break came while the server was still telling what exists: it does so in the order of names, so that what
+        was not told yet may be older than what was, and no version to resume from would bring it.
+        """
+        if not self.telling_state or self.framer is None:
+            return False
+        return self.framer.pending or self.hub.reactor.seconds() - self.told_at < STATE_SETTLES
 
     def first_attempt_failed(self, attempt: Attempt) -> None:
         """

@@ -1,0 +1,83 @@
+"""
+Tests of :mod:`yurt.hub.patience`.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from yurt.hub.patience import PATIENCE, PATIENCE_TICK, Patience
+
+
+class Waiter:
+    """
+    A request that counts how often it lost its patience.
+    """
+
+    def __init__(self, *, awaits_head: bool) -> None:
+        self.awaits_head = awaits_head
+        self.times = 0
+
+    def impatient(self) -> None:
+        self.times += 1
+
+
+class PatienceTests(SynchronousTestCase):
+    """
+    One timer for all who wait.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.patience = Patience(self.clock)
+
+    def let(self, seconds: float) -> None:
+        """
+        Let time pass in small steps.
+        """
+        self.clock.pump([PATIENCE_TICK / 2] * round(seconds / PATIENCE_TICK * 2))
+
+    def test_asks_again(self) -> None:
+        """
+        Who waits for a head asks again and again: a server that was alive a moment ago may be silent now.
+        """
+        waiter = Waiter(awaits_head=True)
+        self.patience.watch(waiter)
+        self.let(3 * (PATIENCE + 2 * PATIENCE_TICK))
+        self.assertGreaterEqual(waiter.times, 3)
+        self.patience.forget(waiter)
+
+    def test_asks_once(self) -> None:
+        """
+        Who waits for more of a body asks once after each piece: it may be the client that is slow.
+        """
+        waiter = Waiter(awaits_head=False)
+        self.patience.watch(waiter)
+        self.let(4 * PATIENCE)
+        self.assertEqual(waiter.times, 1)
+
+    def test_each_in_time(self) -> None:
+        """
+        Beginning a wait anew puts nobody else off.
+        """
+        first, second = Waiter(awaits_head=False), Waiter(awaits_head=False)
+        self.patience.watch(first)
+        self.patience.watch(second)
+        self.let(PATIENCE / 2)
+        self.patience.watch(first)
+        self.let(PATIENCE / 2 + 2 * PATIENCE_TICK)
+        self.assertEqual((first.times, second.times), (0, 1))
+
+    def test_leaves_no_timer(self) -> None:
+        """
+        With nobody waiting there is no timer, nor after a stop.
+        """
+        waiter = Waiter(awaits_head=True)
+        self.patience.watch(waiter)
+        self.patience.forget(waiter)
+        self.let(1.0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.patience.watch(waiter)
+        self.patience.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

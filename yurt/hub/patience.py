@@ -1,0 +1,78 @@
+"""
+How long requests wait for a silent server before somebody asks whether it is still there.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+PATIENCE = 0.8
+"""Seconds that a request waits for a response head before its server is suspected."""
+
+PATIENCE_TICK = 0.1
+"""Seconds between looks at who has waited too long."""
+
+
+class Waiting(Protocol):
+    """
+    A request that waits for its response, or for more of it.
+    """
+
+    @property
+    def awaits_head(self) -> bool: ...
+
+    def impatient(self) -> None: ...
+
+
+class Patience:
+    """
+    Who waits for a response head, or for more of a body, and since when.  One timer for all.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._waiting: dict[Waiting, float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def watch(self, waiting: Waiting) -> None:
+        """
+        Start to wait, or begin the wait anew.
+        """
+        self._waiting.pop(waiting, None)
+        self._waiting[waiting] = self._reactor.seconds() + PATIENCE
+        if self._timer is None:
+            self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
+
+    def forget(self, waiting: Waiting) -> None:
+        """
+        The wait is over.
+        """
+        self._waiting.pop(waiting, None)
+
+    def stop(self) -> None:
+        """
+        Nobody waits any more.
+        """
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        overdue = []
+        for waiting, until in self._waiting.items():
+            if until > now:
+                break  # they stand in the order in which their patience ends
+            overdue.append(waiting)
+        for waiting in overdue:
+            del self._waiting[waiting]
+        for waiting in overdue:
+            waiting.impatient()
+            if waiting.awaits_head:
+                self.watch(waiting)  # the server lives: it may fall silent yet
+        if self._waiting and self._timer is None:
+            self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)
