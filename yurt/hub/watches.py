@@ -420,8 +420,10 @@ class Watch:
             self.key = view_key(self.caller, self.info, event.form)
         if event.type == BOOKMARK and self.initial_events is not None and not self.initial:
             event = structs.replace(event, initial_events_end=True)  # all that existed at the beginning has been told before it
-        with self.log.failuresHandled("An event could not be cached."):
+        try:
             self.hub.views.apply_event(self.key, event, self.initial_events)
+        except Exception:
+            self.log.failure("an event of {resource} could not be cached", resource=self.info.resource)
         if event.initial_events_end:
             self.initial_events = None
 
