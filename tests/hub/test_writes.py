@@ -425,6 +425,23 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.patch_status({"status": {}}, token="a.b.c").status, 401)
         self.assertEqual(len(self.site.hub.journal), 0)
 
+    def test_impersonation(self) -> None:
+        """
+        In another's name nothing is kept without the cloud, whoever asks: neither a status nor an event.
+        """
+        token = "opaque-token-of-a-pod"
+        self.site.ask("GET", PODS, token=token)
+        self.site.arriving(PODS).answer(200, {"kind": "PodList", "apiVersion": "v1", "items": []})
+        self.site.offline()
+        created = {"kind": "Event", "apiVersion": "v1", "metadata": {"name": "e", "namespace": "default"}}
+        self.assertEqual(self.site.fetch("POST", EVENTS, created, token=token).status, 201)
+        for options in ({"token": token}, {}):
+            for method, path in (("POST", EVENTS), ("PATCH", POD_STATUS), ("GET", PODS)):
+                headers = {"content_type": STRATEGIC, "impersonate_user": "someone", **options}
+                reply = self.site.fetch(method, path, None if method == "GET" else created, **headers)
+                self.assertEqual((reply.status, reply.header("x-yurt-source")), (401, "hub"), (method, path, options))
+        self.assertEqual(len(self.site.hub.journal), 1)
+
     def test_never_seen(self) -> None:
         """
         A status of what the cache does not hold cannot be merged.

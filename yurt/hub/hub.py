@@ -136,10 +136,12 @@ class Hub:
 
     def admits_offline(self, credential: Credential, caller: Caller) -> bool:
         """
-        Whether a caller is known without the cloud: it is the node, or its token counts.
+        Whether a caller is known without the cloud: it is the node, or its token counts; nobody is in another's name.
         """
+        if credential.impersonates:
+            return False
         if credential.kind == "none":
-            return not credential.impersonates
+            return True
         return bool(credential.token) and self.tokens.identity_offline(credential.token) == caller.identity
 
     def suspect(self, server: Server, reason: str) -> Deferred[bool]:

@@ -119,7 +119,7 @@ class HubProxy:
         if info.verb == "watch" and head.method == b"GET" and not request.upgrade:
             hub.watching(Watch(hub, request, info, caller, credential, cached))
             return
-        forward = self.choose(request, info, caller, cached)(hub, request, info, caller, credential)
+        forward = self.choose(request, info, caller, credential, cached)(hub, request, info, caller, credential)
         hub.carry(forward)
 
     def is_own_lease(self, info: RequestInfo) -> bool:
@@ -159,15 +159,17 @@ class HubProxy:
         asked = get_header(request.head.headers, EDGE_CACHE)
         return asked is not None and asked.strip().lower() == b"true"
 
-    def choose(self, request: IncomingRequest, info: RequestInfo, caller: Caller, cached: bool) -> type[Forward]:
+    def choose(
+        self, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential, cached: bool
+    ) -> type[Forward]:
         """
-        How a request that is no watch is carried.
+        How a request that is no watch is carried.  What is asked in another's name is only passed on.
         """
         if request.upgrade or info.subresource in LONG_RUNNING or info.verb == "proxy":
             return LongForward
         if info.verb in ("get", "list"):
             return self.choose_read(request, info, cached)
-        if not info.is_resource:
+        if not info.is_resource or credential.impersonates:
             return Forward
         return self.choose_write(info, caller, cached)
 
