@@ -26,6 +26,7 @@ from tests.hub.cache.fixtures import (
 from yurt.hub.cache import ABSENT, GETS, Caller, Found, ViewKey, shelf, store
 from yurt.hub.cache.shelf import SWEEP_INTERVAL
 from yurt.hub.cache.store import COMMIT_INTERVAL
+from yurt.hub.identity import NODE
 from yurt.kube.objects import split_list
 from yurt.kube.watch import read_event
 
@@ -437,11 +438,11 @@ class WatchTests(ViewsCase):
         A watch that sends initial events fills a view; what it does not name is dropped at their end.
         """
         self.list(ALL, 10, "old", "kept")
-        self.views.begin_initial(ALL)
+        initial = self.views.begin_initial(ALL)
         for name, version in (("kept", 8), ("new", 30), ("other", 25)):
-            self.views.apply_event(ALL, event("ADDED", name, version))
+            self.views.apply_event(ALL, event("ADDED", name, version), initial)
         self.assertEqual(self.version(ALL), "10", "until their end the view resumes where it was")
-        self.views.apply_event(ALL, bookmark(40, initial_events_end=True))
+        self.views.apply_event(ALL, bookmark(40, initial_events_end=True), initial)
         self.assertEqual((names(self.views, ALL), self.version(ALL)), (["kept", "new", "other"], "40"))
         self.views.apply_event(ALL, event("DELETED", "new", 41))
         self.assertEqual(names(self.views, ALL), ["kept", "other"])
@@ -450,9 +451,9 @@ class WatchTests(ViewsCase):
         """
         A view made by initial events alone knows its kind, and that it is empty when it is.
         """
-        self.views.begin_initial(ALL)
+        initial = self.views.begin_initial(ALL)
         self.assertIsNone(self.views.read_list(ALL))
-        self.views.apply_event(ALL, bookmark(40, initial_events_end=True))
+        self.views.apply_event(ALL, bookmark(40, initial_events_end=True), initial)
         found = self.views.read_list(ALL)
         assert found is not None
         self.assertEqual((found.kind, found.api_version, found.items), ("ConfigMapList", "v1", 0))
@@ -471,6 +472,47 @@ class WatchTests(ViewsCase):
         self.assertEqual(names(self.views, ALL), ["a", "b"])
         self.views.apply_event(ALL, bookmark(50, initial_events_end=True), second)
         self.assertEqual((names(self.views, ALL), self.version(ALL)), (["a", "b"], "50"))
+
+    def test_initial_events_broken_off(self) -> None:
+        """
+        A watch that breaks off before the end of its initial events does not keep other watches from moving the view.
+        """
+        self.list(ALL, 10, "a")
+        self.views.apply_event(ALL, event("ADDED", "a", 10), self.views.begin_initial(ALL))
+        self.views.apply_event(ALL, event("ADDED", "b", 12))
+        self.assertEqual(self.version(ALL), "12")
+        self.views.apply_event(ALL, bookmark(15))
+        self.assertEqual((names(self.views, ALL), self.version(ALL)), (["a", "b"], "15"))
+
+    def test_overtaken_list(self) -> None:
+        """
+        A list older than the view takes nothing back: one of any version, or one that events have overtaken on its way.
+        """
+        self.list(ALL, 20, "a", "b")
+        old = listed(10, item("a", 5), item("gone", 6))
+        self.views.store_list(ALL, old, requested_version="0")
+        self.views.store_list(ALL, old, requested_version="", known_version="10")
+        self.views.store_list(ALL, old, requested_version="", known_version="")
+        self.assertEqual((names(self.views, ALL), self.version(ALL)), (["a", "b"], "20"))
+        self.assertIs(self.views.read_object(KUBELET, CONFIG_MAPS, "", "default", "gone"), ABSENT)
+        self.assertEqual(self.views.objects, 2)
+
+    def test_restored_cluster(self) -> None:
+        """
+        The most recent state counts although it is older than what the view was when it was asked for: etcd went back.
+        """
+        self.list(ALL, 20, "a", "b")
+        self.views.store_list(ALL, listed(10, item("a", 5)), requested_version="", known_version="20")
+        self.assertEqual((names(self.views, ALL), self.version(ALL), self.get("a")), (["a"], "10", 5))
+
+    def test_old_list_of_a_view_with_a_gap(self) -> None:
+        """
+        A view that is not complete takes any list.
+        """
+        self.list(ALL, 20, "a", "b")
+        self.views.mark_gap(ALL)
+        self.views.store_list(ALL, listed(10, item("a", 5)), requested_version="0")
+        self.assertEqual((names(self.views, ALL), self.version(ALL)), (["a"], "10"))
 
     def test_gap(self) -> None:
         """
@@ -545,9 +587,9 @@ class FormTests(ViewsCase):
         """
         Events in form of Tables change the rows of their view.
         """
-        self.views.begin_initial(self.TABLE)
-        self.views.apply_event(self.TABLE, read_event(b'{"type":"ADDED","object":%b}' % self.table(10, "a")))
-        self.views.apply_event(self.TABLE, read_event(b'{"type":"ADDED","object":%b}' % self.table(11, "b")))
+        initial = self.views.begin_initial(self.TABLE)
+        self.views.apply_event(self.TABLE, read_event(b'{"type":"ADDED","object":%b}' % self.table(10, "a")), initial)
+        self.views.apply_event(self.TABLE, read_event(b'{"type":"ADDED","object":%b}' % self.table(11, "b")), initial)
         view = self.views.view(self.TABLE)
         assert view is not None
         self.assertEqual((view.kind, view.members), ("Table", 2))
@@ -610,6 +652,19 @@ class BoundTests(ViewsCase):
         held = {key[8:] for key, _ in self.cache.store.table("members").scan()}
         self.assertNotIn(b"default/a1", held)
         self.assertEqual(self.views.objects, len(list(self.cache.store.table("objects").scan())))
+
+    def test_the_node_stays(self) -> None:
+        """
+        However many others read, the views of the node itself are the last to go.
+        """
+        self.patch(shelf, "MAX_VIEWS", 3)
+        own = replace(DEFAULT, caller=replace(KUBELET, identity=NODE))
+        self.list(own, 10, "a")
+        for number in range(5):
+            self.cache.clock.advance(1)
+            self.list(replace(DEFAULT, namespace=f"n{number}"), 10)
+        self.assertEqual({key.namespace for key, _ in self.views.views()}, {"default", "n3", "n4"})
+        self.assertEqual(names(self.views, own), ["a"])
 
     def broken_disk(self) -> HeldWriter:
         """

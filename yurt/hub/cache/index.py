@@ -40,7 +40,7 @@ class View:
     ``whole`` that all of it is in memory, because it was made while there was no disk.
     """
 
-    __slots__ = ("dirty", "frozen", "id", "initial", "key", "name", "record", "unselective", "whole")
+    __slots__ = ("dirty", "frozen", "id", "key", "name", "record", "unselective", "whole")
 
     def __init__(self, key: ViewKey, record: ViewRecord | None = None) -> None:
         caller = key.caller
@@ -52,7 +52,6 @@ class View:
         self.name = selected_name(key)
         self.unselective = not key.label_selector and not key.field_selector
         self.dirty = self.frozen = self.whole = False
-        self.initial: InitialEvents | None = None
 
     @property
     def decides(self) -> bool:

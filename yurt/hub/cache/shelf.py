@@ -28,9 +28,10 @@ from yurt.hub.cache.records import (
     view_id,
 )
 from yurt.hub.cache.store import Store
+from yurt.hub.identity import NODE
 
 MAX_VIEWS = 4096
-"""Views kept; beyond, the one that was updated longest ago goes.  A node with 250 pods has some 1,000."""
+"""Views kept; beyond, the one that was updated longest ago goes, the node's own last.  A node with 250 pods has some 1,000."""
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two steps of removing what evicted views held."""
@@ -184,7 +185,7 @@ class Shelf:
         if view is not None:
             return view
         if len(self.index.views) >= MAX_VIEWS:
-            self._evict(min(self.index.views.values(), key=lambda view: view.record.updated_at))
+            self._evict(min(self.index.views.values(), key=_rank))
         view = View(key)
         for evicted in [evicted for evicted in self._evicted if evicted.id == view.id]:
             self._remove_members(evicted, None)
@@ -240,7 +241,7 @@ class Shelf:
             if record is None:
                 self.index.remove(view)
             elif record != view.record:
-                view.record, view.frozen, view.dirty, view.initial = record, True, False, None
+                view.record, view.frozen, view.dirty = record, True, False
         self._take_in_stored()
 
     def disk_appeared(self) -> None:
@@ -306,3 +307,10 @@ class Shelf:
         except MsgspecError:
             self.log.error("a view in the cache cannot be read and is left out")
             return None
+
+
+def _rank(view: View) -> tuple[bool, float]:
+    """
+    The place of a view in the order in which they go: pods must not push out what the node lives on.
+    """
+    return view.key.caller.identity == NODE, view.record.updated_at

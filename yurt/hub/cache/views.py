@@ -71,15 +71,21 @@ class Views:
 
     # What the cloud says
 
-    def store_list(self, key: ViewKey, parts: ListParts, *, requested_version: str) -> None:
+    def store_list(self, key: ViewKey, parts: ListParts, *, requested_version: str, known_version: str | None = None) -> None:
         """
         Take in a whole list, pages already joined: it is the view from now on.
 
         An item older than what is stored does not replace it, unless the most recent state was asked for (no
-        ``requested_version``): then the list is right, as after etcd was restored from a backup.
+        ``requested_version``): then the list is right, as after etcd was restored from a backup.  A list that is older than the
+        view changes nothing if an old one was asked for, or if the view was not yet newer when the list was: ``known_version``
+        is the view's version at that time, empty when there was no view; None stands for the present one.
         """
         view = self._shelf.obtain(key)
-        view.frozen, view.initial = False, None
+        if not view.frozen and view.record.complete and is_newer(view.record.resource_version, parts.resource_version):
+            known_version = view.record.resource_version if known_version is None else known_version
+            if requested_version or not known_version or not is_newer(known_version, parts.resource_version):
+                return
+        view.frozen = False
         items = {member_of(meta.namespace, meta.name): (meta.resource_version, item) for meta, item in parts.items}
         before = self._shelf.get_many(key.gvr, key.form, items)
         for (member, (version, item)), stored in zip(items.items(), before, strict=True):
@@ -165,12 +171,10 @@ class Views:
         """
         A watch with sendInitialEvents begins: members that it has not named by the bookmark at their end will be dropped.
 
-        Until then the view stays what it was.  Hand the returned value to :meth:`apply_event` where several such watches of the
-        same view may run side by side.
+        Until then the view stays what it was.  Hand the returned value to :meth:`apply_event` with the events of that watch.
         """
-        view = self._shelf.obtain(key)
-        view.frozen, view.initial = False, InitialEvents()
-        return view.initial
+        self._shelf.obtain(key).frozen = False
+        return InitialEvents()
 
     def apply_event(self, key: ViewKey, event: WatchEvent, initial: InitialEvents | None = None) -> None:
         """
@@ -179,7 +183,6 @@ class Views:
         view = self._shelf.obtain(key)
         if view.frozen:
             return
-        initial = initial or view.initial
         version = event.meta.resource_version
         if event.type == BOOKMARK:
             _describe(view, event)
@@ -353,8 +356,6 @@ class Views:
             stored = self._shelf.get(view.key.gvr, view.key.form, member)
             if stored is None or not is_newer(stored.resource_version, version):
                 self._shelf.dismiss(view, member)
-        if view.initial is initial:
-            view.initial = None
         self._complete(view, version)
 
     def _adjust_gets(self, view: View, listed: Container[bytes], version: str | None) -> None:
