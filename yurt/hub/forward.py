@@ -15,6 +15,7 @@ from yurt.http.heads import get_header, without
 from yurt.http.interfaces import (
     ByteStream,
     Exchange,
+    FlowControlled,
     Headers,
     IncomingRequest,
     RequestHead,
@@ -24,7 +25,7 @@ from yurt.http.interfaces import (
 from yurt.http.upgrade import join
 from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status
 from yurt.hub.cache.views import Caller
-from yurt.hub.identity import Credential
+from yurt.hub.identity import Credential, Door
 from yurt.kube.requestinfo import RequestInfo
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Forward:
         self.tried: list[Server] = []
         self.started = False
         self.finished = False
+        self.of_pod = isinstance(request.door, Door) and not request.door.lends_node_identity
         self.body_reading = False
+        self.body_flow: FlowControlled | None = None
         self.body_complete = False
         self.replay: list[bytes] | None = []
         self.replay_size = 0
@@ -125,9 +128,19 @@ class Forward:
             exchange.write(data)
         if self.body_complete:
             exchange.finish(self.trailers)
-        elif not self.body_reading:
-            self.body_reading = True
-            exchange.produce_from(self.request.read_body(self))
+        else:
+            if not self.body_reading:
+                self.body_reading = True
+                self.body_flow = self.request.read_body(self)
+            self.draw_body()
+
+    def draw_body(self) -> None:
+        """
+        Let the rest of the body come at the pace of the server.  An attempt that failed has left it held back.
+        """
+        if self.body_flow is not None and self.exchange is not None and not self.body_complete:
+            self.body_flow.resume()
+            self.exchange.produce_from(self.body_flow)
 
     def upstream_head(self) -> RequestHead:
         """

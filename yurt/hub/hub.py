@@ -37,6 +37,9 @@ from yurt.hub.watches import Watch
 VERDICT_WAIT = 2.5
 """Seconds after which a request no longer waits for the first verdict on the cloud."""
 
+PODS_SHARE = 0.5
+"""Of the requests in flight, what pods may have at most: they must not take the places of kubelet."""
+
 STATUS_FIRST = 0.5
 """Seconds by which journalled statuses precede the resuming watches when the cloud is back."""
 
@@ -80,7 +83,9 @@ class Hub:
         self.watches: set[Watch] = set()
         self.timers = Timers(reactor)
         self.in_flight = 0
+        self.pods_in_flight = 0
         self.kept_bytes = 0
+        self.buffered_bytes = 0
         self.draining = False
 
     # Requests
@@ -91,12 +96,16 @@ class Hub:
         """
         series = forward.series
         if not forward.long_running:
-            if self.in_flight >= self.config.max_requests_in_flight:
+            of_pod = forward.of_pod
+            limit = self.config.max_requests_in_flight
+            if self.in_flight >= limit or (of_pod and self.pods_in_flight >= max(1, int(limit * PODS_SHARE))):
                 self.metrics.rejected += 1
-                message = f"{self.in_flight} requests are in flight (--max-requests-in-flight); try again later"
+                others = f", {self.pods_in_flight} of them of pods, which may have half" if of_pod else ""
+                message = f"{self.in_flight} requests are in flight{others} (--max-requests-in-flight); try again later"
                 answer_status(forward.request, 429, "TooManyRequests", message, retry_after=1)
                 return
             self.in_flight += 1
+            self.pods_in_flight += of_pod
         series.in_flight += 1
         forward.begin()
 
@@ -112,8 +121,9 @@ class Hub:
         A request or a watch is over.
         """
         one.series.in_flight -= 1
-        if not one.long_running:
+        if isinstance(one, Forward) and not one.long_running:
             self.in_flight -= 1
+            self.pods_in_flight -= one.of_pod
 
     def keep(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> None:
         """

@@ -20,10 +20,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import FlowControlled, Headers, ResponseHead, UpstreamError
+from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
 from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
-from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward
+from yurt.hub.forward import LOAD_BALANCER_ERRORS, MAX_REPLAYED_BODY, Forward
 from yurt.hub.journal import Entry
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
 from yurt.kube.patch import PatchError, apply_patch
@@ -31,6 +31,9 @@ from yurt.kube.protobuf import MAGIC, ProtobufError, read_unknown
 
 MAX_BUFFERED_WRITE = 3 * 1024 * 1024
 """Bytes of a request body held so that the write can be kept without the cloud; kube-apiserver takes no more either."""
+
+MAX_BUFFERED_TOTAL = 16 * 1024 * 1024
+"""Bytes held so of all writes together; beyond it bodies go on as they come, and cannot be kept."""
 
 STATUS_RESOURCES = frozenset({"/v1/nodes", "/v1/pods"})
 CHANGED_WITH_STATUS = ("labels", "annotations")
@@ -42,38 +45,52 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 class Write(Forward):
     """
-    A write whose body the hub reads whole before it goes out, because it may have to keep it.
+    A write whose body the hub reads whole before it goes out, because it may have to keep it: if its caller is known without
+    the cloud, and there is room.
     """
 
-    max_replayed = MAX_BUFFERED_WRITE
+    streamed = False
+    buffered = 0
 
     def begin(self) -> None:
         """
         Read the body first, if there is one.
         """
-        self.waiting_for_body = self.request.has_body
-        self.too_large = False
+        self.streamed = not self.admitted_offline()
+        self.waiting_for_body = self.request.has_body and not self.streamed
         if not self.waiting_for_body:
             super().begin()
             return
+        self.max_replayed = MAX_BUFFERED_WRITE
         self.request.when_lost(self.client_lost)
         self.body_reading = True
-        self.body_flow: FlowControlled = self.request.read_body(self)
+        self.body_flow = self.request.read_body(self)
+        if self.streamed:
+            self.stream()
 
     def body_received(self, data: bytes) -> None:
         """
-        Collect; a body that is too large to be kept goes on as it comes.
+        Collect; a body that is too large to be kept goes on as it comes, as soon as it is known where to.
         """
         super().body_received(data)
-        if self.waiting_for_body and self.replay_size > self.max_replayed:
+        if not self.waiting_for_body:
+            return
+        self.buffered += len(data)
+        self.hub.buffered_bytes += len(data)
+        if self.buffered > MAX_BUFFERED_WRITE or self.hub.buffered_bytes > MAX_BUFFERED_TOTAL:
             self.waiting_for_body = False
-            self.too_large = True
-            self.body_flow.pause()
-            super().begin()
-            if self.exchange is not None:
-                self.exchange.produce_from(self.body_flow)
-                self.replay = None
-            self.body_flow.resume()
+            self.streamed = True
+            self.max_replayed = MAX_REPLAYED_BODY
+            if self.body_flow is not None:
+                self.stream()
+
+    def stream(self) -> None:
+        """
+        Send what has come and then the rest, which waits until there is a server for it.
+        """
+        assert self.body_flow is not None
+        self.body_flow.pause()
+        super().begin()
 
     def body_finished(self, trailers: Headers) -> None:
         """
@@ -83,6 +100,14 @@ class Write(Forward):
         if self.waiting_for_body:
             self.waiting_for_body = False
             super().begin()
+
+    def done(self) -> None:
+        """
+        Give back the room for the body as well.
+        """
+        self.hub.buffered_bytes -= self.buffered
+        self.buffered = 0
+        super().done()
 
     @property
     def body(self) -> bytes:
@@ -103,7 +128,7 @@ class Write(Forward):
         """
         A load balancer without servers behind it is no answer to a write that can be kept.
         """
-        if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and not self.too_large and self.keep_locally():
+        if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and not self.streamed and self.keep_locally():
             self.answered_by_cloud(head)
             self.hub.patience.forget(self)
             self.drop_exchange()
@@ -114,7 +139,7 @@ class Write(Forward):
         """
         Keep the write if that is honest, else refuse it.
         """
-        if self.too_large or not self.keep_locally():
+        if self.streamed or not self.keep_locally():
             super().answer_offline(error)
 
     def keep_locally(self) -> bool:
@@ -238,7 +263,7 @@ class StatusWrite(Write):
         A state must not overtake an earlier one that still waits to be sent: it joins it.
         """
         waits = self.hub.journal.status(self.path()) is not None
-        if self.finished or not (waits and self.admitted_offline() and not self.too_large and self.keep_locally()):
+        if self.finished or not (waits and self.admitted_offline() and not self.streamed and self.keep_locally()):
             super().proceed()
 
     def keep_locally(self) -> bool:
