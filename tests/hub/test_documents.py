@@ -69,18 +69,17 @@ class DocumentsTests(SynchronousTestCase):
         self.rows = Rows()
         self.documents = Documents(self.rows)  # type: ignore[arg-type]
 
-    def put(self, target: str, accept: str, content_type: str, body: bytes) -> None:
+    def put(self, target: str, accept: str, content_type: str, body: bytes, at: float = 0.0) -> None:
         """
         Keep a document.
         """
-        info = parse_request(b"GET", target.encode())
-        self.documents.put(info, target.encode(), accept.encode(), content_type, 0.0, body)
+        self.documents.put(parse_request(b"GET", target.encode()), accept.encode(), content_type, at, body)
 
     def find(self, target: str, accept: str) -> bytes | None:
         """
         The document found.
         """
-        found = self.documents.find(parse_request(b"GET", target.encode()), target.encode(), accept.encode())
+        found = self.documents.find(parse_request(b"GET", target.encode()), accept.encode())
         return None if found is None else found[2]
 
     def test_variants(self) -> None:
@@ -117,14 +116,15 @@ class DocumentsTests(SynchronousTestCase):
 
     def test_query(self) -> None:
         """
-        The client's timeout makes no difference, other parameters do, their order does not.
+        No parameter makes another document: neither those that mean nothing, nor the hash of the state that a client knows of.
         """
         self.put("/apis?timeout=32s", "application/json", "application/json", b"groups")
         for target in ("/apis", "/apis?timeout=5s", "/apis/", "/apis/?timeout=1"):
             self.assertEqual(self.find(target, "application/json"), b"groups", target)
-        self.put("/openapi/v3/api/v1?hash=A&x=1", "*/*", "application/json", b"hashed")
-        self.assertEqual(self.find("/openapi/v3/api/v1?x=1&hash=A&timeout=9s", "*/*"), b"hashed")
-        self.assertIsNone(self.find("/openapi/v3/api/v1?hash=B&x=1", "*/*"))
+        for state in ("A", "B"):
+            self.put(f"/openapi/v3/api/v1?hash={state}&x=1", "*/*", "application/json", state.encode())
+        self.assertEqual(self.find("/openapi/v3/api/v1?x=2&hash=A&timeout=9s", "*/*"), b"B")
+        self.assertEqual(len(self.rows), 2)
 
     def test_unchanged(self) -> None:
         """
@@ -139,13 +139,36 @@ class DocumentsTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        No more documents are kept than the bound says; those that are kept can still change.
+        No more documents are kept than the bound says: what the cloud gave longest ago goes, before and after a restart.
         """
         self.patch(documents_module, "MAX_DOCUMENTS", 5)
         for number in range(20):
-            self.put(f"/apis/g{number}", "*/*", "application/json", b"x")
-        self.put("/apis/g0", "*/*", "application/json", b"y")
-        self.assertEqual((len(self.rows), self.find("/apis/g0", "*/*")), (5, b"y"))
+            self.put("/version", "*/*", "application/json", b"v")
+            self.put(f"/apis/g{number}", "*/*", "application/json", b"x", number)
+        self.assertEqual((len(self.rows), self.find("/apis/g19", "*/*"), self.find("/version", "*/*")), (5, b"x", b"v"))
+        self.documents = Documents(self.rows)  # type: ignore[arg-type]
+        self.put("/version", "*/*", "application/json", b"v", 30)
+        for number in (20, 21):
+            self.put(f"/apis/g{number}", "*/*", "application/json", b"x", number)
+        self.assertEqual((len(self.rows), self.find("/apis/g17", "*/*"), self.find("/version", "*/*")), (5, None, b"v"))
+
+    def test_bytes_bounded(self) -> None:
+        """
+        All documents together stay within a number of bytes.
+        """
+        self.patch(documents_module, "MAX_DOCUMENT_BYTES", 1000)
+        for number in range(10):
+            self.put(f"/apis/g{number}", "*/*", "application/json", b"x" * 300)
+        self.assertEqual(len(self.rows), 3)
+
+    def test_invented_variants(self) -> None:
+        """
+        Whoever asks for the same path in ever new ways pushes out no other path.
+        """
+        self.put("/version", "*/*", "application/json", b"v")
+        for number in range(100):
+            self.put(f"/api?x={number}", f"application/json;v={number}", "application/json", b"x")
+        self.assertEqual((len(self.rows), self.find("/version", "*/*")), (documents_module.MAX_VARIANTS + 1, b"v"))
 
     def test_keys(self) -> None:
         """
@@ -154,6 +177,16 @@ class DocumentsTests(SynchronousTestCase):
         self.assertIsNone(self.documents.jwks())
         self.put("/openid/v1/jwks", "application/jwk-set+json", "application/jwk-set+json", b"keys")
         self.assertEqual(self.documents.jwks(), b"keys")
+
+    def test_newest_keys(self) -> None:
+        """
+        Of the keys that came for several Accepts the newest count, also where the cloud went back to older ones.
+        """
+        for at, accept, keys in ((0, "*/*", b"old"), (1, "application/json", b"new")):
+            self.put("/openid/v1/jwks", accept, "application/jwk-set+json", keys, at)
+        self.assertEqual(self.documents.jwks(), b"new")
+        self.put("/openid/v1/jwks", "*/*", "application/jwk-set+json", b"old", documents_module.REDATED_AFTER)
+        self.assertEqual(self.documents.jwks(), b"old")
 
 
 class OfflineDocumentTests(HubCase):

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Protocol
-from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -17,7 +16,16 @@ from yurt.hub.reads import Read
 from yurt.kube.requestinfo import RequestInfo
 
 MAX_DOCUMENTS = 2000
-"""Documents that are kept; beyond it new ones are not stored."""
+"""Documents that are kept; beyond, the one that was given longest ago goes."""
+
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+"""Bytes of all documents together."""
+
+MAX_VARIANTS = 8
+"""Documents of one path, for as many values of Accept: whoever makes up more of them pushes out no other path."""
+
+REDATED_AFTER = 3600.0
+"""Seconds after which a document that the cloud gave again unchanged is dated anew."""
 
 JWKS_PATH = "/openid/v1/jwks"
 ISSUER_PATH = "/.well-known/openid-configuration"
@@ -47,53 +55,81 @@ class DocumentTable(Protocol):
 
     def put(self, key: bytes, value: bytes) -> None: ...
 
+    def delete(self, key: bytes) -> None: ...
+
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 class Documents:
     """
-    The kept documents, by path, query and Accept; another variant of the same path serves where its type is accepted.
+    The kept documents, by path and Accept; another variant of the same path serves where its type is accepted.
+
+    No query parameter changes what a document says: ``hash`` of OpenAPI v3 only asks for a certain state of it, and what is kept
+    is the last one.
     """
 
     def __init__(self, table: DocumentTable) -> None:
         self._table = table
-        self._count: int | None = None
+        self._sizes: dict[bytes, int] | None = None
 
-    def put(self, info: RequestInfo, target: bytes, accept: bytes, content_type: str, stored_at: float, body: bytes) -> None:
+    def put(self, info: RequestInfo, accept: bytes, content_type: str, stored_at: float, body: bytes) -> None:
         """
         Keep a document, unless it is there unchanged.
         """
-        key = _prefix(info, target) + _digest(accept)
+        prefix = _prefix(info)
+        key = prefix + _digest(accept)
+        sizes = self._known()
+        sizes.pop(key, None)
+        sizes[key] = len(body)
         old = self._table.get(key)
-        if old is not None and _unpack(old)[2] == body:
-            return
-        if old is None:
-            if self._count is None:
-                self._count = sum(1 for _ in self._table.scan(b""))
-            if self._count >= MAX_DOCUMENTS:
+        if old is not None:
+            _, dated, known = _unpack(old)
+            if known == body and stored_at - dated < REDATED_AFTER:
                 return
-            self._count += 1
         self._table.put(key, _pack(content_type, stored_at, body))
+        self._prune(prefix)
 
-    def find(self, info: RequestInfo, target: bytes, accept: bytes) -> tuple[str, float, bytes] | None:
+    def find(self, info: RequestInfo, accept: bytes) -> tuple[str, float, bytes] | None:
         """
-        Content type, time of storing and body; the variant asked for, else the one that ``accept`` prefers.
+        Content type, time of storing and body; the variant asked for, else the newest of those that ``accept`` prefers.
         """
-        prefix = _prefix(info, target)
+        prefix = _prefix(info)
         exact = self._table.get(prefix + _digest(accept))
         if exact is not None:
             return _unpack(exact)
         variants = [_unpack(raw) for _, raw in self._table.scan(prefix)]
         ranked = [(place, variant) for variant in variants if (place := _preference(accept, variant[0])) is not None]
-        return min(ranked, key=lambda one: one[0])[1] if ranked else None
+        return min(ranked, key=lambda one: (one[0], -one[1][1]))[1] if ranked else None
 
     def jwks(self) -> bytes | None:
         """
-        The keys of the cluster's issuer.
+        The keys of the cluster's issuer, as the cloud last gave them.
         """
-        for _, raw in self._table.scan(_digest(JWKS_PATH.encode())):
-            return _unpack(raw)[2]
-        return None
+        variants = [_unpack(raw) for _, raw in self._table.scan(_digest(JWKS_PATH.encode()))]
+        return max(variants, key=lambda one: one[1])[2] if variants else None
+
+    def _known(self) -> dict[bytes, int]:
+        """
+        The size of each document, those first that were given longest ago.
+        """
+        if self._sizes is None:
+            rows = sorted((_unpack(raw)[1], key, len(raw)) for key, raw in self._table.scan(b""))
+            self._sizes = {key: size for _, key, size in rows}
+        return self._sizes
+
+    def _prune(self, prefix: bytes) -> None:
+        """
+        Keep within the bounds, that of the path first.
+        """
+        sizes = self._known()
+        for key in [key for key in sizes if key.startswith(prefix)][:-MAX_VARIANTS]:
+            self._drop(key)
+        while len(sizes) > MAX_DOCUMENTS or sum(sizes.values()) > MAX_DOCUMENT_BYTES:
+            self._drop(next(iter(sizes)))
+
+    def _drop(self, key: bytes) -> None:
+        del self._known()[key]
+        self._table.delete(key)
 
 
 class DocumentRead(Read):
@@ -118,7 +154,7 @@ class DocumentRead(Read):
         Into the cache, for everyone.
         """
         content_type = (get_header(head.headers, b"content-type") or b"application/json").decode("latin-1")
-        self.hub.documents.put(self.info, self.request.head.target, self.accept_header(), content_type, self.hub.now(), body)
+        self.hub.documents.put(self.info, self.accept_header(), content_type, self.hub.now(), body)
 
     def answer_from_cache(self) -> bool:
         """
@@ -126,7 +162,7 @@ class DocumentRead(Read):
         """
         if self.finished:
             return True
-        found = self.hub.documents.find(self.info, self.request.head.target, self.accept_header())
+        found = self.hub.documents.find(self.info, self.accept_header())
         if found is None:
             return False
         content_type, stored_at, body = found
@@ -151,14 +187,8 @@ def _digest(value: bytes) -> bytes:
     return sha256(value).digest()[:16]
 
 
-def _prefix(info: RequestInfo, target: bytes) -> bytes:
-    """
-    Path and query, without the client's timeout.
-    """
-    query = target.partition(b"?")[2].decode("latin-1")
-    pairs = sorted(pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] != "timeout")
-    path = info.path.rstrip("/")
-    return _digest(f"{path}?{urlencode(pairs)}".encode() if pairs else path.encode())
+def _prefix(info: RequestInfo) -> bytes:
+    return _digest(info.path.rstrip("/").encode())
 
 
 def _preference(accept: bytes, content_type: str) -> int | None:

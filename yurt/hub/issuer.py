@@ -100,4 +100,4 @@ class IssuerKeys:
             self.log.debug("the issuer's keys: {server} answers {status}", server=server.name, status=response.status)
             return
         content_type = (get_header(response.headers, b"content-type") or b"application/jwk-set+json").decode("latin-1")
-        self._documents.put(parse_request(b"GET", path), path, accept, content_type, self._now(), response.body)
+        self._documents.put(parse_request(b"GET", path), accept, content_type, self._now(), response.body)
