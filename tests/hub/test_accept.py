@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from yurt.hub import accept as accept_module
 from yurt.hub.accept import is_json, read_accept
 
 PROTOBUF = b"application/vnd.kubernetes.protobuf"
@@ -33,6 +34,14 @@ class ReadAcceptTests(SynchronousTestCase):
         ):
             accept = read_accept(value)
             self.assertEqual((accept.json, accept.forms), (True, ("",)), value)
+
+    def test_long(self) -> None:
+        """
+        A value longer than any sensible one is read like others, but takes no place among those remembered.
+        """
+        before = accept_module._remembered.cache_info().currsize
+        self.assertEqual(read_accept(b"x/y," * 200 + b"application/json").forms, ("",))
+        self.assertEqual(accept_module._remembered.cache_info().currsize, before)
 
     def test_narrowed(self) -> None:
         """

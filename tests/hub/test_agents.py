@@ -31,6 +31,9 @@ class ComponentTests(SynchronousTestCase):
             b"": "",
             b"/kubelet": "",
             b" kubelet/v1": "kubelet",
+            b'a"b\n': "a",
+            b"\xff\xfe/v1": "",
+            b"a" * 70_000: "a" * 63,
         }.items():
             self.assertEqual(agents.component(user_agent), component, user_agent)
         self.assertEqual(agents.component(None), "")
@@ -93,7 +96,7 @@ class CachedTests(SynchronousTestCase):
         agents = CacheAgents()
         for number in range(5000):
             agents.component(b"agent-%d/v1" % number)
-        self.assertLessEqual(agents.component.cache_info().currsize, 1024)
+        self.assertLessEqual(agents.product.cache_info().currsize, 1024)
 
 
 class OnTheWireTests(HubCase):

@@ -5,7 +5,7 @@ Tests of what the hub counts.
 from prometheus_client import CollectorRegistry, generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.hub.metrics import MAX_SERIES, Figures, HubMetrics, ServerFigures
+from yurt.hub.metrics import MAX_CLIENTS, MAX_SERIES, Figures, HubMetrics, ServerFigures
 
 
 class HubMetricsTests(SynchronousTestCase):
@@ -69,14 +69,32 @@ class HubMetricsTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        A client with ever new names fills the table once; the rest is counted as other.
+        A client that asks for ever new resources fills the table once; the rest is counted as other.
         """
         for number in range(MAX_SERIES + 50):
-            self.metrics.series(f"client-{number}", "get", "pods").from_cloud += 1
+            self.metrics.series("client", "get", f"pods-{number}").from_cloud += 1
         text = generate_latest(self.registry)
         self.assertEqual(text.count(b"node_yurthub_requests_total{"), MAX_SERIES + 1)
         labels = {"client": "other", "verb": "other", "resource": "other", "subresources": ""}
         self.assertEqual(self.value("requests_total", source="cloud", **labels), 50)
+
+    def test_clients_bounded(self) -> None:
+        """
+        Ever new clients are counted as other after the first few, but a cached agent always under its own name.
+        """
+        metrics = HubMetrics(CollectorRegistry(), "1.2.3", agents=("kubelet",))
+        for number in range(MAX_CLIENTS + 50):
+            metrics.series(f"client-{number}", "get", "pods")
+        self.assertEqual(metrics.series("client-0", "list", "pods").client, "client-0")
+        self.assertEqual(metrics.series("late", "get", "pods").client, "other")
+        self.assertEqual(metrics.series("kubelet", "get", "pods").client, "kubelet")
+
+    def test_strange_names(self) -> None:
+        """
+        What no client, method or resource of Kubernetes is called is counted as other, however long.
+        """
+        series = self.metrics.series("kubelet", "X!", "a b", "p" * 64)
+        self.assertEqual(series.labels, ["kubelet", "other", "other", "other"])
 
     def test_other_parts(self) -> None:
         """

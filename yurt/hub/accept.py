@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 MAX_REMEMBERED_ACCEPTS = 256
+MAX_REMEMBERED_BYTES = 512
+"""Bytes of a value that is remembered; a longer one is read each time."""
 
 _JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
 
@@ -24,11 +26,14 @@ class Accept:
     narrowed: bytes
 
 
-@lru_cache(MAX_REMEMBERED_ACCEPTS)
 def read_accept(value: bytes | None) -> Accept:
     """
     Read an ``Accept`` header; a missing one welcomes JSON.
     """
+    return _read(value) if value is not None and len(value) > MAX_REMEMBERED_BYTES else _remembered(value)
+
+
+def _read(value: bytes | None) -> Accept:
     if not value or not value.strip():
         return Accept(True, ("",), b"application/json")
     forms: list[str] = []
@@ -47,6 +52,9 @@ def read_accept(value: bytes | None) -> Accept:
         if narrowed not in kept:
             kept.append(narrowed)
     return Accept(bool(forms), tuple(forms), ",".join(kept).encode("latin-1"))
+
+
+_remembered = lru_cache(MAX_REMEMBERED_ACCEPTS)(_read)
 
 
 def is_json(content_type: bytes | None) -> bool:

@@ -4,6 +4,7 @@ Which component a caller is, and whether its reads are cached.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -25,6 +26,11 @@ DEFAULT_ALIASES: Mapping[str, str] = {"k3s": "kubelet", "rke2": "kubelet", "kube
 MAX_REMEMBERED_AGENTS = 1024
 """User agents whose component and decision are remembered."""
 
+MAX_COMPONENT = 63
+"""Characters of a component's name: it is part of what views are known by, and a label of the metrics."""
+
+_COMPONENT = re.compile(rf"[a-z0-9._-]{{1,{MAX_COMPONENT}}}")
+
 
 class CacheAgents:
     """
@@ -40,15 +46,19 @@ class CacheAgents:
         included = tuple(pattern for pattern in named if not pattern.startswith("!"))
         self.included = included or DEFAULT_CACHE_AGENTS
         self.aliases = {name.lower(): component.lower() for name, component in aliases.items()}
-        self.component = lru_cache(MAX_REMEMBERED_AGENTS)(self._component)
+        self.product = lru_cache(MAX_REMEMBERED_AGENTS)(self._product)
         self.cached = lru_cache(MAX_REMEMBERED_AGENTS)(self._cached)
 
-    def _component(self, user_agent: bytes | None) -> str:
+    def component(self, user_agent: bytes | None) -> str:
         """
-        The lower-case product name of ``user_agent``, with aliases resolved; empty when there is none.
+        The lower-case product name of ``user_agent``, as far as it is made of letters, digits, dots, dashes and underscores,
+        with aliases resolved; empty when there is none.
         """
-        product = (user_agent or b"").split(b"/", 1)[0].strip().lower().decode("latin-1")
-        name = product.split(" ", 1)[0]
+        return self.product((user_agent or b"")[:MAX_COMPONENT])
+
+    def _product(self, text: bytes) -> str:
+        match = _COMPONENT.match(text.lstrip().lower().decode("latin-1"))
+        name = match[0] if match else ""
         return self.aliases.get(name, name)
 
     def _cached(self, component: str) -> bool:

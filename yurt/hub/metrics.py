@@ -7,7 +7,8 @@ they go out as untyped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,9 +18,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 PREFIX = "node_yurthub"
 MAX_SERIES = 2000
 """Combinations of client, verb, resource and subresource that are counted apart; all further ones are one series, "other"."""
+MAX_CLIENTS = 50
+"""Clients, other than the cached agents, that are counted by name: a User-Agent costs nothing to make up."""
 OTHER = "other"
 
 Source = Literal["cloud", "cache", "hub"]
+
+_LABEL = re.compile(r"[a-z0-9._-]{0,63}")
 
 
 class Series:
@@ -90,28 +95,50 @@ class Figures:
 
 class HubMetrics:
     """
-    The numbers of one hub, and the collector that shows them.  ``read`` may be replaced once the parts it asks exist.
+    The numbers of one hub, and the collector that shows them.  ``read`` may be replaced once the parts it asks exist;
+    ``agents`` are the clients that always have a label of their own.
     """
 
-    def __init__(self, registry: CollectorRegistry, version: str, read: Callable[[], Figures] = Figures) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        version: str,
+        read: Callable[[], Figures] = Figures,
+        agents: Collection[str] = (),
+    ) -> None:
         self.version = version
         self.read = read
         self.rejected = 0
         """Requests answered 429 because too many were in flight."""
+        self._agents = frozenset(agents)
+        self._clients: set[str] = set()
         self._series: dict[tuple[str, str, str, str], Series] = {}
         registry.register(self)
 
     def series(self, client: str, verb: str, resource: str, subresource: str = "") -> Series:
         """
-        The series of these labels, the same object each time; beyond MAX_SERIES that of "other".
+        The series of these labels, the same object each time; "other" stands for clients beyond MAX_CLIENTS and for names that
+        are none of Kubernetes, and for all of it beyond MAX_SERIES.
         """
         key = (client, verb, resource, subresource)
         found = self._series.get(key)
         if found is not None:
             return found
-        if len(self._series) >= MAX_SERIES:
+        key = (self._client_label(client), _label(verb), _label(resource), _label(subresource))
+        if key not in self._series and len(self._series) >= MAX_SERIES:
             key = (OTHER, OTHER, OTHER, "")
-        return self._series.setdefault(key, Series(*key))
+        if key not in self._series:
+            self._series[key] = Series(*key)
+        return self._series[key]
+
+    def _client_label(self, client: str) -> str:
+        label = _label(client)
+        if label in self._agents or label in self._clients:
+            return label
+        if len(self._clients) >= MAX_CLIENTS:
+            return OTHER
+        self._clients.add(label)
+        return label
 
     def collect(self) -> Iterator[Metric]:
         """
@@ -128,6 +155,10 @@ class HubMetrics:
         build = GaugeMetricFamily(f"{PREFIX}_build_info", "Version of the hub; always 1", labels=["version"])
         build.add_metric([self.version], 1)
         yield build
+
+
+def _label(text: str) -> str:
+    return text if _LABEL.fullmatch(text) else OTHER
 
 
 def _plain(

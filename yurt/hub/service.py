@@ -23,6 +23,7 @@ from yurt.http.environment import proxy_for
 from yurt.http.names import RememberingResolver
 from yurt.http.server import HTTPServerFactory
 from yurt.hub.admin import admin_site
+from yurt.hub.agents import DEFAULT_CACHE_AGENTS
 from yurt.hub.answers import FROM_HUB
 from yurt.hub.cache.store import Store
 from yurt.hub.cache.views import GETS, Caller, ViewKey, Views
@@ -67,7 +68,7 @@ class HubService(MultiService):
         self.tls = ClientTLS(config.credentials.for_tls(), config.credentials.tls_server_name)
         self.bare_tls = self.tls.without_certificate()
         self.registry = new_registry()
-        self.metrics = HubMetrics(self.registry, __version__, self.figures)
+        self.metrics = HubMetrics(self.registry, __version__, self.figures, {*DEFAULT_CACHE_AGENTS, *config.cache_agents})
         self.cloud = Cloud(
             reactor,
             [self.make_server(url) for url in config.servers],
