@@ -57,6 +57,7 @@ class HandExchange:
         self.cancelled = False
         self.paused = False
         self.complete = False
+        self.source: FlowControlled | None = None
 
     @property
     def path(self) -> str:
@@ -111,7 +112,8 @@ class HandExchange:
     def resume(self) -> None:
         self.paused = False
 
-    def produce_from(self, source: FlowControlled | None) -> None: ...
+    def produce_from(self, source: FlowControlled | None) -> None:
+        self.source = source
 
     def cancel(self) -> None:
         self.cancelled = True
