@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import HandExchange, MemorySite
-from yurt.hub.journal import MAX_ERRORS, MAX_EVENTS, RETRY_PAUSE, SEND_TIMEOUT
+from yurt.hub.journal import MAX_ERRORS, MAX_EVENTS, REFUSED_FOR, RETRY_PAUSE, SEND_TIMEOUT
 
 EVENTS = "/api/v1/namespaces/default/events"
 
@@ -129,7 +130,7 @@ class JournalTests(SynchronousTestCase):
         for status in (503, 429, 502, 504):
             self.site.arriving(EVENTS).answer(status)
             self.assertEqual(self.site.hub.journal.dropped, 0)
-        self.site.arriving(EVENTS).answer(403)
+        self.site.arriving(EVENTS).answer(422)
         self.assertEqual(self.site.hub.journal.dropped, 1)
         for _ in range(MAX_ERRORS):
             self.assertEqual(len(self.site.hub.journal), 2)
@@ -137,6 +138,42 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(self.site.hub.journal.dropped, 2)
         self.take(self.site.arriving(EVENTS))
         self.assertEqual((self.taken, len(self.site.hub.journal)), ([3], 0))
+
+    def test_refusals_of_the_first_moments(self) -> None:
+        """
+        For REFUSED_FOR after the cloud's return a 401, a 403 and a 404 that is no API server's own are not believed; then they
+        are, without a wait for every entry.  What an API server says does not exist is given up at once.
+        """
+        self.post(1, 2, 3, 4)
+        self.site.online()
+        begin = self.site.clock.seconds()
+        for status in (401, 403, 404, 403, 403):
+            self.site.arriving(EVENTS).answer(status, {"kind": "Status", "reason": "Forbidden"})
+            self.assertEqual((len(self.site.hub.journal), self.site.hub.journal.dropped), (4, 0))
+        self.site.arriving(EVENTS).answer(404, {"kind": "Status", "apiVersion": "v1", "reason": "NotFound", "code": 404})
+        self.assertEqual((len(self.site.hub.journal), self.site.hub.journal.dropped), (3, 1))
+        self.take(self.site.arriving(EVENTS))
+        self.site.upstream.on_request = lambda exchange: exchange.answer(403)
+        self.site.arriving(EVENTS).answer(403)
+        self.site.run_until(lambda: not len(self.site.hub.journal))
+        self.assertEqual((self.taken, self.site.hub.journal.dropped), ([2], 3))
+        waited = self.site.clock.seconds() - begin
+        self.assertTrue(REFUSED_FOR <= waited <= REFUSED_FOR + RETRY_PAUSE + 1, waited)
+
+    def test_gives_the_reason(self) -> None:
+        """
+        What is given up is logged, with what it was and the cloud's reason.
+        """
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.post(1)
+        self.site.online()
+        self.site.arriving(EVENTS).answer(422, {"kind": "Status", "reason": "Invalid", "message": "count: too small"})
+        said = [formatEvent(one) for one in events if "given up" in str(one.get("log_format"))]
+        self.assertEqual(
+            said, [f"POST {EVENTS} of the time without the cloud was refused with 422 and is given up: count: too small"]
+        )
 
     def test_speaks_for_its_caller(self) -> None:
         """

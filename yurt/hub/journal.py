@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from yurt.http.fetch import FetchedResponse, fetch
 from yurt.http.interfaces import Headers, UpstreamError
 from yurt.hub.cloud import Cloud
+from yurt.kube.status import read_failure
 
 MAX_EVENTS = 1000
 """Events that wait; the oldest are dropped and counted."""
@@ -35,8 +36,16 @@ RETRY_PAUSE = 5.0
 MAX_ERRORS = 5
 """Times that the cloud may answer 500 to an entry before it is given up, so that it does not hold up all others."""
 
+REFUSED_FOR = 30.0
+"""Seconds after the cloud's return for which refusals that may pass are not believed: its authorizers, and what serves
+groups beside kube-apiserver, take a while."""
+
+MAX_REASON = 300
+"""Characters of the cloud's reason for a refusal that are logged."""
+
 LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
 TRY_AGAIN = LOAD_BALANCER_ERRORS | {429}
+MAY_PASS = frozenset({401, 403, 404})
 
 _EVENTS = b"e"
 _STATUSES = b"s"
@@ -101,6 +110,7 @@ class Journal:
         self._sending: Deferred[None] | None = None
         self._retry: IDelayedCall | None = None
         self._errors = 0
+        self._believing_from = 0.0
         self.dropped = 0
         """Entries given up: pushed out by newer ones, or refused by the cloud for good."""
 
@@ -148,8 +158,12 @@ class Journal:
 
     def start_sending(self) -> None:
         """
-        The cloud is there: send what waits.
+        The cloud is there again: send what waits.
         """
+        self._believing_from = self._reactor.seconds() + REFUSED_FOR
+        self._start()
+
+    def _start(self) -> None:
         self._cancel_retry()
         if self._sending is None and len(self):
             self._sending = Deferred.fromCoroutine(self._send_all())
@@ -203,7 +217,7 @@ class Journal:
     def _go_on(self) -> None:
         self._retry = None
         if self._cloud.reachable:
-            self.start_sending()
+            self._start()
 
     async def _send(self, key: bytes, raw: bytes) -> bool:
         """
@@ -229,8 +243,10 @@ class Journal:
             return False
         if response.status in LOAD_BALANCER_ERRORS:
             self._cloud.suspect(server, f"it answered {response.status}").addErrback(lambda _: None)
-        if response.status in TRY_AGAIN or (response.status == 500 and self._errors < MAX_ERRORS - 1):
-            self._errors += response.status == 500
+        if response.status in TRY_AGAIN or self._may_pass(response):
+            return False
+        if response.status == 500 and self._errors < MAX_ERRORS - 1:
+            self._errors += 1
             return False
         self._errors = 0
         if self._table.get(key) == raw:
@@ -238,14 +254,23 @@ class Journal:
         self._settle(entry, response)
         return True
 
+    def _may_pass(self, response: FetchedResponse) -> bool:
+        """
+        Whether this refusal may be one of the first moments.  What does not exist is told by a Status of the API server.
+        """
+        if response.status not in MAY_PASS or self._reactor.seconds() >= self._believing_from:
+            return False
+        return response.status != 404 or read_failure(response.body).reason != "NotFound"
+
     def _settle(self, entry: Entry, response: FetchedResponse) -> None:
         if response.status < 300:
             self._sent(entry.target, response.body)
         elif not (response.status == 409 and entry.method == "POST"):
             self.dropped += 1
             self.log.warn(
-                "{method} {target} of the time without the cloud was refused with {status} and is given up",
+                "{method} {target} of the time without the cloud was refused with {status} and is given up: {reason}",
                 method=entry.method, target=entry.target, status=response.status,
+                reason=read_failure(response.body).message[:MAX_REASON] or "no reason was given",
             )  # fmt: skip
 
     def _remove(self, key: bytes) -> None:

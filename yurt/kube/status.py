@@ -35,6 +35,18 @@ class _Head(msgspec.Struct):
     apiVersion: str = ""
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """
+    What a Status says of why something failed.
+    """
+
+    kind: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+_NO_FAILURE = Failure()
+_decode_failure = msgspec.json.Decoder(Failure).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
@@ -78,3 +90,14 @@ def is_status(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return head.kind == "Status" and head.apiVersion == "v1"
+
+
+def read_failure(body: bytes) -> Failure:
+    """
+    The reason and the message of a Status in JSON; empty for anything else.
+    """
+    try:
+        failure = _decode_failure(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _NO_FAILURE
+    return failure if failure.kind == "Status" else _NO_FAILURE
