@@ -130,6 +130,20 @@ class OptionsTests(SynchronousTestCase):
         config = self.parse("--server-addr=a:1", "--node-name=n1", self.ca, self.token).config
         self.assertEqual((config.credentials.token_file, config.credentials.cert_file), (f"{self.folder}/token", None))
 
+    def test_relative_paths(self) -> None:
+        """
+        A relative path is one of the folder that the hub is started in, wherever a daemon goes afterwards.
+        """
+        near = os.path.relpath(self.folder)
+        files = [f"--{option}={near}/{file}" for option, file in (("ca-file", "ca.pem"), ("token-file", "token"))]
+        config = self.parse("--server-addr=a:1", "--node-name=n1", "--disk-cache-path=cache", *files).config
+        self.assertEqual(config.disk_cache_path, os.path.abspath("cache"))
+        named = config.credentials.ca_file, config.credentials.token_file
+        self.assertEqual(named, (f"{self.folder}/ca.pem", f"{self.folder}/token"))
+        option, _, path = self.whole_kubeconfig().partition("=")
+        config = self.parse("--node-name=n1", f"{option}={os.path.relpath(path)}").config
+        self.assertEqual((config.kubeconfig, config.credentials.cert_file), (path, f"{self.folder}/node.pem"))
+
     def test_refusals(self) -> None:
         """
         Whatever is wrong is said in one line that names the option and what to write instead.
@@ -163,6 +177,10 @@ class OptionsTests(SynchronousTestCase):
             ([*self.good, "--agent-aliases=k3s"], ["--agent-aliases", "name=component"]),
             ([*self.good, "--link-kind=bridge"], ["--link-kind", "auto, dummy, tap"]),
             ([*self.good, "--dummy-if-ip=1.2.3"], ["--dummy-if-ip", "IP address"]),
+            ([*self.good, "--dummy-if-ip=10.0.0.1"], ["--dummy-if-ip", "10.0.0.1", "169.254.0.0/16"]),
+            ([*self.good, "--dummy-if-ip=169.254.31.7"], ["--dummy-if-ip", "169.254.31.0/24"]),
+            ([*self.good, "--dummy-if-ip=fd00::1,169.254.1.1"], ["--dummy-if-ip", "169.254.1.1"]),
+            ([*self.good, "--disk-cache-path="], ["--disk-cache-path", "give the folder"]),
             ([*self.good, "--dummy-if-name=a-name-that-is-too-long"], ["link name", "choose a shorter one"]),
             ([*self.good, "--enable-iptables=perhaps"], ["--enable-iptables", "true or false"]),
             ([*self.good, "--unknown=1"], ["unknown"]),

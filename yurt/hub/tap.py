@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+from ipaddress import ip_address, ip_network
 from typing import cast
 
 from twisted.application.service import IService
@@ -22,12 +24,39 @@ from yurt.tls import ClientTLS, CredentialsError
 
 MIN_REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT = 1, 100_000
 
+POD_NETWORK = ip_network("169.254.0.0/16")
+"""Where an IPv4 address that pods reach must be: it is never routed off the node."""
+
+TAKEN_POD_NETWORKS = (ip_network("169.254.31.0/24"), ip_network("169.254.1.1/32"))
+"""What OpenYurt keeps free of it: other software uses these."""
+
 
 def addresses(text: str) -> tuple[str, ...]:
     """
     IP addresses of a comma list.
     """
     return tuple(address(part) for part in comma_list(text))
+
+
+def pod_addresses(text: str) -> tuple[str, ...]:
+    """
+    IP addresses for the link that pods reach; IPv4 ones must be link-local, as OpenYurt insists.
+    """
+    found = addresses(text)
+    for one in map(ip_address, found):
+        if one.version == 4 and (one not in POD_NETWORK or any(one in taken for taken in TAKEN_POD_NETWORKS)):
+            raise ValueError(
+                f"{one} is not an IPv4 address of 169.254.0.0/16 outside 169.254.31.0/24 and other than 169.254.1.1; "
+                "choose one like 169.254.2.1"
+            )
+    return found
+
+
+def absolute(path: str) -> str:
+    """
+    A path that means the same after a daemon has left its folder; an empty text stays empty.
+    """
+    return os.path.abspath(path) if path else ""
 
 
 def aliases(text: str) -> tuple[tuple[str, str], ...]:
@@ -60,11 +89,13 @@ class Options(DeclaredOptions):
             "server-addr", "", "API servers, comma separated; https is implied. Default: the server of --kubeconfig", https_urls
         ),
         Option("node-name", "", "name of this node, as kubelet registers it"),
-        Option("kubeconfig", "", "kubeconfig with the node's identity and the cluster's CA"),
-        Option("ca-file", "", "PEM file of the cluster's CA, instead of --kubeconfig"),
-        Option("cert-file", "", "PEM file of the node's client certificate; read again when it changes"),
-        Option("key-file", "", "PEM file of that certificate's key"),
-        Option("token-file", "", "file with the node's bearer token, instead of a certificate; read again when it changes"),
+        Option("kubeconfig", "", "kubeconfig with the node's identity and the cluster's CA", absolute),
+        Option("ca-file", "", "PEM file of the cluster's CA, instead of --kubeconfig", absolute),
+        Option("cert-file", "", "PEM file of the node's client certificate; read again when it changes", absolute),
+        Option("key-file", "", "PEM file of that certificate's key", absolute),
+        Option(
+            "token-file", "", "file with the node's bearer token, instead of a certificate; read again when it changes", absolute
+        ),
         Option("bind-address", "127.0.0.1", "address of the admin pages", address),
         Option("serve-port", "10267", "port of the admin pages; 0: none", port),
         Option(
@@ -74,7 +105,7 @@ class Options(DeclaredOptions):
             addresses,
         ),
         Option("proxy-port", "10261", "port of the proxy, on loopback and on the address that pods reach; 0: none", port),
-        Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache"),
+        Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache", absolute),
         Option(
             "cache-agents",
             ",".join(DEFAULT_CACHE_AGENTS),
@@ -127,7 +158,7 @@ class Options(DeclaredOptions):
             "dummy-if-ip",
             "169.254.2.1",
             "its addresses, comma separated: one IPv4, one IPv6 (such as fd00::2:1), or both",
-            addresses,
+            pod_addresses,
         ),
         Option("enable-iptables", "false", "keep NOTRACK and ACCEPT rules for that address and the proxy's port", boolean),
     )
@@ -140,6 +171,8 @@ class Options(DeclaredOptions):
         node_name = self["node-name"]
         if not node_name:
             raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
+        if not self["disk-cache-path"]:
+            raise usage.UsageError("--disk-cache-path is empty: give the folder of the cache, or leave the option out")
         kubeconfig = self.read_kubeconfig()
         servers = self["server-addr"] or self.servers_of(kubeconfig)
         credentials = self.read_credentials(kubeconfig)
