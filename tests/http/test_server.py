@@ -661,6 +661,46 @@ class EndTests(SynchronousTestCase):
         side.clock.advance(1)
         self.assertTrue(side.wire.is_closed)
 
+    def test_body_stands_still(self) -> None:
+        """
+        A body that is wanted and does not come is 408 after a while, and the application hears that its client is lost; while
+        the body is held back, is not wanted yet, or moves, its client has time.
+        """
+        side = ServerSide(limits=ServerLimits(body_timeout=10, linger_timeout=5))
+        side.feed(post(b"x" * 100)[:-99])
+        side.clock.advance(1000)
+        request, taken, lost = side.requests[0], Recorder(), []
+        request.when_lost(lambda: lost.append(1))
+        flow = request.read_body(taken)
+        for _ in range(5):
+            side.clock.advance(9)
+            side.feed(b"x")
+        flow.pause()
+        side.clock.advance(1000)
+        flow.resume()
+        side.clock.advance(9)
+        self.assertEqual((side.take(), lost), (b"", []))
+        side.clock.advance(1)
+        self.assertTrue(side.take().startswith(b"HTTP/1.1 408 Request Timeout\r\n"))
+        self.assertEqual((lost, taken.body, side.wire.write_ended), ([1], b"x" * 6, True))
+        side.clock.advance(5)
+        self.assertTrue(side.wire.aborted)
+
+    def test_body_stands_still_under_an_answer(self) -> None:
+        """
+        Once the answer has begun there is no other one to give: the connection is cut.  A whole body has no deadline.
+        """
+        for missing in (1, 0):
+            side = ServerSide(limits=ServerLimits(body_timeout=10))
+            data = post(b"x" * 100)
+            side.feed(data[: len(data) - 1])
+            side.requests[0].read_body(Recorder())
+            side.requests[0].start(ResponseHead(200, b"OK"))
+            side.clock.advance(9)
+            side.feed(data[len(data) - 1 + missing :])
+            side.clock.advance(9 + missing)
+            self.assertEqual(side.wire.aborted, bool(missing))
+
     def test_slow_head(self) -> None:
         """
         A head that trickles in is cut off, however often a byte comes.

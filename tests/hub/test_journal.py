@@ -5,9 +5,9 @@ Tests of the journal: what was acknowledged without the cloud reaches it, in ord
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import HandExchange, MemorySite
@@ -165,8 +165,9 @@ class JournalTests(SynchronousTestCase):
         What is given up is logged, with what it was and the cloud's reason.
         """
         events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.post(1)
         self.site.online()
         self.site.arriving(EVENTS).answer(422, {"kind": "Status", "reason": "Invalid", "message": "count: too small"})

@@ -146,6 +146,13 @@ class ServerRequest(RequestMessage):
             return True
         return not self.held and not (self.chunks and self._receiver is None)
 
+    @property
+    def awaits_body(self) -> bool:
+        """
+        Whether somebody wants more of the body than has come.
+        """
+        return not self.complete and not self.held and self._receiver is not None
+
     def pause(self) -> None:
         """
         Hold the body back.

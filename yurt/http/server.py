@@ -31,7 +31,8 @@ class ServerLimits:
     What one listener allows.  Times are in seconds.
 
     ``idle_timeout`` is how long a connection may wait for its next request; ``head_timeout`` how long a request head
-    may take to arrive; ``half_closed_timeout`` how long a client that ended its direction is believed to be there
+    may take to arrive; ``body_timeout`` how long a request body may make no progress while somebody wants it;
+    ``half_closed_timeout`` how long a client that ended its direction is believed to be there
     without a byte going to it; ``linger_timeout`` and ``linger_bytes`` how long, and over how much input, a closing
     connection waits for its client to read the last response.
     """
@@ -40,6 +41,7 @@ class ServerLimits:
     max_head_bytes: int = MAX_HEAD_BYTES
     idle_timeout: float = 180.0
     head_timeout: float = 15.0
+    body_timeout: float = 60.0
     half_closed_timeout: float = 30.0
     linger_timeout: float = 30.0
     linger_bytes: int = 1024 * 1024
@@ -239,7 +241,7 @@ class ServerConnection(Protocol):
             # Their answers would only pile up: the client does not even read the ones before.
             self._expire_after(self._limits.idle_timeout)
         elif error is not None and (current is None or not current.complete):
-            self._refuse(error)
+            self._refuse(400, "BadRequest", f"malformed request: {error}")
             return
         elif current is None:
             if self._ended or self.draining:
@@ -256,11 +258,11 @@ class ServerConnection(Protocol):
             self._in_head = True
             self._expire_after(self._limits.head_timeout)
 
-    def _refuse(self, error: str) -> None:
+    def _refuse(self, code: int, reason: str, message: str) -> None:
         """
-        Answer what cannot be understood, and close.
+        Answer what cannot be understood or does not come, and close.
         """
-        self.log.debug("Malformed request from {peer}: {error}", peer=self.peer, error=error)
+        self.log.debug("Refused a request from {peer}: {message}", peer=self.peer, message=message)
         current, self._current = self._current, None
         if current is not None:
             started = current.started
@@ -268,7 +270,7 @@ class ServerConnection(Protocol):
             if started:
                 self.abort()
                 return
-        self.send(status_response(400, "BadRequest", f"malformed request: {error}", self.own_headers))
+        self.send(status_response(code, reason, message, self.own_headers))
         self._close_gently()
 
     # What a request calls
@@ -290,7 +292,7 @@ class ServerConnection(Protocol):
 
     def adjust_reading(self) -> None:
         """
-        Read exactly while there is room for what comes.
+        Read exactly while there is room for what comes; a body that is wanted must not stand still for long.
         """
         if self._ended or self._closing or self._stream is not None:
             return
@@ -302,6 +304,10 @@ class ServerConnection(Protocol):
                 self.wire.resumeProducing()
             else:
                 self.wire.pauseProducing()
+        if current is not None and current.awaits_body:
+            self._expire_after(self._limits.body_timeout)
+        elif current is not None:
+            self._deadline = inf
 
     def request_finished(self, request: ServerRequest, keep_alive: bool) -> None:
         """
@@ -390,7 +396,11 @@ class ServerConnection(Protocol):
             self._expired()
 
     def _expired(self) -> None:
-        if self._closing or self._current is not None or self._in_head:
+        current = self._current
+        if current is not None and current.awaits_body and not (self._closing or self._ended):
+            message = f"the rest of the request body did not come for {self._limits.body_timeout:g} s"
+            self._refuse(408, "Timeout", message)
+        elif self._closing or self._current is not None or self._in_head:
             self.wire.abortConnection()
         else:
             self._close()
