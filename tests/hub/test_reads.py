@@ -10,15 +10,22 @@ from typing import Any
 
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseFailed
 
 from tests.certs import make_ca
+from tests.hub.memory_site import MemorySite
+from tests.hub.memory_site import config_map as memory_config_map
+from tests.hub.memory_site import event as memory_event
 from tests.hub.site import USER, Reply, Site, config_map, header, names, pod, reactor, source, until
 from yurt.http.client import HTTPUpstream
 from yurt.http.interfaces import RequestHead
 from yurt.hub import forward, health, patience
 from yurt.hub import hub as hub_module
+from yurt.hub.cache import Caller, ViewKey
+from yurt.hub.identity import NODE
+from yurt.kube.status import status_body
+from yurt.kube.watch import read_event
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -26,6 +33,7 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 PARTIAL = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 ONE_PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
+EMPTY = {"kind": "ConfigMapList", "apiVersion": "v1", "items": []}
 
 
 class HubCase(TestCase):
@@ -565,6 +573,11 @@ class ErrorStatusTests(HubCase):
         await site.get(f"{MAPS}/a")
         site.api.scripted[f"{MAPS}/a"] = (404, "text/html", b"<html>some proxy's page")
         self.assert_from(await site.get(f"{MAPS}/a"), "cloud", 404)
+        for words in (status_body(404, "Other", "a status of somebody else"), b'{"reason":"NotFound"}', b"[]"):
+            site.api.scripted[f"{MAPS}/a"] = (404, "application/json", words)
+            self.assert_from(await site.get(f"{MAPS}/a"), "cloud", 404)
+        site.api.scripted[f"{MAPS}/a/status"] = (404, "application/json", status_body(404, "NotFound", "no such subresource"))
+        self.assert_from(await site.get(f"{MAPS}/a/status"), "cloud", 404)
         del site.api.scripted[f"{MAPS}/a"]
         await site.offline()
         self.assert_from(await site.get(f"{MAPS}/a"), "cache")
@@ -588,6 +601,68 @@ class ErrorStatusTests(HubCase):
         site.api.scripted[f"{MAPS}/b"] = (503, "text/html", b"<html>")
         reply = await site.get(f"{MAPS}/b")
         self.assertEqual((reply.status, reply.body, source(reply)), (503, b"<html>", "cloud"))
+
+
+class TwoServersTests(SynchronousTestCase):
+    """
+    One of two servers has a load balancer's error, or knows less than what was asked for.
+    """
+
+    def setUp(self) -> None:
+        self.site = MemorySite(self, servers=2)
+        self.site.online()
+        self.site.store_list(MAPS, [memory_config_map("a", 5)], "10")
+
+    def test_other_server(self) -> None:
+        """
+        The other one is asked before the cache, and before the client gets the error.
+        """
+        for target in (MAPS, f"{MAPS}/a", "/version"):
+            request = self.site.ask("GET", target)
+            self.site.arriving(target).answer(503, b"no server", [(b"Content-Type", b"text/html")])
+            self.site.arriving(target).answer(200, memory_config_map("a", 7))
+            self.assertEqual((request.status, request.header("x-yurt-source")), (200, "cloud"), target)
+
+    def test_both(self) -> None:
+        """
+        The cache answers when both have an error; what it does not know is the last server's error.
+        """
+        for target, status, origin in ((f"{MAPS}/a", 200, "cache"), ("/api/v1/namespaces/other/configmaps", 502, "cloud")):
+            request = self.site.ask("GET", target)
+            for code in (503, 502):
+                self.site.arriving(target).answer(code, b"no server", [(b"Content-Type", b"text/html")])
+            self.assertEqual((request.status, request.header("x-yurt-source")), (status, origin))
+
+    def test_too_large_resource_version(self) -> None:
+        """
+        Who asks for a state newer than what the server has learns that, and gets nothing older from the cache.
+        """
+        causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+        refusal = status_body(504, "Timeout", "Too large resource version: 99, current: 10", details={"causes": causes})
+        for target in (MAPS, f"{MAPS}/a"):
+            request = self.site.ask("GET", f"{target}?resourceVersion=99")
+            self.site.arriving(target).answer(504, refusal)
+            self.assertEqual((request.status, request.data), (504, refusal))
+
+    def test_list_overtaken_by_events(self) -> None:
+        """
+        A list that comes after events newer than it takes nothing back, in one piece or in pages.
+        """
+        key = ViewKey(Caller(NODE, "kubelet"), "/v1/configmaps", "", "default")
+        for first, version in (("", 10), ("?limit=1", 12)):
+            pages = [self.site.ask("GET", MAPS + first)]
+            late = self.site.arriving(MAPS)
+            if first:
+                late.answer(200, {**EMPTY, "metadata": {"resourceVersion": str(version), "continue": "more"}})
+                pages.append(self.site.ask("GET", f"{MAPS}?limit=1&continue=more"))
+                late = self.site.arriving(MAPS)
+            new = memory_config_map(f"b{version}", version + 2)
+            self.site.hub.views.apply_event(key, read_event(memory_event("ADDED", new)))
+            late.answer(200, {**EMPTY, "metadata": {"resourceVersion": str(version)}})
+            self.assertEqual([page.status for page in pages], [200] * len(pages))
+        self.site.offline()
+        kept = self.site.fetch("GET", MAPS)
+        self.assertEqual(sorted(item["metadata"]["name"] for item in kept.json["items"]), ["a", "b10", "b12"])
 
 
 class LossTests(HubCase):

@@ -5,6 +5,7 @@ Cached reads: GET and LIST go to the cloud while it answers, and to the cache wh
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward, narrow
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
+from yurt.kube.status import read_failure
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -51,6 +53,9 @@ class Read(Forward):
     """
     A GET or LIST of an object that is cached.
     """
+
+    statuses = frozenset({200})
+    """Those of the answers that tell the cache something."""
 
     def upstream_head(self) -> RequestHead:
         """
@@ -104,15 +109,37 @@ class Read(Forward):
 
     def head_received(self, head: ResponseHead) -> None:
         """
-        A load balancer without servers behind it is no answer if the cache has one; any other status is.
+        A load balancer without servers behind it is no answer if another way or the cache has one; any other status is.
         """
-        if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and self.answer_from_cache():
+        if head.status in LOAD_BALANCER_ERRORS and not self.is_behind(head) and self.answered_elsewhere(head):
+            return
+        super().head_received(head)
+
+    def is_behind(self, head: ResponseHead) -> bool:
+        """
+        Whether an API server says that it does not know the ``resourceVersion`` asked for yet.  Its client asks for a state at
+        least so new, which the cache cannot promise.
+        """
+        asked = self.info.query.get("resourceVersion", "0")
+        return head.status == 504 and asked not in ("", "0") and is_json(get_header(head.headers, b"content-type"))
+
+    def answered_elsewhere(self, head: ResponseHead) -> bool:
+        """
+        Ask another server, or answer from the cache, in place of a load balancer's error; false when neither is possible.
+        """
+        server = self.server
+        assert server is not None
+        other = self.hub.cloud.other(server)
+        if other is not None and other not in self.tried:
             self.answered_by_cloud(head)
             self.drop_exchange()
-            return
-        if head.status == 404 and is_json(get_header(head.headers, b"content-type")):
-            self.gone()  # an API server's own word, not that of a proxy on the way
-        super().head_received(head)
+            self.send(other)
+            return True
+        if self.admitted_offline() and self.answer_from_cache():
+            self.answered_by_cloud(head)
+            self.drop_exchange()
+            return True
+        return False
 
     def answer_offline(self, error: UpstreamError | None) -> None:
         """
@@ -150,11 +177,6 @@ class Read(Forward):
         """
         raise AssertionError("a Read is an ObjectRead or a ListRead")
 
-    def gone(self) -> None:
-        """
-        The cloud says 404.
-        """
-
     def respond_cached(self, body: bytes, stored_at: float, content_type: bytes = b"application/json") -> None:
         """
         Send a cached body.
@@ -169,13 +191,16 @@ class Read(Forward):
         """
         Keep whole JSON answers.
         """
-        return head.status == 200 and is_json(get_header(head.headers, b"content-type")) and self.request.head.method == b"GET"
+        is_read = head.status in self.statuses and self.request.head.method == b"GET"
+        return is_read and is_json(get_header(head.headers, b"content-type"))
 
 
 class ObjectRead(Read):
     """
     GET of one object.
     """
+
+    statuses = frozenset({200, 404})
 
     def answer_form(self, form: str) -> bool:
         """
@@ -198,11 +223,14 @@ class ObjectRead(Read):
         kind = f"{self.info.resource}.{self.info.group}" if self.info.group else self.info.resource
         self.answer_status(404, "NotFound", f'{kind} "{self.info.name}" not found')
 
-    def gone(self) -> None:
+    def gone(self, body: bytes) -> None:
         """
-        This caller no longer holds the object through single reads.
+        404 in an API server's own words, not those of a proxy on the way: this caller no longer holds the object through
+        single reads.
         """
         info = self.info
+        if info.subresource or read_failure(body).reason != "NotFound":
+            return
         for form in read_accept(get_header(self.request.head.headers, b"accept")).forms:
             self.hub.views.forget_object(self.caller, info.gvr, form, info.namespace, info.name)
 
@@ -210,6 +238,9 @@ class ObjectRead(Read):
         """
         The object becomes readable for this caller.
         """
+        if head.status == 404:
+            self.gone(body)
+            return
         info = self.info
         # Without the line end, the object is the same bytes as in a list, and need not be written again.
         body = body.rstrip()
@@ -230,6 +261,18 @@ class ListRead(Read):
     """
     LIST of a collection.
     """
+
+    known_versions: Mapping[str, str] = {}
+    """How far the views in question were, by their forms, when the list was asked for."""
+
+    def send(self, server: Server) -> None:
+        """
+        Events may overtake the list on its way.
+        """
+        forms = read_accept(get_header(self.request.head.headers, b"accept")).forms
+        views = ((form, self.hub.views.view(view_key(self.caller, self.info, form))) for form in forms)
+        self.known_versions = {form: view.resource_version for form, view in views if view is not None}
+        super().send(server)
 
     def answer_from_cache(self) -> bool:
         """
@@ -264,20 +307,24 @@ class ListRead(Read):
         except ObjectError as error:
             self.log.debug("not cached: {what}: {error}", what=self.describe(), error=str(error))
             return
-        whole = self.hub.open_lists.add(self.caller, self.info, parts)
+        whole = self.hub.open_lists.add(self.caller, self.info, parts, self.known_versions.get(parts.form, ""))
         if whole is not None:
             key = view_key(self.caller, self.info, parts.form)
-            self.hub.views.store_list(key, whole.parts, requested_version=whole.requested_version)
+            self.hub.views.store_list(
+                key, whole.parts, requested_version=whole.requested_version, known_version=whole.known_version
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class WholeList:
     """
-    A list with all its pages; ``requested_version`` is the ``resourceVersion`` of the request that began it.
+    A list with all its pages; ``requested_version`` is the ``resourceVersion`` of the request that began it, ``known_version``
+    that of its view at that time.
     """
 
     parts: ListParts
     requested_version: str
+    known_version: str
 
 
 @dataclass(slots=True)
@@ -297,7 +344,7 @@ class OpenLists:
         self._open: OrderedDict[tuple[ViewKey, str], _OpenList] = OrderedDict()
         self._size = 0
 
-    def add(self, caller: Caller, info: RequestInfo, parts: ListParts) -> WholeList | None:
+    def add(self, caller: Caller, info: RequestInfo, parts: ListParts, known_version: str) -> WholeList | None:
         """
         Take a page; the whole list when it was the last one.
         """
@@ -313,7 +360,7 @@ class OpenLists:
             whole = replace(before.whole, parts=_join(before.whole.parts, parts))
             size += before.size
         else:
-            whole = WholeList(parts, info.query.get("resourceVersion", ""))
+            whole = WholeList(parts, info.query.get("resourceVersion", ""), known_version)
         if not parts.continue_token:
             return whole
         self._open[(key, parts.continue_token)] = _OpenList(whole, size, self._reactor.seconds())
