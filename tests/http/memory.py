@@ -205,5 +205,3 @@ def post(body: bytes = b"", *fields: bytes) -> bytes:
     """
     more = b"".join(field + b"\r\n" for field in fields)
     return b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), more, body)
-
-

@@ -38,6 +38,7 @@ class ClientLimits:
 
 NO_CONNECTION_IN_TIME = (TimeoutError, CancelledError, error.TimeoutError, error.ConnectingCancelledError)
 
+
 class HTTPUpstream:
     """
     One server, over a pool of HTTP/1.1 connections, each of which carries one exchange at a time.
