@@ -390,6 +390,7 @@ class MemorySite:
         agent: str = "kubelet",
         token: str = "",
         door: str = "loopback",
+        peer: str = "127.0.0.1",
         **headers: str,
     ) -> MemoryRequest:
         """
@@ -401,6 +402,7 @@ class MemorySite:
         fields += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         request = MemoryRequest(method, target, fields, data, Door(door, lends_node_identity=door == "loopback"))
+        request.peer = IPv4Address("TCP", peer, 40000)
         self.proxy.handle(request)
         return request
 

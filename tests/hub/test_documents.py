@@ -56,7 +56,7 @@ class IsDocumentTests(SynchronousTestCase):
             "/versions",
         ):
             self.assertFalse(is_document(parse_request(b"GET", path.encode())), path)
-        for method in (b"POST", b"HEAD", b"DELETE"):
+        for method in (b"POST", b"PUT", b"DELETE"):
             self.assertFalse(is_document(parse_request(method, b"/version")))
 
 

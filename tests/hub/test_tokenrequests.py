@@ -70,6 +70,8 @@ class TokenTests(SynchronousTestCase):
             reply = self.ask(body)
             self.assertEqual((reply.status, reply.json["status"]["token"]), (201, "second"))
             self.assertEqual(reply.header("x-yurt-source"), "cache")
+            self.assertTrue(reply.header("warning").startswith("110 "))
+            self.assertIn(int(reply.header("age")), range(60))
 
     def test_protobuf(self) -> None:
         """

@@ -16,7 +16,7 @@ from tests.hub.memory_site import (
     event,
     open_watch,
 )
-from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSED_FOR, TIMEOUT_SLACK
+from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSAL_TIMEOUT, REFUSED_FOR, TIMEOUT_SLACK
 from yurt.kube.protobuf import MAGIC, encode_bytes
 from yurt.kube.watch import ProtobufFramer, read_protobuf_event
 
@@ -306,6 +306,8 @@ class StartTests(SynchronousTestCase):
         """
         request = self.site.ask("GET", f"{MAPS}?watch=true&resourceVersion=8")
         self.assertEqual((request.status, request.header("x-yurt-source"), request.data), (200, "cache", b""))
+        self.assertTrue(request.header("age").isdigit())
+        self.assertTrue(request.header("warning").startswith("110 "))
         self.resumed("8").send(event("ADDED", config_map("c", 9)))
         self.assertEqual(request.told, [("ADDED", "9")])
 
@@ -400,6 +402,25 @@ class FailoverTests(SynchronousTestCase):
             again.send(event("ADDED", config_map("a", 11)))
             self.assertEqual(request.told, [("ADDED", "11")])
             request.hang_up()
+
+    def test_refusal_without_end(self) -> None:
+        """
+        The body of a refusal that the client need not see does not hold it up, neither at the beginning nor later.
+        """
+        site = MemorySite(self)
+        site.online()
+        request = site.ask("GET", f"{MAPS}?watch=true&resourceVersion=10")
+        for _ in range(2):
+            refusal = site.arriving(MAPS)
+            refusal.begin(503)
+            refusal.send(b"<html>")
+            site.run(REFUSAL_TIMEOUT + 0.1)
+            self.assertEqual((request.status, refusal.cancelled), (200, True))
+        again = site.arriving(MAPS)
+        again.begin()
+        site.run(REFUSAL_TIMEOUT + 0.1)
+        self.assertTrue(again.is_open)
+        request.hang_up()
 
     def test_other_server(self) -> None:
         """

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from yurt.http.interfaces import Headers, IncomingRequest
+from yurt.http.heads import without
+from yurt.http.interfaces import Headers, IncomingRequest, ResponseHead
 from yurt.kube.status import status_body
 
 SOURCE = b"X-Yurt-Source"
@@ -22,6 +23,13 @@ STALE = (b"Warning", b'110 yurthub "the cloud is not reachable; this answer come
 RETRY_AFTER_OFFLINE = 1
 """Seconds that a client is asked to wait when only the cloud could have answered.  client-go tries ten times, so its user
 hears of it after ten times as long."""
+
+
+def name_source(head: ResponseHead, source: tuple[bytes, bytes]) -> None:
+    """
+    Say where an answer comes from, instead of what another hub on the way may have said.
+    """
+    head.headers[:] = [*without(head.headers, b"x-yurt-source"), source]
 
 
 def cached_headers(stored_at: float, now: float, content_type: bytes = b"application/json") -> Headers:

@@ -35,9 +35,9 @@ _EXACT = frozenset({"/api", "/apis", "/version", JWKS_PATH, ISSUER_PATH})
 
 def is_document(info: RequestInfo) -> bool:
     """
-    Whether a GET of this path yields a discovery or OpenAPI document, /version, or the issuer's keys.
+    Whether a GET or HEAD of this path yields a discovery or OpenAPI document, /version, or the issuer's keys.
     """
-    if info.is_resource or info.verb != "get":
+    if info.is_resource or info.verb not in ("get", "head"):
         return False
     path = info.path.rstrip("/")
     if path in _EXACT or path == "/openapi" or path.startswith("/openapi/"):

@@ -23,7 +23,7 @@ from yurt.http.interfaces import (
     UpstreamError,
 )
 from yurt.http.upgrade import join
-from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status
+from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, name_source
 from yurt.hub.cache.views import Caller
 from yurt.hub.identity import Credential, Door
 from yurt.kube.requestinfo import RequestInfo
@@ -233,7 +233,7 @@ class Forward:
         """
         self.started = True
         self.series.from_cloud += 1
-        head.headers.append(FROM_CLOUD)
+        name_source(head, FROM_CLOUD)
         self.request.start(head)
         self.request.produce_from(self.exchange)
 
@@ -315,7 +315,7 @@ class Forward:
         """
         self.hub.patience.forget(self)
         self.answered_by_cloud(head)
-        head.headers.append(FROM_CLOUD)
+        name_source(head, FROM_CLOUD)
         self.started = True
         self.series.from_cloud += 1
         join(self.request.accept_upgrade(head), stream)

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+
 from yurt.http.heads import get_header
 from yurt.http.interfaces import FlowControlled, Headers, IncomingRequest
 from yurt.hub.accept import read_accept
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 LONG_RUNNING = frozenset({"exec", "attach", "portforward", "proxy", "log"})
 """Subresources whose requests may last for hours, counted apart like watches (as kube-apiserver does)."""
 
+READ_VERBS = frozenset({"get", "list", "head"})
+"""HEAD of an object is a get; that of anything else has a verb of its own."""
+
 NEVER_CACHED_GROUPS = frozenset({"authentication.k8s.io", "authorization.k8s.io"})
 """Token and access reviews."""
 
@@ -33,6 +39,14 @@ NEVER_CACHED_RESOURCES = frozenset({"certificatesigningrequests"})
 
 LEASE_NAMESPACE = "kube-node-lease"
 MAX_LEASE_BODY = 64 * 1024
+
+
+def is_loopback(peer: IAddress) -> bool:
+    """
+    Whether a caller is on this machine: a packet rewritten on its way may reach a loopback address from elsewhere.
+    """
+    host = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
+    return host == "::1" or host.startswith("127.")
 
 
 class LongForward(Forward):
@@ -105,7 +119,7 @@ class HubProxy:
         credential = read_credential(head.headers)
         door = request.door
         assert isinstance(door, Door)
-        if credential.kind == "none" and not door.lends_node_identity:
+        if credential.kind == "none" and not (door.lends_node_identity and is_loopback(request.peer)):
             message = f"a caller on {door.name} must bring its own credentials, such as its service-account token"
             answer_status(request, 401, "Unauthorized", message)
             return
@@ -167,7 +181,7 @@ class HubProxy:
         """
         if request.upgrade or info.subresource in LONG_RUNNING or info.verb == "proxy":
             return LongForward
-        if info.verb in ("get", "list"):
+        if info.verb in READ_VERBS:
             return self.choose_read(request, info, cached)
         if not info.is_resource or credential.impersonates:
             return Forward

@@ -18,7 +18,7 @@ import msgspec
 from yurt.http.heads import get_header
 from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
-from yurt.hub.answers import FROM_CACHE, FROM_HUB, JSON, STALE
+from yurt.hub.answers import FROM_HUB, JSON, cached_headers
 from yurt.hub.cache.views import Caller
 from yurt.hub.forward import narrow
 from yurt.hub.writes import Write
@@ -61,11 +61,15 @@ class _Request(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
+    class Spec(msgspec.Struct):
+        expirationSeconds: int = 3600  # the API's default
+
     class Status(msgspec.Struct):
         token: str = ""
         expirationTimestamp: str = ""
 
     status: Status
+    spec: Spec = msgspec.field(default_factory=Spec)
 
 
 class TokenAnswers:
@@ -135,7 +139,7 @@ class TokenRequestWrite(Write):
         key = self.key()
         answer = None if key is None else self.hub.token_answers.find(key)
         if answer is not None:
-            self.request.respond(201, [JSON, FROM_CACHE, STALE], answer)
+            self.request.respond(201, cached_headers(issued_at(answer), self.hub.now()), answer)
             self.done()
             return True
         if self.hub.config.offline_token == "fake":
@@ -214,6 +218,13 @@ def token_key(caller: Caller, namespace: str, name: str, spec: TokenSpec) -> byt
     The key under which an answer is kept.
     """
     return sha256(msgspec.json.encode((caller.identity, caller.component, namespace, name, spec))).digest()
+
+
+def issued_at(answer: bytes) -> float:
+    """
+    When a kept answer's token was issued, in seconds since the epoch.
+    """
+    return (_expiry(answer) or 0.0) - msgspec.json.decode(answer, type=_Answer).spec.expirationSeconds
 
 
 def _expiry(answer: bytes) -> float | None:

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
-from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, JSON, RETRY_AFTER_OFFLINE, STALE, answer_status
+from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, cached_headers, name_source
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found, FoundList, InitialEvents
 from yurt.hub.forward import LOAD_BALANCER_ERRORS
@@ -73,6 +73,9 @@ MAX_RESUME_PAUSE = 15.0
 REFUSED_FOR = 30.0
 """Seconds during which 401, 403 and 404 to a resumed watch are tried again: an API server that has just started gives them
 out until its authorizer has caught up."""
+
+REFUSAL_TIMEOUT = 1.0
+"""Seconds that the body of a refusal may take which the client need not see."""
 
 STATE_SETTLES = 1.0
 """Seconds without a further event after which the state that a watch begins with is taken for told: servers send it in one go."""
@@ -218,7 +221,9 @@ class Watch:
                 lines.append(encode_bookmark(self.kind, self.api_version, self.version, initial_events_end=True))
             self.initial = False
         self.framer = JSONFramer()
-        self.start(ResponseHead(200, b"OK", [JSON, STALE]), FROM_CACHE)
+        view, now = self.hub.views.view(self.key), self.hub.now()
+        headers = cached_headers(view.updated_at if view is not None else now, now)
+        self.start(ResponseHead(200, b"OK", headers), FROM_CACHE)
         self.write(lines)
         self.hold()
 
@@ -257,7 +262,7 @@ class Watch:
             self.series.from_cloud += 1
         else:
             self.series.from_cache += 1
-        head.headers.append(source)
+        name_source(head, source)
         self.request.start(head)
 
     def unavailable(self, why: str) -> None:
@@ -332,7 +337,17 @@ class Watch:
             self.passing = True
             self.framer = None
             self.start(head, FROM_CLOUD)
+        else:
+            self.timers.set("refusal", REFUSAL_TIMEOUT, lambda: self.cut_refusal(attempt))
         self.request.produce_from(attempt.exchange)
+
+    def cut_refusal(self, attempt: Attempt) -> None:
+        """
+        Its status is known, and its body does not end.
+        """
+        attempt.refusal.clear()
+        attempt.drop()
+        self.attempt_ended(attempt, None)
 
     def may_recover(self, status: int) -> bool:
         """
