@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from .cluster import ADMIN, Cluster, pod
 from .curl import Answer
-from .process import STOP_TIMEOUT, wait_for
+from .process import STOP_TIMEOUT, E2EError, wait_for
 from .session import shared_cluster
 
 TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
@@ -42,7 +42,10 @@ class Follower:
         """
         Wait until it printed ``text``.
         """
-        wait_for(f"{text!r} in {self._output.name}", lambda: text in self.text, timeout)
+        try:
+            wait_for(f"{text!r} in {self._output.name}", lambda: text in self.text, timeout)
+        except E2EError as problem:
+            raise E2EError(f"{problem}; it printed: {self.text[-2000:]}") from None
 
     def stop(self) -> None:
         self._child.send_signal(signal.SIGINT)
