@@ -665,6 +665,27 @@ class TwoServersTests(SynchronousTestCase):
         self.assertEqual(sorted(item["metadata"]["name"] for item in kept.json["items"]), ["a", "b10", "b12"])
 
 
+class StrangePathTests(SynchronousTestCase):
+    """
+    Paths that name nothing.
+    """
+
+    def test_star_for_a_namespace(self) -> None:
+        """
+        A list or watch of the namespace ``*``, which API servers answer with nothing, leaves what single reads brought alone.
+        """
+        site = MemorySite(self)
+        site.online()
+        site.ask("GET", f"{MAPS}/a")
+        site.arriving(f"{MAPS}/a").answer(200, memory_config_map("a", 5))
+        site.store_list("/api/v1/namespaces/*/configmaps", [], "10")
+        site.ask("GET", "/api/v1/namespaces/*/configmaps?watch=true&resourceVersion=10")
+        site.arriving("/api/v1/namespaces/*/configmaps").begin()
+        site.offline()
+        self.assertEqual(site.fetch("GET", f"{MAPS}/a").status, 200)
+        self.assertEqual(site.fetch("GET", "/api/v1/namespaces/*/configmaps").status, 503)
+
+
 class LossTests(HubCase):
     """
     The ways in which a cloud goes away.
