@@ -8,6 +8,8 @@ import json
 from typing import Any
 from uuid import uuid4
 
+from yurt.kube.laststate import last_status
+
 from .subjects import Contract, OnMini, OnReal, a_pod
 
 JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH = (
@@ -305,6 +307,47 @@ class ObjectContract(Contract):
         await self.create(f"{space}/configmaps", "one")
         self.assertEqual((await self.admin.ask("GET", f"{space}/configmaps/one/status")).status, 404)
 
+    async def test_last_status(self) -> None:
+        """
+        The patch that the hub makes of a last state brings the status from any of these to any other, with an IP that changed,
+        with conditions and fields that ended; a condition that somebody else added since stays.
+        """
+        old: dict[str, Any] = {
+            "phase": "Pending",
+            "message": "waiting",
+            "podIP": "10.0.0.1",
+            "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
+            "conditions": [
+                {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "lastProbeTime": None},
+                {"type": "Initialized", "status": "True", "lastProbeTime": None},
+            ],
+        }
+        new: dict[str, Any] = {
+            "phase": "Running",
+            "podIP": "10.0.0.2",
+            "podIPs": [{"ip": "10.0.0.2"}],
+            "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": None}],
+        }
+        states: list[dict[str, Any]] = [{"phase": "Pending"}, old, new]
+        path = f"{await self.namespace()}/pods"
+        for number, (before, last) in enumerate((before, last) for before in states for last in states):
+            made = await self.create(path, f"p{number}", **a_pod())
+            del made["status"]
+            at = f"{path}/p{number}/status"
+            begun = await self.admin.ask("PUT", at, {**made, "status": before})
+            self.assertEqual(begun.status, 200, begun.body)
+            other = {"type": "Other", "status": "True", "lastProbeTime": None}
+            added = {"status": {"conditions": [other]}}
+            self.assertEqual((await self.admin.ask("PATCH", at, added, content_type=STRATEGIC_PATCH)).status, 200)
+            patch = {"status": last_status("Pod", before, last)}
+            reply = await self.admin.ask("PATCH", at, patch, content_type=STRATEGIC_PATCH)
+            self.assertEqual(reply.status, 200, reply.body)
+            status = {key: value for key, value in reply.json["status"].items() if key != "qosClass"}
+            conditions = {one["type"]: one for one in status.pop("conditions")}
+            wanted = {one["type"]: one for one in [*last.get("conditions", []), other]}
+            self.assertEqual(_bare(conditions), _bare(wanted), (before, last))
+            self.assertEqual(status, {key: value for key, value in last.items() if key != "conditions"}, (before, last))
+
     async def test_delete(self) -> None:
         """
         A deletion is answered with a Success that names what is gone; a second one with NotFound.
@@ -381,6 +424,13 @@ class ObjectContract(Contract):
         await self.create(f"{space}/configmaps", "one")
         body = (await self.admin.ask("GET", f"{space}/configmaps/one")).body
         self.assertEqual((json.loads(body)["kind"], body[-1:]), ("ConfigMap", b"\n"))
+
+
+def _bare(conditions: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """
+    Conditions without the times that a server makes null.
+    """
+    return {name: {key: value for key, value in one.items() if value is not None} for name, one in conditions.items()}
 
 
 class MiniObjectTests(ObjectContract, OnMini):

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import MAPS, NODE, PODS, MemoryRequest, MemorySite, config_map
+from yurt.kube.patch import apply_patch
 from yurt.kube.protobuf import MAGIC, encode_bytes
 
 NODES = "/api/v1/nodes"
@@ -351,6 +352,8 @@ class StatusTests(SynchronousTestCase):
         """
         A node with two addresses of one type keeps both in the cloud: they are replaced together.
         """
+        had = node(6, addresses=[{"type": "InternalIP", "address": "10.0.0.9"}])
+        self.site.store_list(NODES, [had], "11", "NodeList")
         self.site.offline()
         addresses = [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "InternalIP", "address": "fd00::1"}]
         reply = self.patch_status({"status": {"addresses": [*addresses, {"$patch": "replace"}]}})
@@ -358,6 +361,27 @@ class StatusTests(SynchronousTestCase):
         self.site.online()
         body = json.loads(self.site.arriving(STATUS).body)
         self.assertEqual(body["status"]["addresses"], [*addresses, {"$patch": "replace"}])
+
+    def test_exactly_the_last_state(self) -> None:
+        """
+        What ended during the cut, over several writes and a restart, ends in the cloud: IPs, conditions, fields.
+        """
+        condition = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+        begun = pod(version=7, phase="Pending")
+        begun["status"] = {"phase": "Pending", "message": "waits", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [condition]}
+        self.site.store_list(POD_LIST, [begun], "11", "PodList")
+        self.site.offline()
+        self.patch_status({"status": {"message": None, "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "replace"}]}}, POD_STATUS)
+        self.site.reboot()
+        self.site.offline()
+        ended = [{"$patch": "delete", "type": "Ready"}, {"type": "Initialized", "status": "True"}]
+        reply = self.patch_status({"status": {"phase": "Running", "conditions": ended}}, POD_STATUS)
+        last = {"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}], "conditions": [{"type": "Initialized", "status": "True"}]}
+        self.assertEqual(reply.json["status"], last)
+        self.site.online()
+        sent = self.site.arriving(POD_STATUS)
+        merged = apply_patch(STRATEGIC, begun, sent.body, "Pod")
+        self.assertEqual((merged["status"], json.loads(sent.body)["metadata"]), (last, {"uid": "uid-web"}))
 
     def test_refused_by_the_cloud(self) -> None:
         """

@@ -67,7 +67,8 @@ class JournalTable(Protocol):
 
 class Entry(msgspec.Struct, frozen=True):
     """
-    One write to be sent: ``body`` as the client wrote it, ``authorization`` what it showed (empty: the node's own).
+    One write to be sent: ``body`` as the client wrote it, ``authorization`` what it showed (empty: the node's own),
+    ``base`` the object as the cloud had it, if the body was made from that.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Entry(msgspec.Struct, frozen=True):
     content_type: str
     body: bytes
     authorization: str = ""
+    base: bytes = b""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -25,6 +25,7 @@ from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
 from yurt.hub.forward import LOAD_BALANCER_ERRORS, MAX_REPLAYED_BODY, Forward
 from yurt.hub.journal import Entry
+from yurt.kube.laststate import last_status
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
 from yurt.kube.patch import PatchError, apply_patch
 from yurt.kube.protobuf import MAGIC, ProtobufError, read_unknown
@@ -163,12 +164,12 @@ class Write(Forward):
         self.answer_status(409, "AlreadyExists", f'{kind} "{meta.name}" already exists')
         return True
 
-    def journalled(self, body: bytes, method: str, target: str, content_type: str) -> Entry:
+    def journalled(self, body: bytes, method: str, target: str, content_type: str, base: bytes = b"") -> Entry:
         """
         A journal entry that speaks for this caller.
         """
         authorization = f"Bearer {self.credential.token}" if self.credential.token else ""
-        return Entry(method, target, content_type, body, authorization)
+        return Entry(method, target, content_type, body, authorization, base)
 
     def acknowledge(self, status: int, body: bytes, content_type: bytes = JSON[1]) -> None:
         """
@@ -288,11 +289,20 @@ class StatusWrite(Write):
         body = msgspec.json.encode(merged)
         self.hub.views.store_local(self.caller, info.gvr, body)
         path = self.path()
-        patch = self.last_state(known, merged)
-        self.hub.journal.put_status(path, self.journalled(msgspec.json.encode(patch), "PATCH", path, STRATEGIC_MERGE_PATCH))
+        waiting = self.hub.journal.status(path)
+        base = waiting.base if found.local and waiting is not None and waiting.base else found.body
+        patch = msgspec.json.encode(self.last_state(base, waiting, known, merged))
+        self.hub.journal.put_status(path, self.journalled(patch, "PATCH", path, STRATEGIC_MERGE_PATCH, base))
         self.hub.publish(info.gvr, found.body, body)
         self.acknowledge(200, body)
         return True
+
+    @property
+    def kind(self) -> str:
+        """
+        What the status is of.
+        """
+        return "Node" if self.info.resource == "nodes" else "Pod"
 
     def path(self) -> str:
         """
@@ -302,19 +312,19 @@ class StatusWrite(Write):
         within = f"/namespaces/{info.namespace}" if info.namespace else ""
         return f"/api/{info.version}{within}/{info.resource}/{info.name}/status"
 
-    def last_state(self, known: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
+    def last_state(self, base: bytes, waiting: Entry | None, known: dict[str, Any], merged: dict[str, Any]) -> dict[str, Any]:
         """
-        The patch that will bring the cloud's object to what ``merged`` is: the whole status, and what was changed among labels
-        and annotations, now and by what still waits to be sent.
+        The patch that will bring the cloud's object, ``base``, to what ``merged`` is: the whole status, and what was changed
+        among labels and annotations, now and by what still waits to be sent.
         """
-        waiting = self.hub.journal.status(self.path())
         before = {} if waiting is None else msgspec.json.decode(waiting.body, type=dict[str, Any]).get("metadata", {})
         metadata = {"uid": merged["metadata"]["uid"]} if merged["metadata"].get("uid") else {}
         for name in CHANGED_WITH_STATUS:
             changes = {**before.get(name, {}), **changed(known["metadata"].get(name), merged["metadata"].get(name))}
             if changes:
                 metadata[name] = changes
-        return {"metadata": metadata, "status": sendable(merged.get("status") or {})}
+        before_status = msgspec.json.decode(base, type=dict[str, Any]).get("status") or {}
+        return {"metadata": metadata, "status": last_status(self.kind, before_status, merged.get("status") or {})}
 
     def merge(self, known: dict[str, Any]) -> dict[str, Any] | None:
         """
@@ -322,7 +332,7 @@ class StatusWrite(Write):
         nodes and pods works; None when the body cannot be read here.
         """
         if self.info.verb == "patch":
-            merged = apply_patch(self.content_type, known, self.body, "Node" if self.info.resource == "nodes" else "Pod")
+            merged = apply_patch(self.content_type, known, self.body, self.kind)
         elif self.body.startswith(MAGIC):
             return None
         else:
@@ -347,15 +357,6 @@ def changed(before: dict[str, str] | None, after: dict[str, str] | None) -> dict
     old, new = before or {}, after or {}
     removed: dict[str, str | None] = dict.fromkeys(key for key in old if key not in new)
     return {**removed, **{key: value for key, value in new.items() if old.get(key) != value}}
-
-
-def sendable(status: dict[str, Any]) -> dict[str, Any]:
-    """
-    A whole status as a strategic merge patch.  A node's addresses are told apart by their type, of which a node with two
-    address families has two: they have to be replaced together, as kubelet does it.
-    """
-    addresses = status.get("addresses")
-    return {**status, "addresses": [*addresses, {"$patch": "replace"}]} if addresses else status
 
 
 def read_body_head(body: bytes) -> ObjectHead:
