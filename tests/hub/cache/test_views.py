@@ -666,6 +666,22 @@ class BoundTests(ViewsCase):
         self.assertEqual({key.namespace for key, _ in self.views.views()}, {"default", "n3", "n4"})
         self.assertEqual(names(self.views, own), ["a"])
 
+    def test_too_many_bytes(self) -> None:
+        """
+        When the objects come near the greatest size of the file, views go until they do not, the node's own last.
+        """
+        own = replace(DEFAULT, caller=replace(KUBELET, identity=NODE), namespace="own")
+        self.views.store_list(own, listed(10, item("own", 10, namespace="own")), requested_version="")
+        self.patch(shelf, "MAX_OBJECT_BYTES", 6 * self.views.object_bytes)
+        for number in range(10):
+            self.cache.clock.advance(1)
+            key = replace(DEFAULT, namespace=f"n{number}")
+            self.views.store_list(key, listed(10, item("own", 10, namespace=key.namespace)), requested_version="")
+        self.cache.clock.pump([SWEEP_INTERVAL] * 60)
+        self.assertLessEqual(self.views.object_bytes, shelf.MAX_OBJECT_BYTES)
+        self.assertEqual((names(self.views, own), names(self.views, key)), (["own"], ["own"]))
+        self.assertGreater(self.views.objects, 3)
+
     def broken_disk(self) -> HeldWriter:
         """
         Start again with a disk that takes no writes.

@@ -27,11 +27,14 @@ from yurt.hub.cache.records import (
     object_prefix,
     view_id,
 )
-from yurt.hub.cache.store import Store
+from yurt.hub.cache.store import MAP_SIZE, Store
 from yurt.hub.identity import NODE
 
 MAX_VIEWS = 4096
 """Views kept; beyond, the one that was updated longest ago goes, the node's own last.  A node with 250 pods has some 1,000."""
+
+MAX_OBJECT_BYTES = MAP_SIZE // 2
+"""Bytes of objects beyond which views go in the same order: pages are never quite full, and the file must not be."""
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two steps of removing what evicted views held."""
@@ -185,7 +188,7 @@ class Shelf:
         if view is not None:
             return view
         if len(self.index.views) >= MAX_VIEWS:
-            self._evict(min(self.index.views.values(), key=_rank))
+            self._evict_one()
         view = View(key)
         for evicted in [evicted for evicted in self._evicted if evicted.id == view.id]:
             self._remove_members(evicted, None)
@@ -194,7 +197,8 @@ class Shelf:
         self.index.add(view)
         return view
 
-    def _evict(self, view: View) -> None:
+    def _evict_one(self) -> None:
+        view = min(self.index.views.values(), key=_rank)
         self.index.remove(view)
         view.record.evicted = True
         self._records.put(view.id, encode_record(view.record))
@@ -222,8 +226,10 @@ class Shelf:
 
     def before_commit(self) -> None:
         """
-        Put the records of the views that have changed.
+        Put the records of the views that have changed; when too much is stored, begin to remove a view.
         """
+        if self.counts.bytes > MAX_OBJECT_BYTES and self.index.views and not self._evicted:
+            self._evict_one()
         dirty = [view for view in self.index.views.values() if view.dirty]
         for view in dirty:
             self._records.put(view.id, encode_record(view.record))
