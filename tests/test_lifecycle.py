@@ -23,23 +23,23 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
-from yurt.lifecycle import Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint, use_steady_time
+from yurt.lifecycle import MAX_OPEN_FILES, Listen, ListenLater, OnHangup, StartFailed, tcp_endpoint, use_steady_time
 
 END_SECONDS = 30
 """A daemon that failed to start is gone by then."""
 
-PLUGIN = '''
+PLUGIN = """
 from twisted.application.service import ServiceMaker
 sample = ServiceMaker("sample", "sample_tap", "for a test", "sample")
-'''
-TAP = '''
+"""
+TAP = """
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
 from twisted.python.usage import Options
 from yurt.lifecycle import Listen, tcp_endpoint
 def makeService(options):
     return Listen(tcp_endpoint(reactor, "127.0.0.1", %d), Factory(), "the proxy on 127.0.0.1")
-'''
+"""
 
 
 class SilentEndpoint:
@@ -166,9 +166,7 @@ class StartFailedTests(SynchronousTestCase):
         (folder / "twisted" / "plugins").mkdir(parents=True)
         (folder / "twisted" / "plugins" / "sample_plugin.py").write_text(PLUGIN)
         with socket.create_server(("127.0.0.1", 0)) as other:
-            (folder / "sample_tap.py").write_text(
-                TAP % other.getsockname()[1] + "class Options(Options): pass\n"
-            )
+            (folder / "sample_tap.py").write_text(TAP % other.getsockname()[1] + "class Options(Options): pass\n")
             command = [os.path.join(os.path.dirname(sys.executable), "twistd"), *words, "sample"]
             environ = dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder), *sys.path]))
             done = subprocess.run(command, cwd=folder, env=environ, text=True, capture_output=True, timeout=60)
@@ -250,3 +248,33 @@ class OnHangupTests(TestCase):
         await reloaded
         service.stopService()
         os.kill(os.getpid(), signal.SIGHUP)
+
+
+class FileLimitTests(SynchronousTestCase):
+    """
+    Tests of raise_file_limit.
+    """
+
+    def limits(self, soft: int, hard: int, most: int = MAX_OPEN_FILES) -> list[int]:
+        """
+        What a process of such limits is told, and the limits that it has then.
+        """
+        program = (
+            f"import resource; from yurt import lifecycle; lifecycle.MAX_OPEN_FILES = {most}; files = resource.RLIMIT_NOFILE;"
+            f"resource.setrlimit(files, ({soft}, {hard})); print(lifecycle.raise_file_limit(), *resource.getrlimit(files))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=END_SECONDS, check=True)
+        return [int(word) for word in done.stdout.split()]
+
+    def test_raised(self) -> None:
+        """
+        The soft limit becomes the hard one, which stays.
+        """
+        self.assertEqual(self.limits(100, 400), [400, 400, 400])
+
+    def test_bounded(self) -> None:
+        """
+        Where next to no limit is set, more is not taken than makes sense; what was allowed already is not taken away.
+        """
+        self.assertEqual(self.limits(100, 400, most=300), [300, 300, 400])
+        self.assertEqual(self.limits(350, 400, most=300), [350, 350, 400])

@@ -7,6 +7,7 @@ either listens or says why not.
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -29,6 +30,11 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+log = Logger()
+
+MAX_OPEN_FILES = 65536
+"""More than any daemon here needs; some systems allow a thousand million, which slows the start of children down."""
+
 BACKLOG = 512
 """Connections that the kernel holds for a listener until they are accepted."""
 
@@ -50,6 +56,21 @@ def use_steady_time(reactor: ReactorBase) -> None:
     """
     if not reactor.running and not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic
+
+
+def raise_file_limit() -> int:
+    """
+    Allow this process MAX_OPEN_FILES, or as many as it may have, and return how many may be open now.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY:
+        soft = room
+    elif soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+        soft = room
+    log.info("up to {files} files may be open", files=soft)
+    return soft
 
 
 def tcp_endpoint(reactor: IReactorTCP, address: str, port: int) -> IStreamServerEndpoint:

@@ -4,11 +4,12 @@ Promises of the pooled client, against connections in memory.
 
 from __future__ import annotations
 
+from errno import EMFILE
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectBindError, ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -467,6 +468,19 @@ class FailureTests(SynchronousTestCase):
         assert receiver.error is not None
         self.assertFalse(receiver.error.sent)
         self.assertIn("http://10.0.0.1:6443: cannot connect", str(receiver.error))
+        self.assertFalse(receiver.error.local)
+
+    def test_no_socket(self) -> None:
+        """
+        That this machine has no socket left is told apart from what is the server's fault.
+        """
+        site = Site()
+        _, receiver = site.send()
+        site.reactor.tcpClients[-1][2].clientConnectionFailed(None, Failure(ConnectBindError(EMFILE, "Too many open files")))
+        site.reactor.advance(0)
+        assert receiver.error is not None
+        self.assertEqual((receiver.error.sent, receiver.error.local), (False, True))
+        self.assertIn("Too many open files", str(receiver.error))
 
     def test_connect_timeout(self) -> None:
         """

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.fake_upstream import Answer, FakeUpstream, Sent
-from yurt.http.interfaces import Headers
+from yurt.http.interfaces import Headers, UpstreamError
 from yurt.hub.cloud import PATIENCE, Cloud, CloudSettings, Server
 from yurt.hub.health import PATIENT_TIMEOUT, SUSPECT_TIMEOUT
 
@@ -172,6 +172,22 @@ class ProbeTests(CloudTests):
         head = self.upstream.sent[0].head
         self.assertEqual((head.method, head.target), (b"GET", b"/readyz"))
         self.assertIn(self.headers[0], head.headers)
+
+    def test_no_socket(self) -> None:
+        """
+        A probe for which this machine has no socket says nothing about the server, and is made as soon as there is one.
+        """
+        self.start()
+
+        def no_socket(sent: Sent) -> Answer:
+            raise UpstreamError("too many open files", sent=False, local=True)
+
+        self.upstream.answer = no_socket
+        self.run_for(30)
+        self.assertTrue(self.cloud.reachable)
+        self.assertLess(len(self.upstream.sent), 80)
+        self.upstream.refusing = True
+        self.assertLess(self.seconds_until(False), 2)
 
     def test_statuses(self) -> None:
         """

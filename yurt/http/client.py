@@ -36,6 +36,9 @@ class ClientLimits:
     max_head_bytes: int = MAX_HEAD_BYTES
 
 
+NO_MEANS = (error.ConnectBindError,)
+"""What Twisted makes of it when the kernel gives no socket: too many open files."""
+
 NO_CONNECTION_IN_TIME = (TimeoutError, CancelledError, error.TimeoutError, error.ConnectingCancelledError)
 
 
@@ -118,7 +121,7 @@ class HTTPUpstream:
             else:
                 message = f"cannot connect: {describe(failure)}"
             # Never before send() returned, even if the failure was there at once.
-            self._reactor.callLater(0, exchange.fail, message)
+            self._reactor.callLater(0, exchange.fail, message, failure.check(*NO_MEANS) is not None)
 
         dialling.addCallbacks(connected, failed)
 

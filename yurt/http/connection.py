@@ -210,15 +210,15 @@ class ClientExchange:
         self._early.clear()
         return data
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, local: bool = False) -> None:
         """
-        Tell the receiver that no (whole) answer comes.
+        Tell the receiver that no (whole) answer comes; ``local`` as in :class:`UpstreamError`.
         """
         if not self.over:
             self._upstream.exchange_over(self)
             self.over = True
             self.source = None
-            self.receiver.response_failed(UpstreamError(f"{self._upstream.name}: {message}", sent=self.sent))
+            self.receiver.response_failed(UpstreamError(f"{self._upstream.name}: {message}", sent=self.sent, local=local))
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)

@@ -48,12 +48,14 @@ class UpstreamError(Exception):
     The upstream gave no (whole) answer; the message says what failed, at which address, and why.
 
     ``sent`` is false when it is certain that no byte of the request reached the server, so that even a
-    request that is not idempotent may be tried elsewhere.
+    request that is not idempotent may be tried elsewhere.  ``local`` is true when this machine lacked the means to
+    connect, such as open files, which says nothing about the server.
     """
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, sent: bool = True, local: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.local = local
 
 
 class FlowControlled(Protocol):

@@ -168,8 +168,11 @@ class Hub:
 
     def failed(self, server: Server, error: UpstreamError) -> None:
         """
-        A connection to ``server`` failed.
+        A connection to ``server`` failed; that this machine has no socket left is not the server's fault.
         """
+        if error.local:
+            self.log.warn("{error}", error=str(error))
+            return
         self.cloud.failed(server, str(error)).addErrback(self._probe_broke)
 
     def when_verdict(self, call: Callable[[], None], seconds: float = VERDICT_WAIT) -> None:

@@ -9,15 +9,19 @@ from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from yurt.http.fetch import fetch
+from yurt.http.fetch import FetchedResponse, fetch
 from yurt.http.interfaces import Headers, Upstream, UpstreamError
 from yurt.hub.health import SUSPECT_TIMEOUT, Probe, ServerHealth, State
 
 PROBE_TARGET = b"/readyz"
 MAX_PROBE_BODY = 16 * 1024
 """Bytes of a probe's answer that are read; more of them count as a failure."""
+
+LOCAL_RETRY = 0.5
+"""Seconds after which a probe that got no socket is tried again."""
 
 
 class Server:
@@ -142,22 +146,34 @@ class Prober:
         Why the server is not alive; empty when it is.
         """
         try:
-            response = await fetch(
-                self._reactor,
-                self.server.upstream,
-                b"GET",
-                PROBE_TARGET,
-                self._headers(),
-                timeout=probe.timeout,
-                limit=MAX_PROBE_BODY,
-                fresh=probe.fresh,
-            )
+            response = await self._get(probe)
         except (UpstreamError, CancelledError) as error:
             return str(error) or "cancelled"
         except Exception as error:
             self._log.failure("The probe of {server} could not be made.", server=self.server.name)
             return f"{self.server.name} could not be probed: {error}"
         return f"{self.server.name} answered {response.status} to GET /readyz" if response.status >= 500 else ""
+
+    async def _get(self, probe: Probe) -> FetchedResponse:
+        """
+        The answer to a probe; while this machine has no socket for it nothing is known, and it is tried again.
+        """
+        while True:
+            try:
+                return await fetch(
+                    self._reactor,
+                    self.server.upstream,
+                    b"GET",
+                    PROBE_TARGET,
+                    self._headers(),
+                    timeout=probe.timeout,
+                    limit=MAX_PROBE_BODY,
+                    fresh=probe.fresh,
+                )
+            except UpstreamError as error:
+                if not error.local:
+                    raise
+            await deferLater(self._reactor, LOCAL_RETRY)
 
     def _ended(self, reason: str, probe: Probe) -> None:
         del self._probes[probe]

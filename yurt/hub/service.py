@@ -21,7 +21,7 @@ from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
 from yurt.http.names import RememberingResolver
-from yurt.http.server import HTTPServerFactory
+from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.hub.admin import admin_site
 from yurt.hub.agents import DEFAULT_CACHE_AGENTS
 from yurt.hub.answers import FROM_HUB
@@ -33,11 +33,12 @@ from yurt.hub.hub import Hub
 from yurt.hub.identity import NODE, Door
 from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
 from yurt.hub.nodetoken import NodeToken
+from yurt.hub.openfiles import share_files
 from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
 from yurt.hub.timers import Timers
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.lifecycle import Listen, ListenLater, OnHangup, tcp_endpoint
+from yurt.lifecycle import MAX_OPEN_FILES, Listen, ListenLater, OnHangup, tcp_endpoint
 from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
@@ -59,8 +60,9 @@ class HubService(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, config: HubConfig) -> None:
+    def __init__(self, reactor: Any, config: HubConfig, open_files: int = MAX_OPEN_FILES) -> None:
         super().__init__()
+        self.shares = share_files(open_files, len(config.bind_proxy_addresses), len(config.pod_link.dummy_if_ip))
         self.reactor = reactor
         self.config = config
         self.started_at = 0.0
@@ -127,7 +129,9 @@ class HubService(MultiService):
         """
         A listener of the proxy.
         """
-        factory = HTTPServerFactory(self.reactor, self.proxy, door, own_headers=[FROM_HUB])
+        connections = self.shares.pods if kind is ListenLater else self.shares.loopback
+        limits = ServerLimits(max_connections=connections)
+        factory = HTTPServerFactory(self.reactor, self.proxy, door, limits, own_headers=[FROM_HUB])
         self.factories.append(factory)
         listener = kind(tcp_endpoint(self.reactor, address, self.config.proxy_port), factory, f"the proxy on {door.name}")
         self.add(listener)

@@ -17,7 +17,7 @@ from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
-from yurt.lifecycle import use_steady_time
+from yurt.lifecycle import raise_file_limit, use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, CredentialsError
@@ -285,4 +285,4 @@ def makeService(options: Options) -> IService:
 
     use_steady_time(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
-    return HubService(reactor, options.config)
+    return HubService(reactor, options.config, raise_file_limit())
