@@ -7,6 +7,7 @@ the resourceVersion up to which that is known.  Nobody reads an object that no v
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 
 import msgspec
@@ -53,7 +54,7 @@ class Views:
     def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float]) -> None:
         self._shelf = Shelf(store, clock, wall)
         self._wall = wall
-        self._confirmed: dict[tuple[str, str, bytes], float] = {}
+        self._confirmed: OrderedDict[tuple[str, str, bytes], float] = OrderedDict()
 
     @property
     def objects(self) -> int:
@@ -304,10 +305,10 @@ class Views:
         self._shelf.put(gvr, form, member, StoredObject(self._wall(), False, version, body), before)
 
     def _confirm(self, key: tuple[str, str, bytes]) -> None:
-        self._confirmed.pop(key, None)
         self._confirmed[key] = self._wall()
+        self._confirmed.move_to_end(key)
         if len(self._confirmed) > MAX_CONFIRMED:
-            del self._confirmed[next(iter(self._confirmed))]
+            self._confirmed.popitem(last=False)
 
     def _admit(self, view: View, member: bytes) -> None:
         """
