@@ -59,11 +59,11 @@ class HubCase(TestCase):
         """
         self.assertEqual((reply.status, source(reply)), (status, origin), reply.body)
 
-    def assert_failure(self, reply: Reply, status: int, reason: str, *words: str) -> None:
+    def assert_failure(self, reply: Reply, status: int, reason: str, *words: str, source: str = "hub") -> None:
         """
         The answer is a Status that the hub made, with these words in its message.
         """
-        self.assert_from(reply, "hub", status)
+        self.assert_from(reply, source, status)
         self.assertEqual((reply.json["kind"], reply.json["code"], reply.json["reason"]), ("Status", status, reason))
         for word in words:
             self.assertIn(word, reply.json["message"])
@@ -159,7 +159,9 @@ class OfflineReadTests(HubCase):
         await site.get("/api/v1/configmaps")
         await site.offline()
         offline = await site.get(f"{MAPS}/none")
-        self.assert_failure(offline, 404, "NotFound", 'configmaps "none" not found')
+        self.assert_failure(offline, 404, "NotFound", 'configmaps "none" not found', source="cache")
+        self.assertIn(int(header(offline, "age")), range(60))
+        self.assertTrue(header(offline, "warning").startswith("110 "))
         for field in ("status", "message", "reason", "code", "details"):
             self.assertEqual(offline.json[field], online.json[field], field)
 
@@ -282,7 +284,7 @@ class SelectorTests(HubCase):
         reply = await site.get(f"{MAPS}?fieldSelector=metadata.name%3Db")
         self.assert_from(reply, "cache")
         self.assertEqual(names(reply), [])
-        self.assert_failure(await site.get(f"{MAPS}/b"), 404, "NotFound")
+        self.assert_failure(await site.get(f"{MAPS}/b"), 404, "NotFound", source="cache")
 
     async def test_kubelet_pods(self) -> None:
         """
@@ -511,8 +513,8 @@ class ScopeTests(HubCase):
             self.assertEqual(names(reply), items, path)
         for path in ("/api/v1/nodes/n1", "/api/v1/namespaces/default", "/api/v1/namespaces/default/"):
             self.assert_from(await site.get(path), "cache")
-        self.assert_failure(await site.get("/api/v1/nodes/n2"), 404, "NotFound", 'nodes "n2" not found')
-        self.assert_failure(await site.get("/api/v1/namespaces/x"), 404, "NotFound", 'namespaces "x" not found')
+        self.assert_failure(await site.get("/api/v1/nodes/n2"), 404, "NotFound", 'nodes "n2" not found', source="cache")
+        self.assert_failure(await site.get("/api/v1/namespaces/x"), 404, "NotFound", 'namespaces "x" not found', source="cache")
 
 
 class ErrorStatusTests(HubCase):
@@ -585,7 +587,7 @@ class ErrorStatusTests(HubCase):
         site.api.remove("configmaps", "a")
         self.assert_from(await site.get(f"{MAPS}/a"), "cloud", 404)
         await site.offline()
-        self.assert_failure(await site.get(f"{MAPS}/a"), 404, "NotFound")
+        self.assert_failure(await site.get(f"{MAPS}/a"), 404, "NotFound", source="cache")
 
     async def test_load_balancer(self) -> None:
         """
@@ -622,6 +624,24 @@ class TwoServersTests(SynchronousTestCase):
             self.site.arriving(target).answer(503, b"no server", [(b"Content-Type", b"text/html")])
             self.site.arriving(target).answer(200, memory_config_map("a", 7))
             self.assertEqual((request.status, request.header("x-yurt-source")), (200, "cloud"), target)
+
+    def test_other_server_for_what_is_not_cached(self) -> None:
+        """
+        Readers whose answers are not cached get the other server's, too.
+        """
+        for target in (MAPS, "/api/v1/namespaces/default/pods/a/log"):
+            request = self.site.ask("GET", target, agent="kubectl")
+            self.site.arriving(target).answer(503, b"no server", [(b"Content-Type", b"text/html")])
+            self.site.arriving(target).answer(200, {"kind": "ConfigMapList"})
+            self.assertEqual((request.status, request.header("x-yurt-source")), (200, "cloud"), target)
+
+    def test_writes_stay(self) -> None:
+        """
+        A write is not repeated: whether the server behind the load balancer carried it out is not known.
+        """
+        request = self.site.ask("POST", MAPS, memory_config_map("new", 0), agent="kubectl", content_type="application/json")
+        self.site.arriving(MAPS).answer(503, b"no server", [(b"Content-Type", b"text/html")])
+        self.assertEqual((request.status, request.data), (503, b"no server"))
 
     def test_both(self) -> None:
         """

@@ -374,11 +374,18 @@ class Forward:
         """
         Answer with a Status about the object asked for.
         """
-        info = self.info
-        details = {key: value for key, value in (("name", info.name), ("group", info.group), ("kind", info.resource)) if value}
         self.series.from_hub += 1
-        answer_status(self.request, code, reason, message, details=details or None, retry_after=retry_after)
+        answer_status(self.request, code, reason, message, details=self.details, retry_after=retry_after)
         self.done()
+
+    @property
+    def details(self) -> dict[str, str] | None:
+        """
+        What a Status says of the object asked for.
+        """
+        info = self.info
+        named = (("name", info.name), ("group", info.group), ("kind", info.resource))
+        return {key: value for key, value in named if value} or None
 
     # The end
 

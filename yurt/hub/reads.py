@@ -20,7 +20,7 @@ from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward, narrow
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
-from yurt.kube.status import read_failure
+from yurt.kube.status import read_failure, status_body
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -177,11 +177,11 @@ class Read(Forward):
         """
         raise AssertionError("a Read is an ObjectRead or a ListRead")
 
-    def respond_cached(self, body: bytes, stored_at: float, content_type: bytes = b"application/json") -> None:
+    def respond_cached(self, body: bytes, stored_at: float, content_type: bytes = b"application/json", status: int = 200) -> None:
         """
         Send a cached body.
         """
-        self.request.respond(200, cached_headers(stored_at, self.hub.now(), content_type), body)
+        self.request.respond(status, cached_headers(stored_at, self.hub.now(), content_type), body)
         self.series.from_cache += 1
         self.series.hits += 1
         self.series.local += len(body)
@@ -212,16 +212,19 @@ class ObjectRead(Read):
             self.respond_cached(found.body, found.stored_at)
             return True
         if found is ABSENT:
-            self.absent()
+            self.absent(form)
             return True
         return False
 
-    def absent(self) -> None:
+    def absent(self, form: str) -> None:
         """
-        404, as kube-apiserver words it.
+        404, as kube-apiserver words it, but with the cache as its origin.
         """
-        kind = f"{self.info.resource}.{self.info.group}" if self.info.group else self.info.resource
-        self.answer_status(404, "NotFound", f'{kind} "{self.info.name}" not found')
+        info = self.info
+        kind = f"{info.resource}.{info.group}" if info.group else info.resource
+        body = status_body(404, "NotFound", f'{kind} "{info.name}" not found', details=self.details)
+        told_at = self.hub.views.absent_at(self.caller, info.gvr, form, info.namespace, info.name)
+        self.respond_cached(body, told_at, status=404)
 
     def gone(self, body: bytes) -> None:
         """

@@ -252,6 +252,17 @@ class Views:
         confirmed_at = self._confirmed.get((gvr, form, member), 0.0)
         return Found(body, max(stored.stored_at, confirmed_at, holder.record.updated_at if holder else 0.0), False)
 
+    def absent_at(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> float:
+        """
+        When the cloud last confirmed what makes :meth:`read_object` say ABSENT, in wall seconds.
+        """
+        group = self._shelf.index.group(caller, gvr, form)
+        if group is None:
+            return 0.0
+        _, lacking = self._witnesses(group, namespace, name, member_of(namespace, name))
+        view = group.gets if lacking is None else lacking
+        return 0.0 if view is None else view.record.updated_at
+
     def read_list(self, key: ViewKey) -> FoundList | None:
         """
         The list as this caller may see it, from the view of that key or a wider one, whichever is newest; None when no
