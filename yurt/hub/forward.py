@@ -23,6 +23,7 @@ from yurt.http.interfaces import (
     UpstreamError,
 )
 from yurt.http.upgrade import join
+from yurt.hub.accept import is_json
 from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, name_source
 from yurt.hub.cache.views import Caller
 from yurt.hub.identity import Credential, Door
@@ -206,6 +207,8 @@ class Forward:
         """
         The answer begins.
         """
+        if head.status in LOAD_BALANCER_ERRORS and self.asked_other(head):
+            return
         self.answered_by_cloud(head)
         if not self.long_running:
             self.hub.patience.watch(self)
@@ -213,6 +216,22 @@ class Forward:
             self.kept = []
             self.kept_head = head
         self.pass_head(head)
+
+    def asked_other(self, head: ResponseHead) -> bool:
+        """
+        Ask another server in place of one that has a load balancer's error for a read; false when there is none.  A 504 in JSON
+        is an API server's own, which has tried for long or knows no newer state.
+        """
+        assert self.server is not None
+        other = self.hub.cloud.other(self.server)
+        is_read = self.request.head.method == b"GET" and not self.request.upgrade and not self.request.has_body
+        is_own = head.status == 504 and is_json(get_header(head.headers, b"content-type"))
+        if other is None or other in self.tried or not is_read or is_own:
+            return False
+        self.answered_by_cloud(head)
+        self.drop_exchange()
+        self.send(other)
+        return True
 
     def answered_by_cloud(self, head: ResponseHead) -> None:
         """

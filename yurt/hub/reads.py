@@ -127,13 +127,7 @@ class Read(Forward):
         """
         Ask another server, or answer from the cache, in place of a load balancer's error; false when neither is possible.
         """
-        server = self.server
-        assert server is not None
-        other = self.hub.cloud.other(server)
-        if other is not None and other not in self.tried:
-            self.answered_by_cloud(head)
-            self.drop_exchange()
-            self.send(other)
+        if self.asked_other(head):
             return True
         if self.admitted_offline() and self.answer_from_cache():
             self.answered_by_cloud(head)
