@@ -1,13 +1,14 @@
 """
-Tests of request bodies that take their time: where they wait, how much of them is held, and for whom.
+Tests of bodies that take their time: where they wait, how much of them is held, for whom, and how long.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.hub.memory_site import MAPS, HandExchange, MemoryRequest, MemorySite
+from tests.hub.memory_site import MAPS, PODS, HandExchange, MemoryRequest, MemorySite
 from yurt.http.interfaces import BodyReceiver, FlowControlled, Headers
+from yurt.hub.forward import STALLED_FOR
 from yurt.hub.identity import Door
 from yurt.hub.writes import MAX_BUFFERED_TOTAL, MAX_BUFFERED_WRITE
 
@@ -129,6 +130,32 @@ class UploadTests(SynchronousTestCase):
         exchange = site.arriving(MAPS)
         upload.send(PIECE)
         self.assertEqual((exchange.body, site.hub.buffered_bytes), (PIECE, 0))
+
+    def test_unread_answer(self) -> None:
+        """
+        A client that leaves its answer unread is cut off in time and gives its place back; one that reads on is not, and
+        who follows a log has all the time.
+        """
+        site = MemorySite(self)
+        site.online()
+        log = f"{PODS}/web/log"
+        for path, reads_on, cut in ((MAPS, False, True), (MAPS, True, False), (log, False, False)):
+            request = site.ask("GET", path, agent="kubectl")
+            exchange = site.arriving(path)
+            exchange.begin()
+            exchange.send(PIECE)
+            request.stop_reading()
+            self.assertTrue(exchange.paused)
+            site.run(STALLED_FOR - 1)
+            if reads_on:
+                assert request.source is not None
+                request.source.resume()
+                self.assertFalse(exchange.paused)
+            site.run(2)
+            self.assertEqual((request.aborted, exchange.cancelled, site.hub.in_flight), (cut, cut, int(path == MAPS and not cut)))
+            if not cut:
+                exchange.end()
+        self.assertEqual(site.hub.in_flight, 0)
 
     def test_places(self) -> None:
         """

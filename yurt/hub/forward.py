@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header, without
@@ -41,6 +42,9 @@ MAX_KEPT_BODY = 32 * 1024 * 1024
 
 MAX_KEPT_TOTAL = 64 * 1024 * 1024
 """Bytes held so for all requests together."""
+
+STALLED_FOR = 60.0
+"""Seconds that a client may leave an answer unread before its connection is cut; not of requests that may last."""
 
 EDGE_CACHE = b"edge-cache"
 """The header, meant for the hub only, by which a caller of any component asks to be cached."""
@@ -81,6 +85,7 @@ class Forward:
         self.replay: list[bytes] | None = []
         self.replay_size = 0
         self.trailers: Headers = []
+        self.stalled: IDelayedCall | None = None
         self.kept: list[bytes] | None = None
         self.kept_size = 0
         self.kept_head: ResponseHead | None = None
@@ -254,7 +259,7 @@ class Forward:
         self.series.from_cloud += 1
         name_source(head, FROM_CLOUD)
         self.request.start(head)
-        self.request.produce_from(self.exchange)
+        self.request.produce_from(self)
 
     def data_received(self, data: bytes) -> None:
         """
@@ -268,6 +273,39 @@ class Forward:
         if self.kept is not None:
             self.keep_piece(data)
         self.series.received += len(data)
+
+    def pause(self) -> None:
+        """
+        The client does not read: neither does the hub, and not for ever.
+        """
+        if self.exchange is not None:
+            self.exchange.pause()
+        if self.stalled is None and not (self.long_running or self.finished):
+            self.stalled = self.hub.reactor.callLater(STALLED_FOR, self.give_up)
+
+    def resume(self) -> None:
+        """
+        The client reads on.
+        """
+        self.read_again()
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def read_again(self) -> None:
+        """
+        The client is no longer waited for.
+        """
+        stalled, self.stalled = self.stalled, None
+        if stalled is not None and stalled.active():
+            stalled.cancel()
+
+    def give_up(self) -> None:
+        """
+        The client has read nothing for long enough.
+        """
+        self.log.info("{what}: cut, as the client reads nothing for {seconds:g} s", what=self.describe(), seconds=STALLED_FOR)
+        self.request.abort()
+        self.client_lost()
 
     def keep_piece(self, data: bytes) -> None:
         """
@@ -430,6 +468,7 @@ class Forward:
         if self.finished:
             return
         self.finished = True
+        self.read_again()
         self.release_kept()
         self.series.full_latency = self.hub.reactor.seconds() - self.began
         self.hub.patience.forget(self)
