@@ -40,6 +40,16 @@ class DoorTests(SynchronousTestCase):
         self.assertIn("169.254.2.1:10261", doors)
         self.assertEqual(len(doors), 7)
 
+    def test_connections(self) -> None:
+        """
+        A door for pods takes fewer connections than one on loopback.
+        """
+        credentials = NodeCredentials(ca_data=make_ca().cert_pem, token="a-token")
+        config = HubConfig(("https://127.0.0.1:1",), "n1", credentials, disk_cache_path=tempfile.mkdtemp(dir=os.getcwd()))
+        for files, expected in ((65536, [2000, 500]), (1200, [375, 125])):
+            hub = HubService(MemoryReactorClock(), config, files)
+            self.assertEqual([factory.limits.max_connections for factory in hub.factories], expected)
+
     def test_no_link(self) -> None:
         """
         Without the link there is no door for pods.

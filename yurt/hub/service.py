@@ -62,7 +62,8 @@ class HubService(MultiService):
 
     def __init__(self, reactor: Any, config: HubConfig, open_files: int = MAX_OPEN_FILES) -> None:
         super().__init__()
-        self.shares = share_files(open_files, len(config.bind_proxy_addresses), len(config.pod_link.dummy_if_ip))
+        pod_addresses = config.pod_link.dummy_if_ip if config.pod_link.enable_dummy_if else ()
+        self.shares = share_files(open_files, len(config.bind_proxy_addresses), len(pod_addresses))
         self.reactor = reactor
         self.config = config
         self.started_at = 0.0
