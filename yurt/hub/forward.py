@@ -403,6 +403,9 @@ class Forward:
         if error is not None and error.sent and self.request.head.method not in SAFE_METHODS:
             message = f"{self.describe()}: the cloud did not answer ({error}); whether it was carried out is not known"
             self.answer_status(504, "Timeout", message)
+        elif self.info.verb in ("get", "list") and self.info.is_resource and not self.hub.agents.cached(self.caller.component):
+            who = self.caller.component or "a client without User-Agent"
+            self.unavailable(f"what {who} reads is not cached (see --cache-agents)")
         else:
             self.unavailable("it needs the cloud")
 
