@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import run
 
-SAMPLE = '''
+SAMPLE = """
 import os
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 class SampleTests(SynchronousTestCase):
@@ -21,11 +21,11 @@ class SampleTests(SynchronousTestCase):
     def test_bad(self) -> None: self.fail("so it should")
     def test_error(self) -> None: raise RuntimeError("so it should")
     def test_skipped(self) -> None: raise SkipTest("no such thing here")
-'''
-CRASH = '''
+"""
+CRASH = """
 import os
 os._exit(9)
-'''
+"""
 
 
 class RunTests(SynchronousTestCase):

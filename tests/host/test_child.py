@@ -149,6 +149,7 @@ class RunChildTests(SynchronousTestCase):
         """
         A machine without room for another process is an error, not an exception.
         """
+
         def refuse(*args: object) -> None:
             raise OSError(11, "Resource temporarily unavailable")
 

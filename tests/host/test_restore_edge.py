@@ -49,6 +49,7 @@ class RestoreTextTests(SynchronousTestCase):
         """
         Edits are grouped by table, keep their order there, and words with blanks or quotes are quoted.
         """
+
         def rule(table: str, comment: str) -> Rule:
             return Rule("ipv4", Slot(table, "OUTPUT"), ("-m", "comment", "--comment", comment, "-j", "ACCEPT"))
 

@@ -108,9 +108,7 @@ class LabelSelectorTests(SynchronousTestCase):
         """
         Requirements come in the order written.
         """
-        self.assertEqual(
-            parse_label_selector("b in (y,x),a"), (Requirement("b", "in", ("x", "y")), Requirement("a", "exists"))
-        )
+        self.assertEqual(parse_label_selector("b in (y,x),a"), (Requirement("b", "in", ("x", "y")), Requirement("a", "exists")))
 
     @given(st.lists(st.sampled_from([*"ab=!(),<> ", "==", "!=", " in ", "notin", "x.io/y", "7", "-3"]), max_size=9).map("".join))
     def test_canonical_means_the_same(self, text: str) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from twisted.internet import reactor
@@ -26,7 +27,7 @@ class KillTests(TestCase):
         """
         A thousand writers die in mid-write; every object stays whole, no acknowledged write is lost, no group is torn.
         """
-        command = ["-m", "tests.hub.cache.kill_rounds", self.mktemp(), str(ROUNDS)]
+        command = ["-m", "tests.hub.cache.kill_rounds", os.path.abspath(self.mktemp()), str(ROUNDS)]
         home = tests.__path__[0] + "/.."
         out, error, code = await getProcessOutputAndValue(sys.executable, command, {"PYTHONPATH": home}, home, reactor)
         self.assertEqual((code, error), (0, b""))
