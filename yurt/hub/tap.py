@@ -135,7 +135,7 @@ class Options(DeclaredOptions):
         Option(
             "max-requests-in-flight",
             "250",
-            "requests at once, watches and streams apart; more get 429",
+            "requests at once, watches and streams apart, half of them at most from pods; more get 429",
             integer(MIN_REQUESTS_IN_FLIGHT, MAX_REQUESTS_IN_FLIGHT),
         ),
         Option(
