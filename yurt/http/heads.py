@@ -28,8 +28,9 @@ def get_header(headers: Headers, name: bytes) -> bytes | None:
     """
     The value of the first field called ``name`` (given in lower case), or ``None``.
     """
+    length = len(name)
     for key, value in headers:
-        if key.lower() == name:
+        if len(key) == length and key.lower() == name:
             return value
     return None
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from yurt.http.heads import without
+from yurt.http.heads import get_header, without
 from yurt.http.interfaces import Headers, IncomingRequest, ResponseHead
 from yurt.kube.status import status_body
 
@@ -29,7 +29,9 @@ def name_source(head: ResponseHead, source: tuple[bytes, bytes]) -> None:
     """
     Say where an answer comes from, instead of what another hub on the way may have said.
     """
-    head.headers[:] = [*without(head.headers, b"x-yurt-source"), source]
+    if get_header(head.headers, b"x-yurt-source") is not None:
+        head.headers = without(head.headers, b"x-yurt-source")
+    head.headers.append(source)
 
 
 def cached_headers(stored_at: float, now: float, content_type: bytes = b"application/json") -> Headers:

@@ -67,28 +67,31 @@ class Forward:
 
     max_replayed = MAX_REPLAYED_BODY
 
+    # How a request begins; set anew only where it goes on, as most requests never need most of it.
+    server: Server | None = None
+    exchange: Exchange | None = None
+    started = False
+    finished = False
+    body_reading = False
+    body_flow: FlowControlled | None = None
+    body_complete = False
+    replay_size = 0
+    stalled: IDelayedCall | None = None
+    kept: list[bytes] | None = None
+    kept_size = 0
+    kept_head: ResponseHead | None = None
+
     def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
         self.hub = hub
         self.request = request
         self.info = info
         self.caller = caller
         self.credential = credential
-        self.server: Server | None = None
-        self.exchange: Exchange | None = None
         self.tried: list[Server] = []
-        self.started = False
-        self.finished = False
         self.of_pod = isinstance(request.door, Door) and not request.door.lends_node_identity
-        self.body_reading = False
-        self.body_flow: FlowControlled | None = None
-        self.body_complete = False
         self.replay: list[bytes] | None = []
-        self.replay_size = 0
         self.trailers: Headers = []
-        self.stalled: IDelayedCall | None = None
-        self.kept: list[bytes] | None = None
-        self.kept_size = 0
-        self.kept_head: ResponseHead | None = None
+        self.heard = hub.patience.ticks
         self.began = hub.reactor.seconds()
         self.series = hub.metrics.series(caller.component, info.verb, info.resource, info.subresource)
 
@@ -215,7 +218,8 @@ class Forward:
         if head.status in LOAD_BALANCER_ERRORS and self.asked_other(head):
             return
         self.answered_by_cloud(head)
-        if not self.long_running:
+        if not self.long_running and self.heard != self.hub.patience.ticks:
+            self.heard = self.hub.patience.ticks
             self.hub.patience.watch(self)
         if self.keeps(head):
             self.kept = []
@@ -265,14 +269,22 @@ class Forward:
         """
         A piece of the answer.
         """
-        assert self.server is not None
-        self.hub.cloud.answered(self.server)
-        if not self.long_running:
-            self.hub.patience.watch(self)
+        if self.long_running or self.heard != self.hub.patience.ticks:
+            self.heard_again()
         self.request.write(data)
         if self.kept is not None:
             self.keep_piece(data)
         self.series.received += len(data)
+
+    def heard_again(self) -> None:
+        """
+        More of a long answer shows that the server lives.
+        """
+        assert self.server is not None
+        self.hub.cloud.answered(self.server)
+        if not self.long_running:
+            self.heard = self.hub.patience.ticks
+            self.hub.patience.watch(self)
 
     def pause(self) -> None:
         """

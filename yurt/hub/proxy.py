@@ -4,6 +4,7 @@ The proxy's one decision per request: what it is, who asks, and how it is carrie
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -38,6 +39,8 @@ NEVER_CACHED_GROUPS = frozenset({"authentication.k8s.io", "authorization.k8s.io"
 NEVER_CACHED_RESOURCES = frozenset({"certificatesigningrequests"})
 
 LEASE_NAMESPACE = "kube-node-lease"
+MAX_REMEMBERED_CALLERS = 1024
+
 MAX_LEASE_BODY = 64 * 1024
 
 
@@ -103,6 +106,9 @@ class LeaseCall:
         self.request.respond(status, [JSON, FROM_HUB], body)
 
 
+remembered_caller = lru_cache(MAX_REMEMBERED_CALLERS)(Caller)
+
+
 class HubProxy:
     """
     The application behind every listener of the proxy.
@@ -128,7 +134,7 @@ class HubProxy:
         if component == "kubelet" and credential.kind == "none" and self.is_own_lease(info):
             LeaseCall(hub, request, info).begin()
             return
-        caller = Caller(NODE if credential.kind == "none" else self.identity(credential), component)
+        caller = remembered_caller(NODE if credential.kind == "none" else self.identity(credential), component)
         cached = self.is_cached(request, info, caller, credential)
         if info.verb == "watch" and head.method == b"GET" and not request.upgrade:
             hub.watching(Watch(hub, request, info, caller, credential, cached))

@@ -120,6 +120,8 @@ class Store:
 
     def __init__(self, reactor: IReactorTime, path: str, *, map_size: int = MAP_SIZE, writer: Writer | None = None) -> None:
         self.problem: str | None = None
+        self.changes = 0
+        """Grows with every change of what reads find: what was read is still true while it stands still."""
         self.commits = self.write_errors = self.corrupt_records = self.corrupt_files = self.dropped = 0
         self._reactor = reactor
         self._path = path
@@ -214,8 +216,10 @@ class Store:
         if self._disk is not None:
             self._disk.close()
             self._disk = None
+        self.changes += 1
 
     def _disk_appeared(self, disk: Disk) -> None:
+        self.changes += 1
         if disk.readonly:
             self._set_problem(f"{self._path} cannot be written: make it writable for the hub's user, or remount its disk")
         else:
@@ -282,6 +286,7 @@ class Store:
             self._put_anew(key, value)
 
     def _put_anew(self, key: bytes, value: bytes | None) -> None:
+        self.changes += 1
         self._pending.put(key, value)
         if self._next_commit is None:
             self._schedule_commit()
@@ -438,6 +443,7 @@ class Store:
                 kept.put(key, value)
         self.dropped += len(self._pending.entries) - len(kept.entries)
         self._pending = kept
+        self.changes += 1
         self.log.error("{path} takes no writes: what waited for it is dropped, the cache stays as it is there", path=self._path)
         for resident in self._residents:
             resident.pending_dropped()

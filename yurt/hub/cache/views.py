@@ -35,6 +35,10 @@ __all__ = [
     "Views",
 ]
 
+MAX_SEEN = 64
+MAX_SEEN_BODY = 16 * 1024
+"""Objects, and bytes of each, that single reads just found unchanged and that are compared without a look into the store."""
+
 MAX_CONFIRMED = 4096
 """Objects for which it is remembered that the cloud gave them again, unchanged."""
 
@@ -54,6 +58,9 @@ class Views:
     def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float]) -> None:
         self._shelf = Shelf(store, clock, wall)
         self._wall = wall
+        self._store_changes = lambda: store.changes
+        self._seen: dict[tuple[Caller, str, str, str], bytes] = {}
+        self._seen_at = -1
         self._confirmed: OrderedDict[tuple[str, str, bytes], float] = OrderedDict()
 
     @property
@@ -129,6 +136,10 @@ class Views:
         A GET has returned an object: true when it is what this caller's single reads hold already, so that nothing is to be
         done.  Much cheaper than :meth:`store_object`.
         """
+        again = (caller, gvr, namespace, name)
+        if self._seen_at == self._store_changes() and self._seen.get(again) == body:
+            self._confirm((gvr, "", member_of(namespace, name)))
+            return True
         group = self._shelf.index.group(caller, gvr, "")
         if group is None or group.gets is None:
             return False
@@ -139,7 +150,19 @@ class Views:
         if stored is None or stored.local or stored.body != body:
             return False
         self._confirm((gvr, "", member))
+        self._remember(again, body)
         return True
+
+    def _remember(self, again: tuple[Caller, str, str, str], body: bytes) -> None:
+        """
+        Spare the next look, until anything in the store changes.
+        """
+        changes = self._store_changes()
+        if self._seen_at != changes or len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+            self._seen_at = changes
+        if len(body) <= MAX_SEEN_BODY:
+            self._seen[again] = body
 
     def forget_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> None:
         """
