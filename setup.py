@@ -66,7 +66,9 @@ setup(
             "mypy>=1.18",
             "mypy-zope>=1.0.13",
             "ruff>=0.9",
+            "setuptools>=64",
             "types-PyYAML",
+            "wheel",
         ],
     },
 )
