@@ -76,7 +76,8 @@ class PodLinkTests(ClusterCase):
         self.addCleanup(node.run, "iptables", "-D", *drop)
         self.restart_hub("--enable-iptables")
         wait_for("the hub's rules", lambda: "169.254.2.1" in node.run("iptables-save"), 20)
-        self.assertIn("for-pods", self.wget("/api/v1/namespaces/default/configmaps", token=True))
+        # The rules stand a moment before the hub listens: it hears of its link when the child that made both has ended.
+        wait_for("the address", lambda: "for-pods" in self.wget("/api/v1/namespaces/default/configmaps", token=True), 20)
         node.stop("yurthub")
         rules = node.run("iptables-save")
         self.assertNotIn("169.254.2.1", rules)
