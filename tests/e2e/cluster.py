@@ -174,7 +174,8 @@ class Cluster:
 
         def listens() -> bool:
             hub.check()
-            return self.ask_hub("/v1/healthz", base=ADMIN, timeout=2).status == 200
+            answer = self.ask_hub("/v1/status", base=ADMIN, timeout=2)
+            return answer.status == 200 and all(one["listening"] for one in json.loads(answer.body)["listeners"])
 
         wait_for("a listening yurthub", listens, 20, every=0.05)
         return hub
