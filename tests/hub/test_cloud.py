@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.fake_upstream import Answer, FakeUpstream, Sent
 from yurt.http.interfaces import Headers, UpstreamError
-from yurt.hub.cloud import PATIENCE, Cloud, CloudSettings, Server
+from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.health import PATIENT_TIMEOUT, SUSPECT_TIMEOUT
+from yurt.hub.patience import PATIENCE, PATIENCE_TICK
 
 STEP = 0.01
 
@@ -260,7 +261,7 @@ class LossTests(CloudTests):
         self.start()
         self.upstream.silent = True
         verdict = self.suspect()
-        self.assertLess(PATIENCE + self.seconds_until(reachable=False), 1.85)
+        self.assertLess(PATIENCE + PATIENCE_TICK + self.seconds_until(reachable=False), 1.85)
         self.assertIs(self.successResultOf(verdict), False)
         self.assertEqual(self.cloud.pick(), None)
 

@@ -20,10 +20,10 @@ from yurt.http.interfaces import Headers
 from yurt.hub.health import ServerHealth, State
 from yurt.hub.server import Prober, Server
 
-__all__ = ["PATIENCE", "Cloud", "CloudSettings", "Server"]
+__all__ = ["LOAD_BALANCER_ERRORS", "Cloud", "CloudSettings", "Server"]
 
-PATIENCE = 1.0
-"""Seconds a cacheable read waits for a response head before its server is suspected."""
+LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
+"""What a load balancer says when no API server stands behind it: no answer of the cloud."""
 
 
 @dataclass(frozen=True, slots=True)

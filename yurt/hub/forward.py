@@ -27,6 +27,7 @@ from yurt.http.upgrade import join
 from yurt.hub.accept import is_json
 from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, name_source
 from yurt.hub.cache.views import Caller
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.identity import Credential, Door
 from yurt.kube.requestinfo import RequestInfo
 
@@ -50,9 +51,6 @@ EDGE_CACHE = b"edge-cache"
 """The header, meant for the hub only, by which a caller of any component asks to be cached."""
 
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-
-LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
-"""What a load balancer says when no API server stands behind it."""
 
 
 class Forward:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from yurt.http.fetch import FetchedResponse, fetch
 from yurt.http.interfaces import Headers, UpstreamError
-from yurt.hub.cloud import Cloud
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud
 from yurt.kube.status import read_failure
 
 MAX_EVENTS = 1000
@@ -43,7 +43,6 @@ groups beside kube-apiserver, take a while."""
 MAX_REASON = 300
 """Characters of the cloud's reason for a refusal that are logged."""
 
-LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
 TRY_AGAIN = LOAD_BALANCER_ERRORS | {429}
 MAY_PASS = frozenset({401, 403, 404})
 

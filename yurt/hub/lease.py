@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from yurt.http.fetch import FetchedResponse, FetchTimeout, fetch
 from yurt.http.interfaces import UpstreamError
-from yurt.hub.cloud import Cloud, Server
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, Server
 from yurt.hub.lease_body import API_VERSION, LEASE_NAMESPACE, STAMPED, Lease, LeaseError, micro_time, read_lease, renewed
 from yurt.kube.patch import PatchError, apply_patch
 from yurt.kube.status import status_body
@@ -41,7 +41,6 @@ JITTER = 0.1
 MAX_LEASE_BYTES = 256 * 1024
 """Bytes of an answer to a renewal that are read."""
 KEY = b"lease"
-LOAD_BALANCER_ERRORS = (502, 503, 504)
 
 
 class Memory(Protocol):

@@ -16,7 +16,8 @@ from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import answer_status, cached_headers
 from yurt.hub.cache.views import ABSENT, Caller, Found, FoundList, ViewKey
-from yurt.hub.forward import LOAD_BALANCER_ERRORS, Forward, narrow
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS
+from yurt.hub.forward import Forward, narrow
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError

@@ -28,7 +28,7 @@ from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, cached_headers, name_source
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found, FoundList, InitialEvents
-from yurt.hub.forward import LOAD_BALANCER_ERRORS
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.identity import Credential
 from yurt.hub.reads import view_key
 from yurt.hub.timers import Timers

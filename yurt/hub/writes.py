@@ -23,7 +23,8 @@ from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
 from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
-from yurt.hub.forward import LOAD_BALANCER_ERRORS, MAX_REPLAYED_BODY, Forward
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS
+from yurt.hub.forward import MAX_REPLAYED_BODY, Forward
 from yurt.hub.journal import Entry
 from yurt.kube.laststate import last_status
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
