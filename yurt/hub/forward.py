@@ -100,10 +100,7 @@ class Forward:
         Send the request to the cloud, or answer without it.
         """
         self.request.when_lost(self.client_lost)
-        if self.hub.cloud.known:
-            self.proceed()
-        else:
-            self.hub.when_verdict(self.proceed)
+        self.hub.when_verdict(self.proceed)
 
     def proceed(self) -> None:
         """

@@ -177,8 +177,11 @@ class Hub:
 
     def when_verdict(self, call: Callable[[], None], seconds: float = VERDICT_WAIT) -> None:
         """
-        Call when the cloud's state is known, at the latest after ``seconds``.
+        Call when the cloud's state is known, at once if it is, at the latest after ``seconds``.
         """
+        if self.cloud.known:
+            call()
+            return
         known = self.cloud.when_known()
         timer = self.reactor.callLater(seconds, known.cancel)
 

@@ -143,10 +143,7 @@ class Watch:
         """
         self.hub.watches.add(self)
         self.request.when_lost(self.end, HALF_CLOSED)
-        if self.hub.cloud.known:
-            self.proceed()
-        else:
-            self.hub.when_verdict(self.proceed)
+        self.hub.when_verdict(self.proceed)
 
     def proceed(self) -> None:
         """
