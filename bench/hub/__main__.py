@@ -4,16 +4,12 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 
 from bench.hub import cut, fanout, memory, offline, online
-from bench.hub.figures import Figure
+from bench.rows import run
 
-ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
+ROWS = {
     "small-get": online.small_get,
     "small-get-cached": online.small_get_cached,
     "latency": online.latency,
@@ -26,25 +22,5 @@ ROWS: dict[str, Callable[[], Iterator[Figure]]] = {
     "watch-fanout": fanout.watch_fanout,
 }
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.hub", description="The figures of the hub, measured here and now.")
-    parser.add_argument("rows", nargs="+", choices=[*ROWS, "all"], metavar="ROW", help=", ".join([*ROWS, "all"]))
-    rows = parser.parse_args().rows
-    names = list(ROWS) if "all" in rows else rows
-    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f}")
-    failed = 0
-    for name in names:
-        print(f"{name}:", flush=True)
-        try:
-            for figure in ROWS[name]():
-                print(figure, flush=True)
-                failed += not figure.passed
-        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            print(f"FAIL  not measured: {error}", flush=True)
-            failed += 1
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("bench.hub", "The figures of the hub, measured here and now.", ROWS))

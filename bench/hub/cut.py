@@ -15,8 +15,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from bench.figures import Figure, at_most, percentile
 from bench.hub.clients import Caller
-from bench.hub.figures import Figure, at_most, percentile
 from bench.hub.objects import body, configmap
 from bench.hub.site import KUBELET, Site
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.hub.figures import Figure, at_least, at_most, median, percentile
+from bench.figures import Figure, at_least, at_most, median, percentile
 from bench.hub.sender import start_sender
 from bench.hub.site import KUBELET, Site
 from bench.hub.watchers import Watcher, read_for

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from bench.hub.figures import Figure, at_most
+from bench.figures import Figure, at_most
 from bench.hub.sender import start_sender
 from bench.hub.site import KUBELET, Site
 from bench.hub.watchers import Watcher

@@ -7,8 +7,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 
+from bench.figures import Figure, at_least, at_most, median
 from bench.hub.clients import wrk
-from bench.hub.figures import Figure, at_least, at_most, median
 from bench.hub.objects import body, configmap
 from bench.hub.site import KUBELET, UNCACHED, Site
 

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from bench.hub.children import Child, free_port, is_listening
+from bench.children import Child, free_port, is_listening
 from bench.hub.objects import body, list_body, pod
 from bench.hub.site import NODE, Site
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bench.hub.children import Child, free_port
+from bench.children import Child, free_port
 from bench.hub.clients import Caller
-from bench.hub.peers import NginxCloud, NginxProxy
+from bench.nginx import NginxCloud, NginxProxy
 from tests.certs import issue, make_ca
 
 NODE = "bench-node"

@@ -10,8 +10,8 @@ import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.figures import at_least, at_most, median, percentile
 from bench.hub.clients import Load, read_load
-from bench.hub.figures import at_least, at_most, median, percentile
 from bench.hub.objects import body, configmap, list_body, pod
 from bench.hub.sender import Events
 from bench.hub.watchers import Watcher

@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from bench.hub.children import Child, free_port, is_listening
+from bench.children import Child, free_port, is_listening
 
 COMMON = """
 daemon off;
