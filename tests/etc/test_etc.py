@@ -67,7 +67,7 @@ class InitScriptTests(SynchronousTestCase):
         """
         shells = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
         shells += ["busybox sh"] if shutil.which("busybox") else []
-        for script in [*INIT_SCRIPTS, *(ETC / "default").iterdir()]:
+        for script in [*INIT_SCRIPTS, *(ETC / "lib").iterdir(), *(ETC / "default").iterdir()]:
             for shell in shells:
                 check(*shell.split(), "-n", script)
 

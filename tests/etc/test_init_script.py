@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.etc.hub_settings import free_port, hub_options
 
-SCRIPT = Path(__file__).parent.parent.parent / "etc" / "init.d" / "yurthub"
+ETC = Path(__file__).parent.parent.parent / "etc"
+SCRIPT = ETC / "init.d" / "yurthub"
 TWISTD = Path(sys.executable).parent / "twistd"
 STEP_SECONDS = 60
 """A start or stop that takes longer has hung."""
@@ -52,11 +53,11 @@ class InitScriptTests(SynchronousTestCase):
         if self.pid_file.exists():
             os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
 
-    def script(self, word: str) -> tuple[int, str]:
+    def script(self, word: str, lib: Path = ETC / "lib") -> tuple[int, str]:
         """
         Exit status and output of the script.
         """
-        environ = dict(os.environ, YURT_DEFAULTS=str(self.folder / "default"))
+        environ = dict(os.environ, YURT_DEFAULTS=str(self.folder / "default"), YURT_LIB=str(lib))
         output = self.folder / "output"
         with output.open("w") as out:  # a file: a daemon that kept a pipe open would block the test
             done = subprocess.run(
@@ -137,6 +138,8 @@ class InitScriptTests(SynchronousTestCase):
         """
         self.write_settings(self.folder / "missing", self.options)
         status, said = self.script("start")
+        self.assertEqual((status, said.count("\n")), (NO_PROGRAM, 1), said)
+        status, said = self.script("start", lib=self.folder)
         self.assertEqual((status, said.count("\n")), (NO_PROGRAM, 1), said)
         self.write_settings(TWISTD, [])
         status, said = self.script("start")

@@ -20,7 +20,7 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 STEP_SECONDS = 300
 """An installation that takes longer has hung."""
-INSTALLED = ("systemd/yurthub.service", "init.d/yurthub", "default/yurthub")
+INSTALLED = ("systemd/yurthub.service", "init.d/yurthub", "default/yurthub", "lib/daemon.sh")
 
 
 def run(*command: str | Path, cwd: str | Path = "/") -> str:
