@@ -1,0 +1,170 @@
+"""
+Tests of the ways to nodes.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tunnel.server.fakes import FakeCarrier, FakeStreams, agent
+from yurt.tunnel.server.metrics import ServerMetrics
+from yurt.tunnel.server.registry import Carrier, Registry
+from yurt.tunnel.server.ways import NoWay, Ways
+
+
+class FakePeers:
+    """
+    Other servers, by the nodes that are connected to them.
+    """
+
+    def __init__(self) -> None:
+        self.links: dict[str, Carrier] = {}
+
+    def with_node(self, node: str) -> Carrier | None:
+        """
+        See :class:`yurt.tunnel.server.ways.Peers`.
+        """
+        return self.links.get(node)
+
+
+class WaysTests(SynchronousTestCase):
+    """
+    Tests of Ways and Way.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.registry = Registry()
+        self.streams = FakeStreams()
+        self.peers = FakePeers()
+        self.scraped = CollectorRegistry()
+        self.cluster: dict[str, bool] = {}
+        self.ways = Ways(
+            self.clock,
+            self.registry,
+            self.streams,
+            ServerMetrics(self.scraped, "1"),
+            peers=self.peers,
+            is_node=self.cluster.get,
+            now=self.clock.seconds,
+        )
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """
+        A sample of the metrics, its name without prefix.
+        """
+        return self.scraped.get_sample_value(f"yurttunnel_server_{name}", labels)
+
+    def no_way(self, node: str, *, local_only: bool = False) -> NoWay:
+        """
+        Why there is no way to a node.
+        """
+        error = self.assertRaises(NoWay, self.ways.way_to, node, "10.0.0.8", 10250, local_only=local_only)
+        assert isinstance(error, NoWay)
+        return error
+
+    def test_through_the_agent(self) -> None:
+        """
+        A node with an agent here is dialled through its connection, without further headers.
+        """
+        carrier = FakeCarrier()
+        self.registry.add(agent("edge-1", carrier))
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250, early=True)
+        self.successResultOf(way.connect(Factory.forProtocol(Protocol)))
+        self.assertEqual(self.streams.asked, [(carrier, "10.0.0.8", 10250, [], True)])
+
+    def test_through_another_server(self) -> None:
+        """
+        A node whose agent is elsewhere is dialled through the server that has it, which is told the node's name; but not for a
+        stream that came from a server itself.
+        """
+        link = FakeCarrier()
+        self.peers.links["edge-2"] = link
+        way = self.ways.way_to("edge-2", "10.0.0.9", 10250)
+        self.successResultOf(way.connect(Factory.forProtocol(Protocol)))
+        self.assertEqual(self.streams.asked, [(link, "10.0.0.9", 10250, [(b"Yurt-Node", b"edge-2")], False)])
+        self.assertEqual(self.no_way("edge-2", local_only=True).word, "unknown-node")
+
+    def test_kept_way_finds_the_newest_connection(self) -> None:
+        """
+        A way that is kept, as pools of connections do, follows its node from one connection to the next, and fails while
+        there is none.
+        """
+        first, second = agent("edge-1"), agent("edge-1")
+        self.registry.add(first)
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250)
+        self.registry.remove(first, self.clock.seconds(), "connection reset")
+        error = self.failureResultOf(way.connect(Factory.forProtocol(Protocol)), NoWay).value
+        self.assertEqual((error.status, error.reason, error.word), (503, "ServiceUnavailable", "not-connected"))
+        self.registry.add(second)
+        self.successResultOf(way.connect(Factory.forProtocol(Protocol)))
+        self.assertIs(self.streams.asked[0][0], second.mux)
+
+    def test_not_connected_says_since_when_and_why(self) -> None:
+        """
+        The message for an absent node tells when its connection ended and why.
+        """
+        one = agent("edge-1")
+        self.registry.add(one)
+        self.registry.remove(one, self.clock.seconds(), "no sign of life for 15 s")
+        self.clock.advance(42)
+        error = self.no_way("edge-1")
+        self.assertEqual((error.status, error.word), (503, "not-connected"))
+        self.assertEqual(
+            error.message,
+            "node edge-1 is not connected: its agent's connection ended 42 s ago (no sign of life for 15 s)",
+        )
+
+    def test_node_of_the_cluster_that_never_came(self) -> None:
+        """
+        A Node of the cluster whose agent was never here is not connected, rather than unknown.
+        """
+        self.cluster["edge-1"] = True
+        self.clock.advance(200)
+        error = self.no_way("edge-1")
+        self.assertEqual((error.status, error.word), (503, "not-connected"))
+        self.assertIn("has not been here since this server started 3 min ago", error.message)
+
+    def test_unknown_node(self) -> None:
+        """
+        A name that is no Node's is unknown, and so is one that never came when the cluster cannot be asked.
+        """
+        self.cluster["edge-9"] = False
+        for name in ("edge-9", "edge-10"):
+            error = self.no_way(name)
+            self.assertEqual((error.status, error.reason, error.word), (404, "NotFound", "unknown-node"))
+            self.assertIn(name, error.message)
+
+    def test_leaving_agent(self) -> None:
+        """
+        A node whose only connection is on its way out cannot be reached, and the message says so.
+        """
+        self.registry.add(agent("edge-1", FakeCarrier(peer_going_away=True)))
+        self.assertIn("leaving", self.no_way("edge-1").message)
+
+    def test_measured(self) -> None:
+        """
+        A dial, its first byte and a refusal each leave their mark; the protocol gets every byte itself.
+        """
+        self.registry.add(agent("edge-1"))
+        received: list[bytes] = []
+
+        class Receiver(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                received.append(data)
+
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250)
+        protocol = self.successResultOf(way.connect(Factory.forProtocol(Receiver)))
+        self.clock.advance(0.3)
+        protocol.dataReceived(b"one")
+        protocol.dataReceived(b"two")
+        self.assertEqual(received, [b"one", b"two"])
+        self.assertEqual((self.value("dial_duration_seconds_count"), self.value("first_byte_seconds_count")), (1, 1))
+        self.assertAlmostEqual(self.value("first_byte_seconds_sum") or 0.0, 0.3)
+        self.streams.error = NoWay(504, "Timeout", "timeout", "no answer")
+        self.failureResultOf(way.connect(Factory.forProtocol(Receiver)), NoWay)
+        self.assertEqual(self.value("refused_total", reason="timeout"), 1)

@@ -1,0 +1,76 @@
+"""
+Where a connection was going before a DNAT rule turned it to this server.
+
+Source: SO_ORIGINAL_DST of netfilter's connection tracking, ``linux/netfilter_ipv4.h`` and ``linux/netfilter_ipv6/ip6_tables.h``.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import IPv6Address, ip_address
+
+SO_ORIGINAL_DST = 80
+"""The option's number, the same on both levels."""
+SOL_IPV6 = 41
+
+_SOCKADDR_IN = struct.Struct("!2xH4s8x")
+_SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
+
+DISCARD_PORT = 9
+"""Any port does: nothing is sent to it."""
+
+Destination = tuple[str, int]
+"""Address and port."""
+
+
+def original_destination(connection: socket.socket) -> Destination | None:
+    """
+    The address and port that the peer dialled, None when connection tracking knows nothing of the connection.
+    """
+    v6 = connection.family == socket.AF_INET6 and not _is_mapped(connection.getsockname()[0])
+    level, layout = (SOL_IPV6, _SOCKADDR_IN6) if v6 else (socket.SOL_IP, _SOCKADDR_IN)
+    try:
+        found = connection.getsockopt(level, SO_ORIGINAL_DST, layout.size)
+    except OSError:  # no connection tracking in this kernel or namespace, or none of this connection
+        return None
+    port, packed = layout.unpack(found)
+    return str(ip_address(packed)), port
+
+
+def local_destination(connection: socket.socket) -> Destination:
+    """
+    The address and port of this side; an IPv4 address that an IPv6 socket shows as ``::ffff:…`` in its usual form.
+    """
+    host, port = connection.getsockname()[:2]
+    return plain_address(host), port
+
+
+def plain_address(text: str) -> str:
+    """
+    An address in its canonical form, without zone and without IPv6's wrapping of IPv4.
+    """
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
+def _is_mapped(text: str) -> bool:
+    address = ip_address(text.partition("%")[0])
+    return isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+
+
+def is_own_address(text: str) -> bool:
+    """
+    Whether an address is one of this host's: a packet to it would leave from it.
+    """
+    address = ip_address(text)
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((text, DISCARD_PORT))  # looks up the route; no packet is sent
+        except OSError:
+            return False
+        return plain_address(probe.getsockname()[0]) == text
