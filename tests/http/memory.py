@@ -125,10 +125,16 @@ class ServerSide:
     A server connection over a :class:`MemoryWire`.
     """
 
-    def __init__(self, answer: Callable[[IncomingRequest], Any] | None = None, limits: ServerLimits = ServerLimits()) -> None:
+    def __init__(
+        self,
+        answer: Callable[[IncomingRequest], Any] | None = None,
+        limits: ServerLimits = ServerLimits(),
+        *,
+        takes_connect: bool = False,
+    ) -> None:
         self.clock = Clock()
         self.application = Application(answer)
-        self.factory = HTTPServerFactory(self.clock, self.application, "the door", limits)
+        self.factory = HTTPServerFactory(self.clock, self.application, "the door", limits, takes_connect=takes_connect)
         self.connect()
 
     def connect(self) -> None:

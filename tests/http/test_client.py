@@ -9,10 +9,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectBindError, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.http.memory import MemoryWire, Recorder
 from yurt.http.client import ClientLimits, HTTPUpstream
@@ -71,6 +74,21 @@ class Site:
         How many connections were asked for.
         """
         return len(self.reactor.tcpClients)
+
+
+@implementer(IStreamClientEndpoint)
+class Dials:
+    """
+    An endpoint that keeps what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.dialled: list[Deferred[IProtocol]] = []
+        self.cancelled: list[Deferred[IProtocol]] = []
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.dialled.append(Deferred(self.cancelled.append))
+        return self.dialled[-1]
 
 
 class ResponseTests(SynchronousTestCase):
@@ -505,6 +523,26 @@ class FailureTests(SynchronousTestCase):
         site.lose(ConnectionDone())
         self.assertEqual(receiver.events, ["head", "data", "failed"])
         self.assertIn("in the middle of the answer", str(receiver.error))
+
+    def test_endpoint(self) -> None:
+        """
+        An endpoint of the caller's is dialled in place of the host; the error of a failed dial is the cause of what the receiver
+        is told, and a dial that nobody waits for any more is cancelled.
+        """
+        reactor: Any = MemoryReactorClock()
+        endpoint = Dials()
+        upstream = HTTPUpstream(reactor, "http://10.0.0.8:10250", None, endpoint=endpoint)
+        receiver = Recorder()
+        upstream.send(RequestHead(b"GET", b"/x", []), receiver)
+        why = ValueError("nobody is there")
+        endpoint.dialled[0].errback(why)
+        reactor.advance(0)
+        assert receiver.error is not None
+        self.assertIs(receiver.error.__cause__, why)
+        self.assertIn("nobody is there", str(receiver.error))
+        upstream.send(RequestHead(b"GET", b"/x", []), receiver).cancel()
+        self.assertEqual(endpoint.cancelled, endpoint.dialled[1:])
+        self.assertEqual(reactor.tcpClients, [])
 
     def test_cancel(self) -> None:
         """

@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from tests import certs
 from tests.http.memory import Application, Recorder, get
 from yurt.http.client import HTTPUpstream
+from yurt.http.fetch import fetch
 from yurt.http.interfaces import ByteStream, Exchange, FlowControlled, Headers, IncomingRequest, ResponseHead, UpstreamError
 from yurt.http.server import HTTPServerFactory
 from yurt.http.upgrade import join
@@ -319,6 +320,37 @@ class LoopbackTests(TestCase):
         self.assertIn(b"HTTP/1.1 101 Switching Protocols\r\n", client.data)
         client.wire.loseWriteConnection()
         await client.lost
+
+    async def test_client_certificate(self) -> None:
+        """
+        An application behind TLS sees the certificate that its client showed, over all requests of a connection; none where there
+        was none, and none on plain TCP.
+        """
+        ca = certs.make_ca()
+        names: list[str | None] = []
+
+        def note(request: IncomingRequest) -> None:
+            shown = request.client_certificate
+            names.append(None if shown is None else shown.subject.rfc4514_string())
+            request.respond(200, [], b"seen")
+
+        server, node = certs.issue(ca, "server", ips=["127.0.0.1"]), certs.issue(ca, "edge-1", ["nodes"])
+        tls = ServerTLS(Credentials(ca_data=ca.cert_pem, cert_data=server.cert_pem, key_data=server.key_pem))
+        factory = HTTPServerFactory(reactor, Application(note))
+        port = await self.listen(TLSMemoryBIOFactory(tls, False, factory))  # type: ignore[arg-type]
+        plain_port = await self.listen(factory)
+        self.addCleanup(factory.drain, 1)
+        named = Credentials(ca_data=ca.cert_pem, cert_data=node.cert_pem, key_data=node.key_pem)
+        for url, credentials in (
+            (f"https://127.0.0.1:{port}", named),
+            (f"https://127.0.0.1:{port}", Credentials(ca_data=ca.cert_pem)),
+            (f"http://127.0.0.1:{plain_port}", named),
+        ):
+            upstream = HTTPUpstream(reactor, url, ClientTLS(credentials))
+            self.addCleanup(upstream.close_connections, "the test is over")
+            for _ in range(2):
+                await fetch(reactor, upstream, b"GET", b"/", [], timeout=10)
+        self.assertEqual(names, ["CN=edge-1,O=nodes"] * 2 + [None] * 4)
 
     async def test_refused_request_is_read(self) -> None:
         """

@@ -781,3 +781,61 @@ class FactoryTests(SynchronousTestCase):
         side = ServerSide()
         side.lose()
         self.successResultOf(side.factory.drain(10))
+
+
+class ConnectTests(SynchronousTestCase):
+    """
+    CONNECT, where the application takes it.
+    """
+
+    CONNECT = b"CONNECT 10.0.0.8:10250 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+    def test_accepted(self) -> None:
+        """
+        The application sees host and port as the target; after its 200 the connection is bytes, early ones first.
+        """
+        side = ServerSide(takes_connect=True)
+        side.feed(self.CONNECT + b"early ")
+        request = side.requests[0]
+        self.assertEqual((request.head.method, request.head.target), (b"CONNECT", b"10.0.0.8:10250"))
+        self.assertTrue(request.upgrade)
+        stream, taken = request.accept_upgrade(ResponseHead(200, b"OK")), Recorder()
+        self.assertEqual(side.take(), b"HTTP/1.1 200 OK\r\n\r\n")
+        stream.attach(taken, None)
+        side.feed(b"late")
+        stream.write(b"back")
+        self.assertEqual((taken.body, side.take()), (b"early late", b"back"))
+
+    def test_refused(self) -> None:
+        """
+        A refusal is an ordinary answer; the connection goes on, unless the client did not wait for it.
+        """
+        side = ServerSide(takes_connect=True)
+        side.feed(self.CONNECT)
+        side.requests[0].respond(502, [], b"no")
+        self.assertTrue(side.take().startswith(b"HTTP/1.1 502 "))
+        side.feed(get(b"/next"))
+        self.assertEqual(side.requests[1].head.target, b"/next")
+        side = ServerSide(takes_connect=True)
+        side.feed(self.CONNECT + b"early")
+        side.requests[0].respond(502, [], b"no")
+        self.assertTrue(side.wire.is_closed)
+
+    def test_in_pieces(self) -> None:
+        """
+        The same when it comes byte by byte; an Upgrade header changes nothing.
+        """
+        side = ServerSide(takes_connect=True)
+        side.feed(*[bytes([byte]) for byte in self.CONNECT[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"])
+        self.assertEqual([request.head.target for request in side.requests], [b"10.0.0.8:10250"])
+        self.assertTrue(side.requests[0].upgrade)
+
+    def test_body(self) -> None:
+        """
+        A CONNECT with a body is malformed: nobody could tell the body from what follows.
+        """
+        for field in (b"Content-Length: 3", b"Transfer-Encoding: chunked"):
+            side = ServerSide(takes_connect=True)
+            answer = side.feed(self.CONNECT[:-2] + field + b"\r\n\r\nabc")
+            self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
+            self.assertEqual(side.requests, [])

@@ -182,6 +182,7 @@ class MemoryRequest:
         self.has_body = body is not None
         self.peer: IAddress = IPv4Address("TCP", "127.0.0.1", 40000)
         self.door: object = door
+        self.client_certificate = None
         self.status = 0
         self.headers: Headers = []
         self.data = b""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from yurt.http.connection import ClientConnection, ClientExchange, describe, frame_request
@@ -47,11 +47,19 @@ class HTTPUpstream:
     One server, over a pool of HTTP/1.1 connections, each of which carries one exchange at a time.
 
     ``url`` gives scheme, host, port, and a path to put before every target; ``tls`` is needed for https; ``proxy`` is
-    the URL of an HTTP proxy to go through.  Raises ``ValueError`` for addresses that cannot be used.
+    the URL of an HTTP proxy to go through; ``endpoint`` is dialled in place of the host, which TLS still verifies.  Raises
+    ``ValueError`` for addresses that cannot be used.
     """
 
     def __init__(
-        self, reactor: Any, url: str, tls: ClientTLS | None, proxy: str | None = None, limits: ClientLimits = ClientLimits()
+        self,
+        reactor: Any,
+        url: str,
+        tls: ClientTLS | None,
+        proxy: str | None = None,
+        limits: ClientLimits = ClientLimits(),
+        *,
+        endpoint: IStreamClientEndpoint | None = None,
     ) -> None:
         self.name = url
         self.limits = limits
@@ -63,6 +71,7 @@ class HTTPUpstream:
         if proxy is not None:
             parse_proxy(proxy)
         self._proxy = proxy
+        self._endpoint = endpoint
         self._base = self._address.base.encode("ascii")
         self._host = self._address.authority.encode("idna" if not self._address.host.isascii() else "ascii")
         self._idle: list[ClientConnection] = []
@@ -121,7 +130,8 @@ class HTTPUpstream:
             else:
                 message = f"cannot connect: {describe(failure)}"
             # Never before send() returned, even if the failure was there at once.
-            self._reactor.callLater(0, exchange.fail, message, failure.check(*NO_MEANS) is not None)
+            local = failure.check(*NO_MEANS) is not None
+            self._reactor.callLater(0, exchange.fail, message, local, failure.value)
 
         dialling.addCallbacks(connected, failed)
 
@@ -129,7 +139,8 @@ class HTTPUpstream:
         address, limits = self._address, self.limits
         creator = None if self._tls is None else self._tls.creator(address.host)
         factory = Build(lambda _: ClientConnection(self, limits.max_head_bytes, limits.dead_after))
-        protocol = await dial(self._reactor, address, factory, creator, self._proxy, limits.connect_timeout)
+        timeout = limits.connect_timeout
+        protocol = await dial(self._reactor, address, factory, creator, self._proxy, timeout, self._endpoint)
         connection = cast(ClientConnection, protocol)
         await connection.when_ready()
         return connection

@@ -210,15 +210,17 @@ class ClientExchange:
         self._early.clear()
         return data
 
-    def fail(self, message: str, local: bool = False) -> None:
+    def fail(self, message: str, local: bool = False, cause: BaseException | None = None) -> None:
         """
-        Tell the receiver that no (whole) answer comes; ``local`` as in :class:`UpstreamError`.
+        Tell the receiver that no (whole) answer comes; ``local`` as in :class:`UpstreamError`, ``cause`` as its cause.
         """
         if not self.over:
             self._upstream.exchange_over(self)
             self.over = True
             self.source = None
-            self.receiver.response_failed(UpstreamError(f"{self._upstream.name}: {message}", sent=self.sent, local=local))
+            error = UpstreamError(f"{self._upstream.name}: {message}", sent=self.sent, local=local)
+            error.__cause__ = cause
+            self.receiver.response_failed(error)
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)

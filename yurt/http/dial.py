@@ -235,18 +235,23 @@ def dial(
     creator: IOpenSSLClientConnectionCreator | None,
     proxy: str | None,
     timeout: float,
+    endpoint: IStreamClientEndpoint | None = None,
 ) -> Deferred[IProtocol]:
     """
-    Connect; with ``creator`` speak TLS.  The Deferred fires with the protocol, which may still be shaking hands.
+    Connect, by ``endpoint`` if there is one; with ``creator`` speak TLS.  The Deferred fires with the protocol, which may still
+    be shaking hands.
     """
-    endpoint: IStreamClientEndpoint
-    if proxy is None:
-        endpoint = tcp_endpoint(reactor, address.host, address.port, timeout)
-    else:
-        endpoint = ConnectEndpoint(reactor, proxy, address.target, timeout)
+    if endpoint is None:
+        endpoint = _endpoint(reactor, address, proxy, timeout)
     if creator is not None:
         return _connect_tls(endpoint, factory, creator)
     return endpoint.connect(cast(IProtocolFactory, factory))
+
+
+def _endpoint(reactor: Any, address: Address, proxy: str | None, timeout: float) -> IStreamClientEndpoint:
+    if proxy is None:
+        return tcp_endpoint(reactor, address.host, address.port, timeout)
+    return ConnectEndpoint(reactor, proxy, address.target, timeout)
 
 
 class _TLSProtocol(TLSMemoryBIOProtocol):

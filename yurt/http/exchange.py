@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
+from cryptography.x509 import Certificate
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
@@ -44,6 +45,9 @@ class ServerWire(Protocol):
 
     @property
     def draining(self) -> bool: ...
+
+    @property
+    def client_certificate(self) -> Certificate | None: ...
 
     @property
     def own_headers(self) -> Headers: ...
@@ -101,6 +105,13 @@ class ServerRequest(RequestMessage):
         self._chunked = self._silent = self._keep = False
         self.held = False
         self.source: FlowControlled | None = None
+
+    @property
+    def client_certificate(self) -> Certificate | None:
+        """
+        See :class:`IncomingRequest`.
+        """
+        return self._connection.client_certificate
 
     # The body that comes in
 

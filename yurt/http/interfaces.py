@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cryptography.x509 import Certificate
 from twisted.internet.interfaces import IAddress
 
 Headers = list[tuple[bytes, bytes]]
@@ -23,7 +24,8 @@ class RequestHead:
     """
     The start line and header fields of a request.
 
-    ``target`` is the request target as received (origin form: path and query).  ``http10`` is true for HTTP/1.0 peers.
+    ``target`` is the request target as received (origin form: path and query; of a CONNECT: host and port, not checked).
+    ``http10`` is true for HTTP/1.0 peers.
     """
 
     method: bytes
@@ -49,7 +51,7 @@ class UpstreamError(Exception):
 
     ``sent`` is false when it is certain that no byte of the request reached the server, so that even a
     request that is not idempotent may be tried elsewhere.  ``local`` is true when this machine lacked the means to
-    connect, such as open files, which says nothing about the server.
+    connect, such as open files, which says nothing about the server.  Its cause is the error of the dial, if that failed.
     """
 
     def __init__(self, message: str, *, sent: bool = True, local: bool = False) -> None:
@@ -127,7 +129,7 @@ class IncomingRequest(Protocol):
     One request as the application sees it, and the means to answer it.
 
     Either :meth:`respond` once; or :meth:`start`, any number of :meth:`write`, then :meth:`finish` or :meth:`abort`; or
-    :meth:`accept_upgrade` when ``upgrade`` is true.  After the client hung up all of them do nothing.
+    :meth:`accept_upgrade` when ``upgrade`` is true, as it is of a CONNECT.  After the client hung up all of them do nothing.
     """
 
     head: RequestHead
@@ -136,6 +138,12 @@ class IncomingRequest(Protocol):
     peer: IAddress
     door: object
     """What the listener gave the connections it accepts: tells loopback from the pod-facing address."""
+
+    @property
+    def client_certificate(self) -> Certificate | None:
+        """
+        The certificate that the client showed in the TLS hand-shake, where it was verified; None without one.
+        """
 
     def read_body(self, receiver: BodyReceiver) -> FlowControlled:
         """
@@ -183,7 +191,7 @@ class IncomingRequest(Protocol):
 
     def accept_upgrade(self, head: ResponseHead) -> ByteStream:
         """
-        Send ``head`` (a 101) as it is and hand over the connection; bytes that came early are delivered first.
+        Send ``head`` (a 101; a 200 to CONNECT) as it is and hand over the connection; bytes that came early are delivered first.
         """
 
 

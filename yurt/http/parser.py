@@ -54,12 +54,15 @@ class RequestParser(Generic[M]):
 
     After a feed ``begun`` holds the messages whose head is complete, in order, for the owner to take; ``error`` says why
     the rest of the connection cannot be understood; ``stopped`` is true after a request that asked to be the last one
-    or to upgrade, and ``rest`` holds what came after the latter.
+    or to upgrade, and ``rest`` holds what came after the latter.  With ``takes_connect`` a CONNECT is such a request, too.
     """
 
-    def __init__(self, begin: Callable[[RequestHead], M], max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+    def __init__(
+        self, begin: Callable[[RequestHead], M], max_head_bytes: int = MAX_HEAD_BYTES, *, takes_connect: bool = False
+    ) -> None:
         self._begin = begin
         self._limit = max_head_bytes
+        self._takes_connect = takes_connect
         self.begun: list[M] = []
         self.error: str | None = None
         self.stopped = False
@@ -140,16 +143,18 @@ class RequestParser(Generic[M]):
         self._pending = 0
         parser = self._parser
         version = parser.get_http_version()
-        head = RequestHead(parser.get_method(), self._check_target(), fields, version == "1.0")
+        method = parser.get_method()
+        connects = self._takes_connect and method == b"CONNECT"
+        head = RequestHead(method, self._target if connects else self._check_target(), fields, version == "1.0")
         message = self._begin(head)
         if version != "1.1" and version != "1.0":
             raise self._reject("this HTTP version is not spoken here")
         message.keep_alive = parser.should_keep_alive()
         offer = self._check_fields(message)
         if parser.should_upgrade():
-            if head.method == b"CONNECT":
-                raise self._reject("CONNECT is not served here")
-            message.upgrade = not (message.has_body or offer.startswith(b"h2c"))
+            if method == b"CONNECT" and (not connects or message.has_body):
+                raise self._reject("a CONNECT has no body" if connects else "CONNECT is not served here")
+            message.upgrade = connects or not (message.has_body or offer.startswith(b"h2c"))
             self._offer_declined = not message.upgrade
         self._target = b""
         self._fields = message.trailers

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from typing import cast
 
+from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -23,6 +24,7 @@ from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, half_close, one_write, tune
+from yurt.tls import peer_certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class ServerConnection(Protocol):
         self.refused = False
         self._limits = server.limits
         self._seconds = server.reactor.seconds
-        self._parser = RequestParser(partial(ServerRequest, connection=self), server.limits.max_head_bytes)
+        begin = partial(ServerRequest, connection=self)
+        self._parser = RequestParser(begin, server.limits.max_head_bytes, takes_connect=server.takes_connect)
         self._waiting: deque[ServerRequest] = deque()
         self._current: ServerRequest | None = None
         self._stream: TransportStream | None = None
@@ -95,6 +98,13 @@ class ServerConnection(Protocol):
         Whether the server is on its way out, so that no connection is to be kept.
         """
         return self.server.draining
+
+    @cached_property
+    def client_certificate(self) -> Certificate | None:
+        """
+        See :class:`yurt.http.interfaces.IncomingRequest`.
+        """
+        return peer_certificate(self.wire)
 
     # What the transport calls
 
@@ -411,7 +421,8 @@ class HTTPServerFactory(Factory):
     Accepts connections and asks ``application`` once a request.
 
     ``door`` is what requests show as theirs; ``own_headers`` go on the answers that this layer gives by itself (400
-    for what is malformed, 500 for a failing application, 503 for one connection too many).
+    for what is malformed, 500 for a failing application, 503 for one connection too many).  CONNECT is malformed
+    unless the application ``takes_connect``.
     """
 
     noisy = False
@@ -426,12 +437,15 @@ class HTTPServerFactory(Factory):
         door: object = None,
         limits: ServerLimits = ServerLimits(),
         own_headers: Headers | None = None,
+        *,
+        takes_connect: bool = False,
     ) -> None:
         self.reactor = reactor
         self.application = application
         self.door = door
         self.limits = limits
         self.own_headers: Headers = own_headers or []
+        self.takes_connect = takes_connect
         self.connections: set[ServerConnection] = set()
         self.draining = False
         self._drained: Deferred[None] | None = None
