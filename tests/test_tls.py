@@ -154,6 +154,16 @@ class TrustTests(SynchronousTestCase):
         for credentials in (Credentials(ca_data=certs.make_ca().cert_pem), Credentials()):
             self.assertFalse(Pair(ClientTLS(credentials), server_tls()).talk())
 
+    def test_unverified(self) -> None:
+        """
+        A client told not to verify takes any certificate, for any name, and still shows its own.
+        """
+        credentials = Credentials(cert_data=NODE.cert_pem, key_data=NODE.key_pem)
+        for _ in range(2):
+            pair = Pair(ClientTLS(credentials, verify=False), server_tls(), "10.9.9.9")
+            self.assertTrue(pair.talk())
+            self.assertIsNotNone(shown(pair))
+
     def test_bundle(self) -> None:
         """
         A CA file may hold several certificates.

@@ -24,6 +24,13 @@ from zope.interface import implementer
 PROTOCOL = b"http/1.1"
 """The only protocol offered by ALPN: upgrades need it."""
 
+TLS1_2: int = SSL.TLS1_2_VERSION
+TLS1_3: int = SSL.TLS1_3_VERSION
+
+
+MAX_RECENT = 64
+"""Hosts whose last session a client keeps to resume it; the host not dialled for longest is forgotten first."""
+
 
 class CredentialsError(ValueError):
     """
@@ -86,12 +93,12 @@ def _load_certificates(path: str | None, data: bytes | None, what: str) -> list[
         raise CredentialsError(f"{source}: holds no valid PEM certificate") from None
 
 
-def _make_context(credentials: Credentials, method: int) -> SSL.Context:
+def _make_context(credentials: Credentials, method: int, minimum: int) -> SSL.Context:
     """
     A context with the trust and the identity of ``credentials``.
     """
     context = SSL.Context(method)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_min_proto_version(minimum)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     if credentials.ca_file is not None or credentials.ca_data is not None:
@@ -131,15 +138,16 @@ class _Source:
 
     log = Logger()
 
-    def __init__(self, credentials: Credentials, method: int) -> None:
+    def __init__(self, credentials: Credentials, method: int, minimum: int) -> None:
         self._credentials = credentials
         self._method = method
+        self._minimum = minimum
         self._stamp = credentials.stamp()
         self._tried = self._stamp
         self.context = self._make()
 
     def _make(self) -> SSL.Context:
-        return _make_context(self._credentials, self._method)
+        return _make_context(self._credentials, self._method, self._minimum)
 
     def refresh(self) -> bool:
         """
@@ -163,13 +171,18 @@ class ClientTLS:
     """
     TLS to servers whose certificate comes from the CA in ``credentials`` and names the host.
 
-    ``server_name`` is the name to ask for and to verify instead of the host dialled.  Raises :class:`CredentialsError`.
+    ``server_name`` is the name to ask for and to verify instead of the host dialled; ``minimum`` the oldest version of TLS
+    that is spoken.  Without ``verify`` any certificate will do.  Raises :class:`CredentialsError`.
     """
 
-    def __init__(self, credentials: Credentials, server_name: str | None = None) -> None:
+    def __init__(
+        self, credentials: Credentials, server_name: str | None = None, *, minimum: int = TLS1_2, verify: bool = True
+    ) -> None:
         self._credentials = credentials
         self._server_name = server_name
-        self._source = _Source(credentials, SSL.TLS_CLIENT_METHOD)
+        self._minimum = minimum
+        self._verify = verify
+        self._source = _Source(credentials, SSL.TLS_CLIENT_METHOD, minimum)
         self._configure()
 
     def _configure(self) -> None:
@@ -180,7 +193,7 @@ class ClientTLS:
         """
         Take other credentials for new connections.  Raises :class:`CredentialsError`, and keeps the old ones then.
         """
-        self._source = _Source(credentials, SSL.TLS_CLIENT_METHOD)
+        self._source = _Source(credentials, SSL.TLS_CLIENT_METHOD, self._minimum)
         self._credentials = credentials
         self._configure()
 
@@ -189,7 +202,7 @@ class ClientTLS:
         The same trust, but the client certificate is never shown.
         """
         bare = replace(self._credentials, cert_file=None, cert_data=None, key_file=None, key_data=None)
-        return ClientTLS(bare, self._server_name)
+        return ClientTLS(bare, self._server_name, minimum=self._minimum, verify=self._verify)
 
     def creator(self, hostname: str) -> IOpenSSLClientConnectionCreator:
         """
@@ -198,7 +211,7 @@ class ClientTLS:
         if self._source.refresh():
             # A session belongs to the certificate that was shown when it began.
             self._configure()
-        return _ClientCreator(self._source.context, self._server_name or hostname, self._recent)
+        return _ClientCreator(self._source.context, self._server_name or hostname, self._recent, self._verify)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -209,10 +222,11 @@ class _ClientCreator:
 
     log = Logger()
 
-    def __init__(self, context: SSL.Context, hostname: str, recent: dict[str, SSL.Connection]) -> None:
+    def __init__(self, context: SSL.Context, hostname: str, recent: dict[str, SSL.Connection], verify: bool) -> None:
         self._context = context
         self._hostname = hostname
         self._recent = recent
+        self._verify = verify
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
@@ -242,13 +256,19 @@ class _ClientCreator:
                 return False
             return True
 
-        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verified)
+        if self._verify:
+            connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verified)
+        else:
+            connection.set_verify(SSL.VERIFY_NONE, None)
         # Tickets of TLS 1.3 come after the hand-shake, so the session is asked for as late as possible: now.
         before = self._recent.get(name)
         session = None if before is None else before.get_session()
         if session is not None:
             connection.set_session(session)
+        self._recent.pop(name, None)
         self._recent[name] = connection
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
         connection.set_connect_state()
         return connection
 
@@ -257,13 +277,15 @@ class _ClientCreator:
 class ServerTLS:
     """
     TLS for a listener with the certificate in ``credentials``; clients may show a certificate from their CA, and must if
-    ``require_client_certificate``.
+    ``require_client_certificate``.  ``minimum`` is the oldest version of TLS that is spoken.
     """
 
-    def __init__(self, credentials: Credentials, *, require_client_certificate: bool = False) -> None:
+    def __init__(
+        self, credentials: Credentials, *, require_client_certificate: bool = False, minimum: int = TLS1_2
+    ) -> None:
         self._required = require_client_certificate
         self._asks = credentials.ca_file is not None or credentials.ca_data is not None
-        self._source = _Source(credentials, SSL.TLS_SERVER_METHOD)
+        self._source = _Source(credentials, SSL.TLS_SERVER_METHOD, minimum)
         self._configure()
 
     def _configure(self) -> None:
@@ -283,6 +305,17 @@ class ServerTLS:
         connection = SSL.Connection(self._source.context, None)
         connection.set_accept_state()
         return connection
+
+
+def peer_certificate(transport: object) -> x509.Certificate | None:
+    """
+    The certificate that the other side of a TLS transport showed, verified if that was asked for; ``None`` without one and
+    before the hand-shake.
+    """
+    if not isinstance(transport, TLSMemoryBIOProtocol):
+        return None
+    connection: SSL.Connection | None = transport.getHandle()
+    return None if connection is None else connection.get_peer_certificate(as_cryptography=True)
 
 
 def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
