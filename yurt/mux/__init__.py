@@ -1,0 +1,3 @@
+"""
+Many streams over one connection: yamux frames and session without I/O, then the Twisted half.
+"""
