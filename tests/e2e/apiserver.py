@@ -5,6 +5,7 @@ A real kube-apiserver with its etcd.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import urllib.request
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from tests.certs import Identity, issue, make_ca
 
-from .process import Process, find_binary, in_namespace, run, wait_for
+from .process import E2EError, Process, find_binary, in_namespace, run, wait_for
 
 NEEDED = ("etcd", "kube-apiserver")
 ISSUER = "https://kubernetes.default.svc"
@@ -105,7 +106,7 @@ class ControlPlane:
         self.authority = ClusterKeys(folder / "pki")
         self.etcd_url = f"http://127.0.0.1:{etcd_ports[0]}"
         self._etcd_peer = f"http://127.0.0.1:{etcd_ports[1]}"
-        self.url = f"https://{address}:{port}"
+        self.url = self.url_of(port)
         names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost")
         self.authority.issue(
             "apiserver", "kube-apiserver", dns=names, ips=sorted({address, "127.0.0.1", "10.96.0.1", *extra_addresses})
@@ -143,13 +144,31 @@ class ControlPlane:
         """
         Start kube-apiserver and wait until it is ready.
         """
+        self.apiserver = self._start("apiserver", self._argv(self.port, *self.extra), self.url)
+
+    def start_another(self, name: str, port: int, *extra: str, hosts: Path | None = None) -> Process:
+        """
+        One more kube-apiserver of this cluster, with these options besides, on another port; ``hosts`` is its /etc/hosts.
+        """
+        argv = [*self._argv(port, *extra), "--endpoint-reconciler-type", "none"]
+        if hosts:
+            argv = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh", *argv]
+        return self._start(name, argv, self.url_of(port))
+
+    def url_of(self, port: int) -> str:
+        """
+        Where an apiserver of that port is reached.
+        """
+        return f"https://{self.address}:{port}"
+
+    def _argv(self, port: int, *extra: str) -> list[str]:
         file = self.authority.file
-        argv = [
+        return [
             find_binary("kube-apiserver") or "kube-apiserver",
             "--etcd-servers",
             self.etcd_url,
             "--secure-port",
-            str(self.port),
+            str(port),
             "--bind-address",
             "127.0.0.1" if self.namespace is None else "0.0.0.0",
             "--advertise-address",
@@ -175,19 +194,28 @@ class ControlPlane:
             file("kubelet-client.crt"),
             "--kubelet-client-key",
             file("kubelet-client.key"),
+            "--kubelet-certificate-authority",
+            file("ca.crt"),
             "--kubelet-preferred-address-types",
             "InternalIP,Hostname",
             "--cert-dir",
             str(self.folder / "run"),
-            *self.extra,
+            *extra,  # the last one of an option counts
         ]
-        apiserver = self.apiserver = Process("kube-apiserver", argv, self.folder / "log/apiserver.log", self.namespace)
+
+    def _start(self, name: str, argv: list[str], url: str) -> Process:
+        apiserver = Process(f"kube-{name}", argv, self.folder / f"log/{name}.log", self.namespace)
 
         def ready() -> bool:
             apiserver.check()
-            return self.kubectl("get", "--raw", "/readyz", timeout=5) == "ok"
+            return self.kubectl("--server", url, "get", "--raw", "/readyz", timeout=5) == "ok"
 
-        wait_for("a ready kube-apiserver", ready, 60)
+        try:
+            wait_for(f"a ready kube-{name}", ready, 60)
+        except E2EError:
+            apiserver.stop(signal.SIGKILL)
+            raise
+        return apiserver
 
     def stop_apiserver(self, number: int = 15) -> None:
         if self.apiserver:
@@ -198,14 +226,14 @@ class ControlPlane:
         """
         Run kubectl as the cluster's administrator.
         """
-        return run(
-            in_namespace(
-                self.namespace,
-                ["kubectl", "--kubeconfig", self.admin, "--cache-dir", str(self.folder / "kubectl-cache"), *arguments],
-            ),
-            timeout=timeout,
-            stdin=stdin,
-        )
+        return run(self.kubectl_command(*arguments), timeout=timeout, stdin=stdin)
+
+    def kubectl_command(self, *arguments: str) -> list[str]:
+        """
+        The command that runs kubectl as the cluster's administrator.
+        """
+        kubectl = ["kubectl", "--kubeconfig", self.admin, "--cache-dir", str(self.folder / "kubectl-cache")]
+        return in_namespace(self.namespace, [*kubectl, *arguments])
 
     def compact(self, revision: int) -> None:
         """

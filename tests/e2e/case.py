@@ -12,8 +12,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .cluster import ADMIN, Cluster, pod
+from .cluster import ADMIN, Cluster
 from .curl import Answer
+from .pods import pod
 from .process import STOP_TIMEOUT, E2EError, wait_for
 from .session import shared_cluster
 
@@ -65,6 +66,7 @@ class ClusterCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.cluster = shared_cluster()
+        self.cluster.leave_tunnel()
         self.cluster.restore()
         self._log = self.cluster.node.folder / "yurthub.log"
         self._log_start = self._log.stat().st_size

@@ -20,10 +20,10 @@ from typing import Any
 from . import leftovers
 from .apiserver import ControlPlane
 from .curl import Answer, curl
-from .images import BUSYBOX
 from .network import Network
 from .node import Node
 from .process import Process, find_binary, in_namespace, run, wait_for
+from .tunnel import Tunnel
 
 NEEDED = (
     "etcd",
@@ -59,27 +59,6 @@ SHARE_WITH_NODES = {
 """Who speaks through the hub without credentials speaks as the node: here the node may do what kubectl and others want."""
 
 
-def pod(name: str, node: str, command: str, *, host_network: bool = False, **spec: Any) -> dict[str, Any]:
-    """
-    A pod of one busybox container that runs a shell command.
-    """
-    container = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", command]}
-    container |= spec.pop("container", {})
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "nodeName": node,
-            "hostNetwork": host_network,
-            "terminationGracePeriodSeconds": 1,
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [container],
-            **spec,
-        },
-    }
-
-
 class Cluster:
     """
     The cluster and its node.
@@ -90,6 +69,23 @@ class Cluster:
         self.folder.mkdir()
         self.network = Network()
         self.controllers: Process | None = None
+        self._tunnel: Tunnel | None = None
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """
+        The cluster's tunnel, which begins to be when a test first asks for it.
+        """
+        if self._tunnel is None:
+            self._tunnel = Tunnel(self)
+        return self._tunnel
+
+    def leave_tunnel(self) -> None:
+        """
+        Let everything be as without a tunnel.
+        """
+        if self._tunnel:
+            self._tunnel.leave()
 
     def start(self) -> None:
         """
@@ -283,6 +279,8 @@ class Cluster:
         """
         End and remove everything.
         """
+        if self._tunnel:
+            self._tunnel.stop()
         if "node" in vars(self):
             self.node.stop_all()
         self.stop_controllers()

@@ -16,7 +16,8 @@ from .process import E2EError
 
 PAUSE, BUSYBOX = "localhost/pause:1", "localhost/busybox:1"
 APPLETS = (
-    "sh cat ls echo sleep wget nc httpd ps tar id head tail dd yes seq date env true grep vi hostname ip kill md5sum wc mkdir rm"
+    "sh cat ls echo sleep wget nc httpd ps tar id head tail dd yes seq date env true grep vi hostname ip kill md5sum wc "
+    "mkdir rm stty"
 ).split()
 FOLDERS = "bin tmp etc proc sys dev root".split()
 

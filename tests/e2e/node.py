@@ -83,6 +83,8 @@ class Node:
             "cgroupsPerQOS": False,  # two kubelets on one machine would clean up each other's pods
             "enforceNodeAllocatable": [],
             "failSwapOn": False,
+            "readOnlyPort": 10255,
+            "containerLogMaxSize": "200Mi",
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "nodeStatusUpdateFrequency": "5s",

@@ -1,0 +1,191 @@
+"""
+What kubectl asks of a kubelet, by each way that leads to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .doors import DIRECT, EGRESS_SOCKET, EGRESS_TLS, NAMED
+from .process import in_namespace, run, wait_for
+from .tunnel import TALKER, WEB
+from .tunnel_case import TunnelCase
+
+MUCH = 100
+"""MB through standard input and back."""
+PARALLEL = 12
+LINES = re.compile(r"^line (\d+)$", re.MULTILINE)
+
+
+def numbers(text: str) -> list[int]:
+    """
+    The numbers of the lines that the talker printed.
+    """
+    return [int(number) for number in LINES.findall(text)]
+
+
+class DivertedTests(TunnelCase):
+    """
+    By the firewall's rules: the apiserver dials the kubelet's address, and the server passes TLS on unread.
+    """
+
+    def test_terminal(self) -> None:
+        """
+        exec -it gives a terminal of the caller's size, follows its changes, passes an interrupt on and answers the exit
+        status.
+        """
+        shell = self.terminal(self.tunnel.kubectl_command("exec", "-it", WEB, "--", "sh"), rows=37, columns=111)
+        shell.wait_for("# ")
+        shell.type("stty size\n")
+        shell.wait_for("37 111")
+        shell.resize(51, 123)
+
+        def shows_new_size() -> bool:
+            shell.type("stty size\n")
+            return "51 123" in shell.shown()
+
+        wait_for("the new size", shows_new_size, every=0.3)
+        shell.type("echo before; sleep 1000; echo sle''pt\n")
+        shell.wait_for("before\r\n")
+        shell.type("\x03")
+        shell.type("exit $((3+4))\n")
+        self.assertEqual(shell.wait(), 7)
+        self.assertNotIn("slept", shell.shown())
+
+    def test_exit_status_and_error(self) -> None:
+        """
+        exec keeps standard output and error apart and answers the exit status.
+        """
+        command = self.tunnel.kubectl_command("exec", WEB, "--", "sh", "-c", "echo out; echo oops >&2; exit 7")
+        done = subprocess.run(command, capture_output=True, timeout=30)
+        self.assertEqual((done.returncode, done.stdout), (7, b"out\n"))
+        self.assertIn(b"oops", done.stderr)
+
+    def test_much_through_standard_input(self) -> None:
+        """
+        100 MB through exec's standard input come back on its standard output as they went.
+        """
+        path = self.file(MUCH)
+        pipe = 'file="$1"; shift; "$@" < "$file" | md5sum'
+        command = self.tunnel.kubectl_command("exec", "-i", WEB, "--", "cat")
+        self.assertEqual(run(["sh", "-c", pipe, "sh", str(path), *command], timeout=120)[:32], self.digest(path))
+
+    def test_logs(self) -> None:
+        """
+        logs prints what there is and ends; with -f it goes on, line by line as they are printed.
+        """
+        self.assertTrue(numbers(self.tunnel.kubectl("logs", TALKER)))
+        follower = self.follow(self.tunnel.kubectl_command("logs", "-f", "--tail=1", TALKER))
+        wait_for("the first line", lambda: numbers(follower.text), 20)
+        first = numbers(follower.text)[0]
+        wait_for("more lines", lambda: len(numbers(follower.text)) >= 3, 10)
+        seen = numbers(follower.text)
+        self.assertEqual(seen, list(range(first, first + len(seen))))
+
+    def test_attach(self) -> None:
+        """
+        attach shows what the container prints from now on.
+        """
+        follower = self.follow(self.tunnel.kubectl_command("attach", TALKER))
+        wait_for("output of the pod", lambda: len(numbers(follower.text)) >= 2, 20)
+
+    def test_port_forward(self) -> None:
+        """
+        port-forward carries many connections at once, each one's bytes apart.
+        """
+        self.tunnel.kubectl("exec", WEB, "--", "sh", "-c", "seq 1 400000 > /tmp/w/numbers; echo web > /tmp/w/index.html")
+        wanted = self.tunnel.kubectl("exec", WEB, "--", "md5sum", "/tmp/w/numbers")[:32]
+        follower = self.follow(self.tunnel.kubectl_command("port-forward", f"pod/{WEB}", "18080:8080"))
+        follower.wait_for("Forwarding from 127.0.0.1:18080")
+        namespace = self.cluster.cloud_namespace
+
+        def fetch(number: int) -> str:
+            name = "numbers" if number % 2 else "index.html"
+            command = in_namespace(namespace, ["curl", "-s", "--max-time", "30", f"http://127.0.0.1:18080/{name}"])
+            return run(["sh", "-c", '"$@" | md5sum', "sh", *command])[:32]
+
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            sums = list(pool.map(fetch, range(PARALLEL)))
+        small = run(["md5sum"], stdin=b"web\n")[:32]
+        self.assertEqual(sums, [wanted if number % 2 else small for number in range(PARALLEL)], follower.text)
+
+    def test_copy(self) -> None:
+        """
+        cp brings a file into a pod and back as it was.
+        """
+        self.copy_both_ways(32, timeout=60)
+
+    def copy_both_ways(self, megabytes: int, timeout: float) -> None:
+        """
+        Bring a file into a pod and back, and compare sums at each place.
+        """
+        there, back = self.file(megabytes), Path(self.cluster.folder, "back")
+        self.addCleanup(back.unlink, missing_ok=True)
+        wanted = self.digest(there)
+        self.addCleanup(self.tunnel.kubectl, "exec", WEB, "--", "rm", "-f", "/tmp/copied")
+        self.tunnel.kubectl("cp", str(there), f"{WEB}:/tmp/copied", timeout=timeout)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "md5sum", "/tmp/copied")[:32], wanted)
+        self.tunnel.kubectl("cp", f"{WEB}:/tmp/copied", str(back), timeout=timeout)
+        self.assertEqual(self.digest(back), wanted)
+
+    def test_node_proxy(self) -> None:
+        """
+        The node's proxy subresource answers: stats, metrics, pods, and the files of its log folder are not needed for it.
+        """
+        name = self.cluster.node.name
+        proxy = f"/api/v1/nodes/{name}/proxy"
+        summary = json.loads(self.tunnel.kubectl("get", "--raw", f"{proxy}/stats/summary"))
+        self.assertEqual(summary["node"]["nodeName"], name)
+        self.assertTrue({one["podRef"]["name"] for one in summary["pods"]} >= {WEB, TALKER}, summary["pods"])
+        self.assertIn("node_cpu_usage_seconds_total", self.tunnel.kubectl("get", "--raw", f"{proxy}/metrics/resource"))
+        pods = json.loads(self.tunnel.kubectl("get", "--raw", f"{proxy}/pods"))
+        self.assertIn(WEB, [one["metadata"]["name"] for one in pods["items"]])
+        self.assertEqual(self.tunnel.kubectl("get", "--raw", f"{proxy}/healthz"), "ok")
+        self.assertIn("NotFound", self.tunnel.refused("get", "--raw", f"{proxy}/no/such/path"))
+
+    def test_many_at_once(self) -> None:
+        """
+        Twenty calls at once are all answered.
+        """
+
+        def call(number: int) -> str:
+            return self.tunnel.kubectl("exec", WEB, "--", "echo", f"call {number}")
+
+        with ThreadPoolExecutor(10) as pool:
+            self.assertEqual(list(pool.map(call, range(20))), [f"call {number}\n" for number in range(20)])
+
+
+class DirectTests(DivertedTests):
+    """
+    Without a tunnel: proves these tests, not yurt.
+    """
+
+    door = DIRECT
+
+
+class EgressSocketTests(DivertedTests):
+    """
+    By the apiserver's egress selector, over a Unix socket.
+    """
+
+    door = EGRESS_SOCKET
+
+
+class EgressTLSTests(DivertedTests):
+    """
+    By the apiserver's egress selector, over TLS with client certificates.
+    """
+
+    door = EGRESS_TLS
+
+
+class NamedTests(DivertedTests):
+    """
+    By the node's name, which leads to the server: TLS ends there.
+    """
+
+    door = NAMED

@@ -1,0 +1,69 @@
+"""
+What the end-to-end tests of the tunnel have in common.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .case import TROUBLE, ClusterCase
+from .doors import DIVERTED, Door
+from .process import run
+from .session import shared_cluster
+from .terminal import Terminal
+from .tunnel import AGENT, Tunnel
+
+BLOCK = 1 << 20
+
+
+class TunnelCase(ClusterCase):
+    """
+    A test that has the cluster to itself, with the tunnel in the ordinary state of ``door``; afterwards the logs of the
+    daemons must be free of mishaps.
+    """
+
+    door: Door = DIVERTED
+    tunnel: Tunnel
+
+    def setUp(self) -> None:
+        self.cluster = shared_cluster()
+        self.tunnel = self.cluster.tunnel
+        self.cluster.restore()
+        self.tunnel.enter(self.door)
+        self._followers = 0
+        node = self.cluster.node.folder
+        self._logs = [node / "yurthub.log", node / f"{AGENT}.log", self.tunnel.server.log]
+        self._starts = {path: path.stat().st_size for path in self._logs if path.exists()}
+
+    def tearDown(self) -> None:
+        for path, start in self._starts.items():
+            said = path.read_bytes()[start:].decode(errors="replace")
+            found = TROUBLE.search(said)
+            self.assertIsNone(found, f"{path.name}: {said[max(found.start() - 1000, 0) : found.start() + 3000]}" if found else "")
+
+    def terminal(self, argv: list[str], rows: int = 24, columns: int = 80) -> Terminal:
+        """
+        A command on a terminal for the rest of the test.
+        """
+        one = Terminal(argv, rows, columns)
+        self.addCleanup(one.stop)
+        return one
+
+    def file(self, megabytes: int) -> Path:
+        """
+        A file of so many MB, no two of which are alike.
+        """
+        path = Path(self.cluster.folder, f"data-{megabytes}")
+        self.addCleanup(path.unlink, missing_ok=True)
+        seed = os.urandom(BLOCK - 8)
+        with open(path, "wb") as file:
+            for number in range(megabytes):
+                file.write(number.to_bytes(8, "big") + seed)
+        return path
+
+    def digest(self, path: Path) -> str:
+        """
+        The MD5 sum of a file, as ``md5sum`` in a pod tells it.
+        """
+        return run(["md5sum", str(path)])[:32]
