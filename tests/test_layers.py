@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"kube", "http", "host", *GROUND},
     "tunnel": {"mux", "kube", "http", "host", *GROUND},
     "mux": GROUND,
-    "kube": GROUND,
+    "kube": {"http", *GROUND},
     "http": GROUND,
     "host": GROUND,
     **{name: set() for name in GROUND},

@@ -34,6 +34,12 @@ class FetchTimeout(UpstreamError):
     """
 
 
+class AnswerTooLarge(UpstreamError):
+    """
+    The answer has more bytes than its caller takes.
+    """
+
+
 class _Collector:
     """
     Keeps a response until it is whole.
@@ -60,7 +66,7 @@ class _Collector:
         self._chunks.append(data)
         self._size += len(data)
         if self._size > self._limit:
-            self.give_up(UpstreamError(f"{self._name}: the answer is larger than {self._limit} bytes"))
+            self.give_up(AnswerTooLarge(f"{self._name}: the answer is larger than {self._limit} bytes"))
 
     def response_finished(self, trailers: Headers) -> None:
         head = self._head
@@ -98,7 +104,7 @@ def fetch(
     """
     Send one request and collect the answer, at most ``limit`` bytes of body, within ``timeout`` seconds.
 
-    Fails with :class:`FetchTimeout` or another :class:`UpstreamError`.  Cancelling it drops the exchange.
+    Fails with :class:`FetchTimeout`, :class:`AnswerTooLarge` or another :class:`UpstreamError`.  Cancelling it drops the exchange.
     """
 
     def cancel(_: Deferred[FetchedResponse]) -> None:

@@ -1,0 +1,335 @@
+"""
+A Kubernetes API server as a client of ours sees it: one call, one answer; and watches.
+
+It speaks through the pooled client of the data path (:mod:`yurt.http`) in JSON.  A second HTTP client beside that one
+costs 4 MB of memory, and knows neither the time-outs nor the proxies that this one does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from yurt import __version__
+from yurt.http.client import HTTPUpstream
+from yurt.http.environment import proxy_for
+from yurt.http.fetch import AnswerTooLarge, FetchedResponse, FetchTimeout, fetch
+from yurt.http.heads import get_header
+from yurt.http.interfaces import ByteStream, Exchange, Headers, RequestHead, ResponseHead, Upstream, UpstreamError
+from yurt.kube.bearer import BearerToken
+from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError
+from yurt.kube.patch import MERGE_PATCH
+from yurt.kube.status import REASONS, read_failure
+from yurt.tls import ClientTLS, Credentials
+
+Document = dict[str, Any]
+"""A Kubernetes object as JSON gives it."""
+
+CALL_TIMEOUT = 10.0
+"""Seconds that a call may take, unless its caller says otherwise; also until a watch begins."""
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""Bytes of an answer that are taken, unless the caller says otherwise; etcd holds objects of 1.5 MB."""
+MAX_REFUSAL_BYTES = 64 * 1024
+"""Bytes kept of the answer to a refused watch."""
+MAX_SHOWN = 500
+"""Characters of a server's message that get into ours."""
+
+NO_ANSWER, TIMEOUT, TOO_LARGE, UNREADABLE = "NoAnswer", "Timeout", "TooLarge", "Unreadable"
+"""Reasons of an :class:`ApiError` with code 0, which no server gave."""
+
+
+class ApiError(Exception):
+    """
+    A call failed; the message says which one, where, and why.
+
+    ``code`` is the HTTP status and ``reason`` that of the Status (``Conflict``, ``NotFound``, …).  Code 0 says that there was
+    no whole answer that can be read.  ``retry_after`` is in seconds, if the server gave it.
+    """
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+class ApiClient:
+    """
+    Calls to one API server.
+
+    ``headers`` gives the fields that go with every request, such as a bearer token.  Paths are those of the API, from
+    ``/api`` or ``/apis`` on.
+    """
+
+    def __init__(self, reactor: IReactorTime, upstream: Upstream, headers: Callable[[], Headers] = list) -> None:
+        self._reactor = reactor
+        self._upstream = upstream
+        self._headers = headers
+
+    @property
+    def name(self) -> str:
+        """
+        The server's address as it was given.
+        """
+        return self._upstream.name
+
+    async def get(self, path: str, query: Mapping[str, str] = {}, *, timeout: float = CALL_TIMEOUT) -> Document:
+        """
+        Read an object, or a list in one piece.  Raises :class:`ApiError`.
+        """
+        return await self._ask(b"GET", path, query, timeout=timeout)
+
+    async def create(self, path: str, document: Document, *, timeout: float = CALL_TIMEOUT) -> Document:
+        """
+        Create an object in the collection ``path``.  Raises :class:`ApiError`.
+        """
+        return await self._ask(b"POST", path, body=document, timeout=timeout)
+
+    async def update(self, path: str, document: Document, *, timeout: float = CALL_TIMEOUT) -> Document:
+        """
+        Replace an object; a resourceVersion in it must be the current one.  Raises :class:`ApiError`.
+        """
+        return await self._ask(b"PUT", path, body=document, timeout=timeout)
+
+    async def patch(
+        self, path: str, change: Any, content_type: str = MERGE_PATCH, *, timeout: float = CALL_TIMEOUT
+    ) -> Document:
+        """
+        Patch an object.  Raises :class:`ApiError`.
+        """
+        return await self._ask(b"PATCH", path, body=change, content_type=content_type, timeout=timeout)
+
+    async def delete(
+        self, path: str, *, uid: str = "", resource_version: str = "", timeout: float = CALL_TIMEOUT
+    ) -> Document:
+        """
+        Delete an object; if they are given, only the one with this uid and this resourceVersion.  Raises :class:`ApiError`.
+        """
+        wanted = {name: value for name, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": wanted} if wanted else None
+        return await self._ask(b"DELETE", path, body=options, timeout=timeout)
+
+    async def _ask(
+        self,
+        method: bytes,
+        path: str,
+        query: Mapping[str, str] = {},
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float = CALL_TIMEOUT,
+    ) -> Document:
+        encoded = b"" if body is None else msgspec.json.encode(body)
+        answer = await self.call(method, target(path, query), encoded, content_type, timeout=timeout)
+        try:
+            return msgspec.json.decode(answer, type=Document)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ApiError(0, UNREADABLE, f"{self._called(method, path.encode())}: {self.name}: the answer is no object: {error}") from error
+
+    async def call(
+        self,
+        method: bytes,
+        where: bytes,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        *,
+        timeout: float = CALL_TIMEOUT,
+        limit: int = MAX_ANSWER_BYTES,
+    ) -> bytes:
+        """
+        Send one request to a target with its query and return the body of its successful answer.  Raises :class:`ApiError`.
+        """
+        headers = self._fields()
+        if body:
+            headers.append((b"Content-Type", content_type.encode("latin-1")))
+        try:
+            response: FetchedResponse = await fetch(
+                self._reactor, self._upstream, method, where, headers, body, timeout=timeout, limit=limit
+            )
+        except UpstreamError as error:
+            reason = _reason(error)
+            raise ApiError(0, reason, f"{self._called(method, where)}: {error}") from error
+        if response.status >= 300:
+            raise self._refusal(method, where, ResponseHead(response.status, b"", response.headers), response.body)
+        return response.body
+
+    def stream(
+        self, where: bytes, began: Callable[[], object], received: Callable[[bytes], object], *, lasting: float
+    ) -> Deferred[None]:
+        """
+        Open a watch, and give what comes to ``received`` after one call of ``began``.
+
+        Fires when the server ends it in good order; fails with :class:`ApiError` when it does not answer within
+        CALL_TIMEOUT, refuses, breaks off or goes on for more than ``lasting`` seconds, and with what ``received`` raises.
+        Cancelling it ends it.
+        """
+        stream = _Stream(self._reactor, lambda head, body: self._refusal(b"GET", where, head, body), began, received, lasting)
+        stream.called, stream.name = self._called(b"GET", where), self.name
+        stream.exchange = self._upstream.send(RequestHead(b"GET", where, self._fields()), stream)
+        return stream.result
+
+    def close(self) -> None:
+        """
+        End all calls and connections.
+        """
+        self._upstream.close_connections("the client was closed")
+
+    def _fields(self) -> Headers:
+        return [*self._headers(), (b"Accept", b"application/json")]
+
+    def _called(self, method: bytes, where: bytes) -> str:
+        return f"{method.decode()} {where.partition(b'?')[0].decode('latin-1')}"
+
+    def _refusal(self, method: bytes, where: bytes, head: ResponseHead, body: bytes) -> ApiError:
+        failure = read_failure(body)
+        reason = failure.reason or REASONS.get(head.status, "")
+        said = f": {failure.message[:MAX_SHOWN]}" if failure.message else ""
+        message = f"{self._called(method, where)}: {self.name}: {head.status} {reason}{said}".rstrip()
+        after = get_header(head.headers, b"retry-after") or b""
+        return ApiError(head.status, reason, message, float(after) if after.isdigit() else None)
+
+
+def _reason(error: UpstreamError) -> str:
+    if isinstance(error, FetchTimeout):
+        return TIMEOUT
+    return TOO_LARGE if isinstance(error, AnswerTooLarge) else NO_ANSWER
+
+
+class _Stream:
+    """
+    A :class:`ResponseReceiver` that passes on a body for as long as it comes.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        refusal: Callable[[ResponseHead, bytes], ApiError],
+        began: Callable[[], object],
+        received: Callable[[bytes], object],
+        lasting: float,
+    ) -> None:
+        self._reactor = reactor
+        self._refusal = refusal
+        self._began = began
+        self._received = received
+        self._lasting = lasting
+        self._refused: ResponseHead | None = None
+        self._body = b""
+        self._over = False
+        self._timer: IDelayedCall = reactor.callLater(CALL_TIMEOUT, self._late, f"no answer within {CALL_TIMEOUT:g} s")
+        self.called = self.name = ""
+        self.exchange: Exchange | None = None
+        self.result: Deferred[None] = Deferred(self._cancelled)
+
+    def interim_received(self, head: ResponseHead) -> None: ...
+
+    def head_received(self, head: ResponseHead) -> None:
+        self._timer.cancel()
+        self._timer = self._reactor.callLater(self._lasting, self._late, f"not ended after {self._lasting:g} s")
+        if head.status == 200:
+            self._guarded(self._began)
+        else:
+            self._refused = head
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused is None:
+            self._guarded(lambda: self._received(data))
+        elif len(self._body) < MAX_REFUSAL_BYTES:
+            self._body += data
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        """
+        What the caller's own code raises ends the stream, and gets no further than to its result.
+        """
+        try:
+            call()
+        except Exception as error:
+            self._fail(error)
+
+    def response_finished(self, trailers: Headers) -> None:
+        self.exchange = None  # it is over: to cancel it would break a connection that others can use
+        if self._refused is not None:
+            self._fail(self._refusal(self._refused, self._body))
+        elif self._end():
+            self.result.callback(None)
+
+    def response_failed(self, error: UpstreamError) -> None:
+        self.exchange = None
+        self._fail(ApiError(0, NO_ANSWER, f"{self.called}: {error}"))
+
+    def upgraded(self, head: ResponseHead, stream: ByteStream) -> None:
+        self.exchange = None
+        stream.abort()
+        self._fail(ApiError(0, UNREADABLE, f"{self.called}: {self.name}: the server switched protocols"))
+
+    def _late(self, why: str) -> None:
+        self._fail(ApiError(0, TIMEOUT, f"{self.called}: {self.name}: {why}"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._end():
+            self.result.errback(error)
+
+    def _cancelled(self, _: Deferred[None]) -> None:
+        self._end()
+
+    def _end(self) -> bool:
+        """
+        Let go of everything; whether it was not over before.
+        """
+        if self._over:
+            return False
+        self._over = True
+        if self._timer.active():
+            self._timer.cancel()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        return True
+
+
+def target(path: str, query: Mapping[str, str] = {}) -> bytes:
+    """
+    A request target; query values that are empty are left out.
+    """
+    given = {name: value for name, value in query.items() if value}
+    return (f"{path}?{urlencode(given)}" if given else path).encode("ascii")
+
+
+def client_from_kubeconfig(reactor: Any, kubeconfig: Kubeconfig, product: str) -> ApiClient:
+    """
+    A client with the address and the identity of a kubeconfig; ``product`` names the daemon to the server.
+
+    Raises :exc:`KubeconfigError` for one without which the server cannot be verified, and
+    :exc:`~yurt.tls.CredentialsError` for certificates that cannot be used.
+    """
+    if kubeconfig.insecure:
+        raise KubeconfigError("insecure-skip-tls-verify is set; name the cluster's certificate-authority instead")
+    tls = None
+    if kubeconfig.server.startswith("https:"):
+        if not (kubeconfig.ca_file or kubeconfig.ca_data):
+            raise KubeconfigError("the cluster has no certificate-authority; without it the server cannot be verified")
+        tls = ClientTLS(credentials_of(kubeconfig), kubeconfig.tls_server_name)
+    proxy = kubeconfig.proxy_url or proxy_for(kubeconfig.server, os.environ)
+    token = BearerToken(kubeconfig.token, kubeconfig.token_file)
+    agent = (b"User-Agent", f"{product}/{__version__}".encode())
+    return ApiClient(reactor, HTTPUpstream(reactor, kubeconfig.server, tls, proxy), lambda: [agent, *token.headers()])
+
+
+def credentials_of(kubeconfig: Kubeconfig) -> Credentials:
+    """
+    The CA, the client certificate and the key of a kubeconfig.
+    """
+    return Credentials(
+        kubeconfig.ca_file,
+        kubeconfig.ca_data,
+        kubeconfig.cert_file,
+        kubeconfig.cert_data,
+        kubeconfig.key_file,
+        kubeconfig.key_data,
+    )

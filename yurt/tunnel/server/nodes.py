@@ -1,0 +1,268 @@
+"""
+The nodes of the cluster, as far as the tunnel has to know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+import msgspec
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from yurt.kube.api import ApiClient
+from yurt.kube.informer import Informer
+
+EDGE_LABEL = "openyurt.io/is-edge-worker"
+AGENT_LABEL = "openyurt.io/edge-enable-reverseTunnel-client"
+
+DEFAULT_KUBELET_PORT = 10250
+
+MAX_ADDRESSES = 32
+"""Addresses of one node that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """
+    One node.
+
+    ``addresses`` are its IP addresses, each once and in its usual spelling, InternalIPs first; ``hostname`` is what it
+    calls itself and ``names`` are all its host names, in lower case.  ``has_agent`` says whether it is to be reached
+    through the tunnel (by either label of OpenYurt's), ``edge`` whether it is an edge worker.
+    """
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    internal_ip: str = ""
+    hostname: str = ""
+    names: tuple[str, ...] = ()
+    kubelet_port: int = DEFAULT_KUBELET_PORT
+    has_agent: bool = False
+    edge: bool = False
+    ready: bool = False
+
+
+class _Address(msgspec.Struct):
+    type: str = ""
+    address: str = ""
+
+
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+class _KubeletEndpoint(msgspec.Struct):
+    Port: int = 0
+
+
+class _DaemonEndpoints(msgspec.Struct):
+    kubeletEndpoint: _KubeletEndpoint | None = None
+
+
+class _Status(msgspec.Struct):
+    addresses: list[_Address] | None = None
+    conditions: list[_Condition] | None = None
+    daemonEndpoints: _DaemonEndpoints | None = None
+
+
+class _Metadata(msgspec.Struct):
+    name: str
+    labels: dict[str, str] | None = None
+
+
+class _Node(msgspec.Struct):
+    metadata: _Metadata
+    status: _Status | None = None
+
+
+_decode = msgspec.json.Decoder(_Node).decode
+
+
+def read_node(body: bytes) -> Node:
+    """
+    A Node object in JSON.  Raises msgspec.DecodeError for anything else.
+    """
+    node = _decode(body)
+    status = node.status or _Status()
+    labels = node.metadata.labels or {}
+    listed = (status.addresses or [])[:MAX_ADDRESSES]
+    internal = _addresses(listed, "InternalIP")
+    addresses = tuple(dict.fromkeys([*internal, *_addresses(listed, "ExternalIP")]))
+    names = [one.address.lower() for kind in ("Hostname", "InternalDNS", "ExternalDNS") for one in listed if one.type == kind]
+    hostname = next((one.address for one in listed if one.type == "Hostname"), "")
+    endpoint = status.daemonEndpoints.kubeletEndpoint if status.daemonEndpoints else None
+    edge = labels.get(EDGE_LABEL) == "true"
+    return Node(
+        name=node.metadata.name,
+        addresses=addresses,
+        internal_ip=internal[0] if internal else "",
+        hostname=hostname,
+        names=tuple(dict.fromkeys(names)),
+        kubelet_port=(endpoint.Port if endpoint else 0) or DEFAULT_KUBELET_PORT,
+        has_agent=edge or labels.get(AGENT_LABEL) == "true",
+        edge=edge,
+        ready=any(one.type == "Ready" and one.status == "True" for one in status.conditions or ()),
+    )
+
+
+def _addresses(listed: Iterable[_Address], kind: str) -> list[str]:
+    spelt = [usual_spelling(one.address) for one in listed if one.type == kind]
+    return [address for address in spelt if address]
+
+
+def usual_spelling(address: str) -> str:
+    """
+    An IP address as it is written once and for all, IPv4 rather than IPv4 in IPv6; empty for anything else.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(parsed)
+
+
+Callback = Callable[["Node | None", "Node | None"], object]
+
+
+class Nodes:
+    """
+    The nodes by name and by address.
+
+    With an informer they are the cluster's; without one, which is without a cluster, those that :meth:`learn` was told.
+
+    Two nodes may have the same address: sites often use the same private network.  Of such nodes those that have an agent
+    connected, which ``connected`` knows by name, come first, then those with the address as an InternalIP, then those first
+    in the alphabet.  A caller that means one of several such nodes must name it.
+    """
+
+    log = Logger()
+
+    def __init__(self, informer: Informer[Node] | None = None, connected: Callable[[str], bool] = lambda name: False) -> None:
+        self._informer = informer
+        self._connected = connected
+        self._nodes: dict[str, Node] = {}
+        self._by_address: dict[str, set[str]] = {}
+        self._subscribers: list[Callback] = []
+        if informer is not None:
+            informer.subscribe(lambda key, old, new: self._changed(old, new))
+
+    @property
+    def synced(self) -> bool:
+        """
+        Whether all nodes of the cluster are known.
+        """
+        return self._informer is None or self._informer.synced
+
+    @property
+    def problem(self) -> str | None:
+        """
+        Why what is known may be out of date.
+        """
+        return None if self._informer is None else self._informer.problem
+
+    @property
+    def of_cluster(self) -> bool:
+        """
+        Whether the cluster says which nodes there are.
+        """
+        return self._informer is not None
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def all(self) -> list[Node]:
+        """
+        All nodes, in no order.
+        """
+        return list(self._nodes.values())
+
+    def by_name(self, name: str) -> Node | None:
+        """
+        The node with this name.
+        """
+        return self._nodes.get(name)
+
+    def by_address(self, address: str) -> Node | None:
+        """
+        The node that has this IP address, in any spelling, or this host name; see the class for several.
+        """
+        key = usual_spelling(address) or address.lower()
+        names = self._by_address.get(key)
+        if not names:
+            return None
+        if len(names) > 1:
+            return self._nodes[min(names, key=lambda name: self._rank(name, key))]
+        return self._nodes[next(iter(names))]
+
+    def by_host(self, host: str) -> Node | None:
+        """
+        The node that a host means: by its name, else by a host name or an address of its own.
+        """
+        return self._nodes.get(host) or self._nodes.get(host.lower()) or self.by_address(host)
+
+    def direct_addresses(self) -> frozenset[str]:
+        """
+        The addresses of all nodes without an agent: these are reached without the tunnel.
+        """
+        return frozenset(address for node in self._nodes.values() if not node.has_agent for address in node.addresses)
+
+    def _rank(self, name: str, address: str) -> tuple[bool, bool, str]:
+        return not self._connected(name), self._nodes[name].internal_ip != address, name
+
+    def subscribe(self, callback: Callback) -> Callable[[], None]:
+        """
+        Call ``callback(old, new)`` after each change of a node, with None for one that was not or is not any more;
+        answers how to end that.
+        """
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def learn(self, name: str, addresses: Iterable[str] = ()) -> None:
+        """
+        Without a cluster: an agent of this node connected, and says that these are its addresses.  With one the cluster's
+        word counts, and this does nothing.
+        """
+        if self._informer is None:
+            spelt = dict.fromkeys(usual_spelling(address) for address in list(addresses)[:MAX_ADDRESSES])
+            spelt.pop("", None)
+            kept = tuple(spelt)
+            self._changed(self._nodes.get(name), Node(name, kept, kept[0] if kept else "", has_agent=True, edge=True, ready=True))
+
+    def forget(self, name: str) -> None:
+        """
+        Without a cluster: no agent of this node is connected any more.
+        """
+        if self._informer is None and name in self._nodes:
+            self._changed(self._nodes[name], None)
+
+    def _changed(self, old: Node | None, new: Node | None) -> None:
+        if old is not None:
+            self._unindex(old)
+        if new is not None:
+            self._nodes[new.name] = new
+            for key in (*new.addresses, *new.names):
+                self._by_address.setdefault(key, set()).add(new.name)
+        for subscriber in tuple(self._subscribers):
+            with self.log.failuresHandled("a subscriber to the nodes failed"):
+                subscriber(old, new)
+
+    def _unindex(self, node: Node) -> None:
+        del self._nodes[node.name]
+        for key in (*node.addresses, *node.names):
+            names = self._by_address[key]
+            names.discard(node.name)
+            if not names:
+                del self._by_address[key]
+
+
+def nodes_informer(reactor: IReactorTime, client: ApiClient) -> Informer[Node]:
+    """
+    An informer on all nodes of the cluster.
+    """
+    return Informer(reactor, client, "/api/v1/nodes", read_node, what="nodes")
