@@ -130,7 +130,8 @@ class ApiClient:
         try:
             return msgspec.json.decode(answer, type=Document)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ApiError(0, UNREADABLE, f"{self._called(method, path.encode())}: {self.name}: the answer is no object: {error}") from error
+            called = self._called(method, path.encode())
+            raise ApiError(0, UNREADABLE, f"{called}: {self.name}: the answer is no object: {error}") from error
 
     async def call(
         self,

@@ -151,7 +151,7 @@ class WithoutClusterTests(SynchronousTestCase):
             raise ValueError("mine")
 
         def hear(old: Node | None, new: Node | None) -> None:
-            heard.append((old and old.name, new and new.name))
+            heard.append((old.name if old else None, new.name if new else None))
 
         self.nodes.subscribe(fail)
         leave = self.nodes.subscribe(hear)
