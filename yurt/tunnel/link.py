@@ -1,0 +1,279 @@
+"""
+A link from end to end: TCP, TLS 1.3, the hello; then nothing but a pass-through to the mux.  docs/tunnel-protocol.md,
+sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from cryptography import x509
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+from yurt.http.connection import describe
+from yurt.http.dial import Build, tcp_endpoint
+from yurt.http.wire import tune
+from yurt.mux.connection import MuxConnection
+from yurt.tls import ClientTLS, peer_certificate
+from yurt.tunnel.connect import DIAL_ERRORS, authority, dial_failure
+from yurt.tunnel.hello import (
+    AgentHello,
+    AnswerReader,
+    HelloError,
+    HelloReader,
+    Refusal,
+    ServerHello,
+    serialise_answer,
+    serialise_hello,
+)
+
+HELLO_TIMEOUT = 10.0
+"""Seconds within which the TLS hand-shake and the hello must be over, on either side."""
+
+DEAD_AFTER = 15.0
+"""Seconds after which the kernel gives up on bytes that nobody acknowledges; pings find the other silences."""
+
+
+class LinkError(Exception):
+    """
+    There is no link; the message says what failed, at which address, and why.
+
+    ``retry_after`` is in how many seconds the server wants to be asked again, ``answered`` is true when a server did answer,
+    so that coming again at once would not help.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, answered: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.answered = answered
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAccepted:
+    """
+    What a server does with a hello that it takes: its own answer, and what makes the mux.
+    """
+
+    server_id: str
+    features: frozenset[str]
+    make: Callable[[], MuxConnection]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """
+    A link that was dialled: what the server said, and where it is.
+    """
+
+    server_id: str
+    server: str
+    features: frozenset[str]
+    peer: IAddress
+    mux: MuxConnection
+
+
+class _Link(Protocol):
+    """
+    Either end, until the mux takes over.
+    """
+
+    mux: MuxConnection | None = None
+    timer: IDelayedCall | None = None
+    over = False
+
+    def hand_over(self, mux: MuxConnection, rest: bytes) -> None:
+        """
+        Let ``mux`` have the transport, and all events from now on.
+        """
+        self.end_timer()
+        self.mux = mux
+        self.dataReceived = mux.dataReceived  # type: ignore[method-assign]  # a pass-through costs nothing so
+        mux.makeConnection(cast(ITransport, self.transport))
+        if rest:
+            mux.dataReceived(rest)
+
+    def end_timer(self) -> None:
+        """
+        The hello is over.
+        """
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+
+    def abort(self) -> None:
+        """
+        Reset the connection.
+        """
+        self.over = True
+        if self.transport is not None:
+            cast(Any, self.transport).abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.end_timer()
+        if self.mux is not None:
+            self.mux.connectionLost(reason)
+        elif not self.over:
+            self.over = True
+            self.lost_early(reason)
+
+    def lost_early(self, reason: Failure) -> None:
+        """
+        The connection ended before the hello was over.
+        """
+
+
+class AcceptingLink(_Link):
+    """
+    The server's end.  Its transport speaks TLS and demands a client certificate.
+
+    ``accept`` is asked once, when the hello is there: whether to take the link, and what makes its mux.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: IReactorTime, accept: Callable[[AgentHello, x509.Certificate, IAddress], LinkAccepted | Refusal]
+    ) -> None:
+        self._reactor = reactor
+        self._accept = accept
+        self._reader = HelloReader()
+
+    def connectionMade(self) -> None:
+        tune(self.transport, dead_after=DEAD_AFTER)
+        self.timer = self._reactor.callLater(HELLO_TIMEOUT, self.abort)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.over:
+            return
+        hello = self._reader.feed(data)
+        if isinstance(hello, Refusal):
+            self._refuse(hello)
+        elif hello is not None:
+            self._greet(hello)
+
+    def _greet(self, hello: AgentHello) -> None:
+        transport = cast(ITransport, self.transport)
+        certificate = peer_certificate(transport)
+        if certificate is None:
+            self._refuse(Refusal(403, "Forbidden", "a client certificate is required"))
+            return
+        answer = self._accept(hello, certificate, transport.getPeer())
+        if isinstance(answer, Refusal):
+            self._refuse(answer)
+            return
+        features = answer.features & hello.features
+        transport.write(serialise_answer(ServerHello(answer.server_id, features=features)))
+        self.hand_over(answer.make(), self._reader.rest)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.over = True
+        transport = cast(ITransport, self.transport)
+        self.log.debug("{peer}: refused: {message}", peer=transport.getPeer(), message=refusal.message)
+        transport.write(serialise_answer(refusal))
+        transport.loseConnection()
+
+    def lost_early(self, reason: Failure) -> None:
+        if reason.check(SSL.Error):
+            self.log.info("{peer}: no link: {why}", peer=cast(ITransport, self.transport).getPeer(), why=describe(reason))
+
+
+async def dial_link(
+    reactor: Any,
+    host: str,
+    port: int,
+    tls: ClientTLS,
+    hello: AgentHello,
+    *,
+    make: Callable[[ServerHello], MuxConnection],
+    timeout: float = HELLO_TIMEOUT,
+    address: str | None = None,
+    connect_timeout: float | None = None,
+) -> LinkInfo:
+    """
+    Connect to the server at ``host:port``, whose certificate must name ``host``; ``address`` is one of the host's
+    addresses that is to be dialled instead of looking the name up.
+
+    TCP must be there within ``connect_timeout`` (``timeout`` if not given), TLS and the hello within ``timeout`` after
+    that.  Raises :exc:`LinkError`.
+    """
+    where = authority(host, port) if address in (None, host) else f"{authority(host, port)} ({address})"
+    link = _DialledLink(reactor, where, hello, make, timeout)
+    wrapper = TLSMemoryBIOFactory(tls.creator(host), True, Build(lambda _: link))
+    wrapper.protocol = TLSMemoryBIOProtocol
+    patience = timeout if connect_timeout is None else connect_timeout
+    endpoint = tcp_endpoint(reactor, address or host, port, patience)
+    try:
+        await endpoint.connect(wrapper)
+    except DIAL_ERRORS as error:
+        raise LinkError(f"{where}: {dial_failure(error, patience).message}") from None
+    return await link.greeted
+
+
+class _DialledLink(_Link):
+    """
+    The dialling end.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, where: str, hello: AgentHello, make: Callable[[ServerHello], MuxConnection], timeout: float
+    ) -> None:
+        self._reactor = reactor
+        self._where = where
+        self._hello = hello
+        self._make = make
+        self._timeout = timeout
+        self._reader = AnswerReader()
+        self.greeted: Deferred[LinkInfo] = Deferred(lambda _: self.abort())
+
+    def connectionMade(self) -> None:
+        tune(self.transport, dead_after=DEAD_AFTER)
+        self.timer = self._reactor.callLater(self._timeout, self._fail, f"no answer to the hello within {self._timeout:g} s")
+        cast(ITransport, self.transport).write(serialise_hello(self._hello))
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.over:
+            return
+        try:
+            answer = self._reader.feed(data)
+        except HelloError as error:
+            self._fail(str(error), answered=True)
+            return
+        if isinstance(answer, Refusal):
+            self._refused(answer)
+        elif answer is not None:
+            self._open(answer)
+
+    def _open(self, answer: ServerHello) -> None:
+        mux = self._make(answer)
+        self.hand_over(mux, self._reader.rest)
+        peer = cast(ITransport, self.transport).getPeer()
+        self.greeted.callback(LinkInfo(answer.server_id, answer.server, answer.features & self._hello.features, peer, mux))
+
+    def _refused(self, refusal: Refusal) -> None:
+        self._fail(f"refused: {refusal.message}", retry_after=refusal.retry_after, answered=True)
+
+    def _fail(self, why: str, *, retry_after: float | None = None, answered: bool = False) -> None:
+        self.end_timer()
+        self.abort()
+        if not self.greeted.called:
+            error = LinkError(f"{self._where}: {why}", retry_after=retry_after, answered=answered)
+            self.greeted.errback(Failure(error))
+
+    def lost_early(self, reason: Failure) -> None:
+        refusal = self._reader.end()
+        if refusal is not None:
+            self._refused(refusal)
+        elif reason.check(SSL.Error, VerificationError, CertificateError):
+            self._fail(describe(reason), answered=True)
+        else:
+            why = "closed by the server" if reason.check(ConnectionDone) else describe(reason)
+            self._fail(f"{why} before it answered the hello")
