@@ -67,15 +67,24 @@ def _measure(connections: list[socket.socket]) -> Round:
         watcher.wait_for_head()
         watcher.connection.settimeout(None)
     read_for(watchers, WARM_UP)
-    rounds = [_round(watchers) for _ in range(ROUNDS)]
+    rounds = [_collect(watchers) for _ in range(ROUNDS)]
     for watcher in watchers:
         watcher.close()
-    return Round(*(median([getattr(one, name) for one in rounds]) for name in ("rate", "p50", "p99")))
+    # Not between the rounds: what comes while the delays of one are sorted would be counted late in the next.
+    results = [_sum_up(delays) for delays in rounds]
+    return Round(*(median([getattr(one, name) for one in results]) for name in ("rate", "p50", "p99")))
 
 
-def _round(watchers: list[Watcher]) -> Round:
+def _collect(watchers: list[Watcher]) -> list[list[float]]:
+    """
+    The delays of one round, in seconds, for each watcher.
+    """
     for watcher in watchers:
-        watcher.delays.clear()
+        watcher.delays = []
     read_for(watchers, SECONDS)
-    delays = [1000 * delay for watcher in watchers for delay in watcher.delays] or [math.inf]
-    return Round(len(delays) / SECONDS / len(watchers), percentile(delays, 0.5), percentile(delays, 0.99))
+    return [watcher.delays for watcher in watchers]
+
+
+def _sum_up(collected: list[list[float]]) -> Round:
+    delays = sorted(1000 * delay for delays in collected for delay in delays) or [math.inf]
+    return Round(len(delays) / SECONDS / len(collected), percentile(delays, 0.5), percentile(delays, 0.99))
