@@ -15,6 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from yurt.kube.objects import PARTIAL, TABLE, Meta
 from yurt.kube.status import status_body
 from yurt.kube.watch import (
+    MAX_REMEMBERED_BYTES,
+    MAX_REMEMBERED_FRAME,
+    EventReader,
     FrameTooLarge,
     JSONFramer,
     ProtobufFramer,
@@ -109,6 +112,46 @@ class JSONFramerTests(SynchronousTestCase):
         with self.assertRaises(FrameTooLarge):
             for _ in range(101):
                 framer.feed(b"x")
+
+
+class EventReaderTests(SynchronousTestCase):
+    """
+    The events of many watches.
+    """
+
+    def test_read_once(self) -> None:
+        """
+        The same bytes give the same value, other bytes another; what is no event fails each time.
+        """
+        reader = EventReader()
+        first, second = (encode_event(kind, CONFIG_MAP) for kind in ("ADDED", "DELETED"))
+        event = reader.read(first)
+        self.assertEqual(event, read_event(first))
+        self.assertEqual(reader.read(second), read_event(second))
+        self.assertIs(reader.read(bytes(bytearray(first))), event)
+        for _ in range(2):
+            with self.assertRaises(WatchError):
+                reader.read(b"{")
+
+    def test_bounded(self) -> None:
+        """
+        The oldest are forgotten beyond a number of bytes, and long ones are not remembered.
+        """
+        reader = EventReader()
+        padding = b" " * 5000
+        frames = [encode_event("ADDED", CONFIG_MAP.replace(b"204", b"%d" % number)) + padding for number in range(200)]
+        for frame in frames:
+            reader.read(frame)
+        newest = reader.read(frames[-1])
+        self.assertIs(reader.read(frames[-1]), newest)
+        remembered = MAX_REMEMBERED_BYTES // len(frames[-1])
+        oldest = reader.read(frames[-remembered])
+        self.assertIs(reader.read(frames[-remembered]), oldest)
+        self.assertLessEqual(sum(map(len, reader.remembered)), MAX_REMEMBERED_BYTES)
+        self.assertNotIn(frames[0], reader.remembered)
+        long = encode_event("ADDED", CONFIG_MAP) + b" " * MAX_REMEMBERED_FRAME
+        self.assertEqual(reader.read(long).meta, META)
+        self.assertNotIn(long, reader.remembered)
 
 
 class ProtobufBookmarkTests(SynchronousTestCase):

@@ -33,6 +33,7 @@ from yurt.hub.reads import OpenLists
 from yurt.hub.timers import Timers
 from yurt.hub.tokenrequests import TokenAnswers
 from yurt.hub.watches import Watch
+from yurt.kube.watch import EventReader
 
 VERDICT_WAIT = 2.5
 """Seconds after which a request no longer waits for the first verdict on the cloud."""
@@ -81,6 +82,7 @@ class Hub:
         self.open_lists = OpenLists(reactor)
         self.patience = Patience(reactor)
         self.watches: set[Watch] = set()
+        self.read_event = EventReader().read
         self.timers = Timers(reactor)
         self.in_flight = 0
         self.pods_in_flight = 0

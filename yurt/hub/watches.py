@@ -51,7 +51,6 @@ from yurt.kube.watch import (
     encode_event,
     encode_protobuf_bookmark,
     encode_protobuf_error,
-    read_event,
     read_protobuf_event,
 )
 
@@ -396,7 +395,7 @@ class Watch:
         One event: for the client's ``lines``, for the cache, for the resume point; false when it was the last.
         """
         try:
-            event = read_protobuf_event(frame) if self.protobuf else read_event(frame)
+            event = read_protobuf_event(frame) if self.protobuf else self.hub.read_event(frame)
         except WatchError as error:
             self.log.warn(
                 "watch {resource}: passed on without understanding it: {error}", resource=self.info.resource, error=str(error)
@@ -417,9 +416,9 @@ class Watch:
             self.known_version = ""
         if event.initial_events_end:
             self.initial = False
-        if event.type != ADDED:
-            self.telling_state = False
-        self.told_at = self.hub.reactor.seconds()
+        if self.telling_state:
+            self.telling_state = event.type == ADDED
+            self.told_at = self.hub.reactor.seconds()
         if not known and (event.type != BOOKMARK or self.bookmarks):
             lines.append(self.encode_frame(frame))
         return True

@@ -15,6 +15,10 @@ from yurt.kube.objects import NO_META, PARTIAL, TABLE, Meta, ObjectHead
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The largest event a framer puts together; etcd holds objects of 1.5 MB, and JSON may be several times as long."""
 
+MAX_REMEMBERED_FRAME = 16 * 1024
+MAX_REMEMBERED_BYTES = 256 * 1024
+"""Bytes of an event, and of all events, that are remembered because another watch may bring the same; in memory twice as much."""
+
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 BOOKMARK, ERROR = "BOOKMARK", "ERROR"
 
@@ -79,6 +83,9 @@ class JSONFramer:
 
         An event whose newline has not come yet is whole when its last brace has.  Raises FrameTooLarge.
         """
+        size = len(data) - 1
+        if data.find(b"\n") == size < self._limit and not self._pieces and data[:1] == b"{" and data.rfind(_BORDER) < 0:
+            return [data[:size]]  # one line, one event: what most reads bring
         lines = data.split(b"\n")
         rest = lines.pop()
         frames: list[bytes] = []
@@ -224,6 +231,35 @@ def read_event(frame: bytes) -> WatchEvent:
         return WatchEvent(event.type, head.kind, head.api_version, head.meta, body, form, False, 0, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WatchError(f"not a watch event: {error}") from error
+
+
+class EventReader:
+    """
+    Reads the events of JSON watches; one that several watches bring, byte by byte the same, is read once.
+    """
+
+    def __init__(self) -> None:
+        self.remembered: dict[bytes, WatchEvent] = {}
+        self._size = 0
+
+    def read(self, frame: bytes) -> WatchEvent:
+        """
+        What :func:`read_event` makes of it; the very same value for the same bytes, as long as they are remembered.
+        """
+        event = self.remembered.get(frame)
+        if event is None:
+            event = read_event(frame)
+            if len(frame) <= MAX_REMEMBERED_FRAME:
+                self._remember(frame, event)
+        return event
+
+    def _remember(self, frame: bytes, event: WatchEvent) -> None:
+        self.remembered[frame] = event
+        self._size += len(frame)
+        while self._size > MAX_REMEMBERED_BYTES:
+            oldest = next(iter(self.remembered))
+            del self.remembered[oldest]
+            self._size -= len(oldest)
 
 
 def _table_event(event_type: str, table: ObjectHead, body: bytes) -> WatchEvent:

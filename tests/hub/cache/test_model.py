@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,9 +22,9 @@ KEYS = [
     for scope in (ViewKey(caller, CONFIG_MAPS, namespace="default") for caller in (KUBELET, KUBE_PROXY))
     for key in (
         scope,
-        replace(scope, namespace=""),
-        replace(scope, label_selector="color=red"),
-        replace(scope, field_selector="metadata.name=a"),
+        scope._replace(namespace=""),
+        scope._replace(label_selector="color=red"),
+        scope._replace(field_selector="metadata.name=a"),
     )
 ]
 HAPPENINGS = "write write write delete list initial events events get commit restart late crash".split()

@@ -5,7 +5,6 @@ Views: what the cloud said to a caller is what that caller reads.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,8 +30,8 @@ from yurt.kube.objects import split_list
 from yurt.kube.watch import read_event
 
 ALL = ViewKey(KUBELET, CONFIG_MAPS)
-DEFAULT = replace(ALL, namespace="default")
-PROXY = replace(ALL, caller=KUBE_PROXY)
+DEFAULT = ALL._replace(namespace="default")
+PROXY = ALL._replace(caller=KUBE_PROXY)
 
 
 class ViewsCase(SynchronousTestCase):
@@ -134,7 +133,7 @@ class ListTests(ViewsCase):
         """
         Two selectors on the same resource are two views; one does not wipe the other.
         """
-        red, blue = replace(ALL, label_selector="color=red"), replace(ALL, label_selector="color=blue")
+        red, blue = ALL._replace(label_selector="color=red"), ALL._replace(label_selector="color=blue")
         self.list(red, 10, "r")
         self.list(blue, 11, "b")
         self.assertEqual((names(self.views, red), names(self.views, blue)), (["r"], ["b"]))
@@ -146,7 +145,7 @@ class ListTests(ViewsCase):
         """
         An empty list for one name says that this one does not exist, and nothing about others.
         """
-        one, other = (replace(DEFAULT, field_selector=f"metadata.name={name}") for name in "ab")
+        one, other = (DEFAULT._replace(field_selector=f"metadata.name={name}") for name in "ab")
         self.list(one, 10, "a")
         self.list(other, 11)
         self.assertEqual((names(self.views, one), names(self.views, other)), (["a"], []))
@@ -166,11 +165,11 @@ class ListTests(ViewsCase):
         ]
         self.views.store_list(ALL, listed(10, *items), requested_version="")
         self.assertEqual(names(self.views, DEFAULT), ["a", "b"])
-        self.assertEqual(names(self.views, replace(ALL, namespace="none")), [])
-        self.assertEqual(names(self.views, replace(ALL, label_selector="color=red")), ["a", "c"])
-        self.assertEqual(names(self.views, replace(DEFAULT, label_selector="color in (red)")), ["a"])
-        self.assertEqual(names(self.views, replace(ALL, field_selector="immutable=x")), ["a"])
-        self.assertEqual(names(self.views, replace(DEFAULT, field_selector="metadata.name=b")), ["b"])
+        self.assertEqual(names(self.views, ALL._replace(namespace="none")), [])
+        self.assertEqual(names(self.views, ALL._replace(label_selector="color=red")), ["a", "c"])
+        self.assertEqual(names(self.views, DEFAULT._replace(label_selector="color in (red)")), ["a"])
+        self.assertEqual(names(self.views, ALL._replace(field_selector="immutable=x")), ["a"])
+        self.assertEqual(names(self.views, DEFAULT._replace(field_selector="metadata.name=b")), ["b"])
 
     def test_from_selective_views(self) -> None:
         """
@@ -181,7 +180,7 @@ class ListTests(ViewsCase):
             item("b", 6, labels={"color": "red", "size": "2"}, immutable="x"),
             item("c", 7, namespace="other", labels={"color": "red", "size": "1"}, immutable="x"),
         ]
-        seen = replace(ALL, label_selector="color=red", field_selector="immutable=x")
+        seen = ALL._replace(label_selector="color=red", field_selector="immutable=x")
         self.views.store_list(seen, listed(10, *items), requested_version="")
         for namespace, labels, fields, expected in (
             ("", "color=red,size=1", "immutable=x", ["a", "c"]),
@@ -189,11 +188,11 @@ class ListTests(ViewsCase):
             ("", "color in (red)", "immutable=x,metadata.name!=b", ["a", "c"]),
             ("default", "color=red", "immutable=x,metadata.name=b", ["b"]),
         ):
-            asked = replace(ALL, namespace=namespace, label_selector=labels, field_selector=fields)
+            asked = ALL._replace(namespace=namespace, label_selector=labels, field_selector=fields)
             self.assertEqual(names(self.views, asked), expected)
         others = ("color=red", ""), ("", "immutable=x"), ("color!=blue", "immutable=x"), ("color=red", "immutable!=y")
         for labels, fields in others:
-            self.assertIsNone(self.views.read_list(replace(ALL, label_selector=labels, field_selector=fields)))
+            self.assertIsNone(self.views.read_list(ALL._replace(label_selector=labels, field_selector=fields)))
 
     def test_narrower_views_do_not_answer(self) -> None:
         """
@@ -201,8 +200,8 @@ class ListTests(ViewsCase):
         """
         self.list(DEFAULT, 10, "a")
         self.assertIsNone(self.views.read_list(ALL))
-        self.assertIsNone(self.views.read_list(replace(ALL, namespace="other")))
-        self.assertIsNone(self.views.read_list(replace(ALL, label_selector="x=y")))
+        self.assertIsNone(self.views.read_list(ALL._replace(namespace="other")))
+        self.assertIsNone(self.views.read_list(ALL._replace(label_selector="x=y")))
         self.assertIsNone(self.get("a", namespace="other"))
 
     def test_newest_view_answers(self) -> None:
@@ -219,7 +218,7 @@ class ListTests(ViewsCase):
         """
         The cloud's own answer to a selector stands, even for fields that no object spells that way.
         """
-        key = replace(ALL, field_selector="source=kubelet")
+        key = ALL._replace(field_selector="source=kubelet")
         self.list(key, 10, "a")
         self.assertEqual(names(self.views, key), ["a"])
 
@@ -250,7 +249,7 @@ class ListTests(ViewsCase):
         self.views.store_list(ALL, listed(10, item("n", 5, namespace="")), requested_version="")
         self.assertEqual(self.get("n", namespace=""), 5)
         self.assertIs(self.get("m", namespace=""), ABSENT)
-        self.assertEqual(names(self.views, replace(ALL, field_selector="metadata.name=n")), ["n"])
+        self.assertEqual(names(self.views, ALL._replace(field_selector="metadata.name=n")), ["n"])
 
     def test_damaged_member(self) -> None:
         """
@@ -275,7 +274,7 @@ class ListTests(ViewsCase):
         infos = dict(self.views.views())
         self.assertEqual(infos[ALL].members, 2)
         self.assertEqual((infos[ALL].kind, infos[ALL].updated_at, infos[ALL].complete), ("ConfigMapList", WALL_START, True))
-        self.assertEqual(infos[replace(PROXY, namespace=GETS)].members, 1)
+        self.assertEqual(infos[PROXY._replace(namespace=GETS)].members, 1)
 
 
 class ObjectTests(ViewsCase):
@@ -417,7 +416,7 @@ class WatchTests(ViewsCase):
         """
         What leaves a selective view stays for views that hold it still.
         """
-        red = replace(ALL, label_selector="color=red")
+        red = ALL._replace(label_selector="color=red")
         self.list(red, 10, "a")
         self.list(ALL, 10, "a")
         self.views.apply_event(red, event("DELETED", "a", 12))
@@ -542,7 +541,7 @@ class FormTests(ViewsCase):
     Tables and partial metadata are kept apart from objects.
     """
 
-    TABLE = replace(ALL, form="Table")
+    TABLE = ALL._replace(form="Table")
 
     def table(self, version: int, *names: str) -> bytes:
         """
@@ -566,10 +565,10 @@ class FormTests(ViewsCase):
             found = self.views.read_list(self.TABLE)
             assert found is not None
             self.assertEqual(json.loads(found.body), json.loads(self.table(10, "a", "b")))
-            one = self.views.read_list(replace(self.TABLE, label_selector="name=b"))
+            one = self.views.read_list(self.TABLE._replace(label_selector="name=b"))
             assert one is not None
             self.assertEqual([row["cells"] for row in json.loads(one.body)["rows"]], [["b"]])
-            self.assertIsNone(self.views.read_list(replace(self.TABLE, field_selector="status.phase=Running")))
+            self.assertIsNone(self.views.read_list(self.TABLE._replace(field_selector="status.phase=Running")))
             self.restart()
         self.assertIsNone(self.views.read_list(ALL))
         self.assertIsNone(self.get("a"))
@@ -643,10 +642,10 @@ class BoundTests(ViewsCase):
         self.patch(shelf, "MAX_VIEWS", 3)
         for number in range(3):
             self.cache.clock.advance(1)
-            self.list(replace(DEFAULT, namespace=f"n{number}"), 10, f"a{number}", "b")
+            self.list(DEFAULT._replace(namespace=f"n{number}"), 10, f"a{number}", "b")
         self.cache.clock.advance(1)
-        self.list(replace(DEFAULT, namespace="n0"), 11, "a0")
-        self.list(replace(DEFAULT, namespace="n3"), 10)
+        self.list(DEFAULT._replace(namespace="n0"), 11, "a0")
+        self.list(DEFAULT._replace(namespace="n3"), 10)
         self.assertEqual({key.namespace for key, _ in self.views.views()}, {"n0", "n2", "n3"})
         self.cache.clock.pump([SWEEP_INTERVAL] * 3)
         held = {key[8:] for key, _ in self.cache.store.table("members").scan()}
@@ -658,11 +657,11 @@ class BoundTests(ViewsCase):
         However many others read, the views of the node itself are the last to go.
         """
         self.patch(shelf, "MAX_VIEWS", 3)
-        own = replace(DEFAULT, caller=replace(KUBELET, identity=NODE))
+        own = DEFAULT._replace(caller=KUBELET._replace(identity=NODE))
         self.list(own, 10, "a")
         for number in range(5):
             self.cache.clock.advance(1)
-            self.list(replace(DEFAULT, namespace=f"n{number}"), 10)
+            self.list(DEFAULT._replace(namespace=f"n{number}"), 10)
         self.assertEqual({key.namespace for key, _ in self.views.views()}, {"default", "n3", "n4"})
         self.assertEqual(names(self.views, own), ["a"])
 
@@ -670,12 +669,12 @@ class BoundTests(ViewsCase):
         """
         When the objects come near the greatest size of the file, views go until they do not, the node's own last.
         """
-        own = replace(DEFAULT, caller=replace(KUBELET, identity=NODE), namespace="own")
+        own = DEFAULT._replace(caller=KUBELET._replace(identity=NODE), namespace="own")
         self.views.store_list(own, listed(10, item("own", 10, namespace="own")), requested_version="")
         self.patch(shelf, "MAX_OBJECT_BYTES", 6 * self.views.object_bytes)
         for number in range(10):
             self.cache.clock.advance(1)
-            key = replace(DEFAULT, namespace=f"n{number}")
+            key = DEFAULT._replace(namespace=f"n{number}")
             self.views.store_list(key, listed(10, item("own", 10, namespace=key.namespace)), requested_version="")
         self.cache.clock.pump([SWEEP_INTERVAL] * 60)
         self.assertLessEqual(self.views.object_bytes, shelf.MAX_OBJECT_BYTES)
@@ -705,7 +704,7 @@ class BoundTests(ViewsCase):
         self.views.apply_event(ALL, event("ADDED", "c", 12))
         self.cache.clock.advance(COMMIT_INTERVAL)
         writer.release(OSError(5, "Input/output error"))
-        big = replace(ALL, namespace="big")
+        big = ALL._replace(namespace="big")
         self.views.store_list(big, listed(13, item("big", 13, namespace="big", data="x" * 200_000)), requested_version="")
         self.cache.clock.advance(0)
         self.assertEqual((names(self.views, ALL), self.version(ALL)), (["a", "b"], "10"))

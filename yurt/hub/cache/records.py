@@ -8,7 +8,6 @@ An object is stored once per resource, form, namespace and name; a member record
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -23,8 +22,7 @@ _LOCAL = 1
 _OBJECT = struct.Struct("<dBH")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """
     Who asks: the identity in whose name the cloud answers, and the component that speaks.
     """
@@ -33,10 +31,9 @@ class Caller:
     component: str
 
 
-@dataclass(frozen=True, slots=True)
-class ViewKey:
+class ViewKey(NamedTuple):
     """
-    What one list or watch is about.
+    What one list or watch is about; a tuple because it is looked up with each event of each watch.
 
     ``form`` is as in yurt.kube.objects; ``namespace`` is empty for all namespaces and for resources without them; selectors are
     canonical texts.
@@ -113,7 +110,7 @@ def view_id(key: ViewKey) -> bytes:
     The key of a view's record, and the beginning of its members' keys.  It depends on nothing but the view's key, so that a
     hub that starts without its disk and finds it later still means the same by it.
     """
-    return blake2b(encode_record(astuple(key)), digest_size=VIEW_ID_SIZE).digest()
+    return blake2b(encode_record(key), digest_size=VIEW_ID_SIZE).digest()
 
 
 def member_of(namespace: str, name: str) -> bytes:
