@@ -5,21 +5,23 @@ Ways to a server: straight, through a proxy, with TLS, on real sockets on loopba
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.test.iosim import FakeTransport, connect
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import certs
 from tests.http.memory import Application, hello
 from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.dial import parse_address
+from yurt.http.dial import Address, Build, dial, parse_address
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.server import HTTPServerFactory
@@ -76,6 +78,66 @@ class Proxy(Pipe):
 
         port = int(self.head.split()[1].rpartition(b":")[2])
         connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), back).addCallback(connected)
+
+
+class Pieces(Protocol):
+    """
+    Notes what comes, piece by piece.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.lost = True
+
+
+class RecordsTests(SynchronousTestCase):
+    """
+    What TLS makes of what is read.
+    """
+
+    def setUp(self) -> None:
+        ca = certs.make_ca()
+        identity = certs.issue(ca, "server", dns=["localhost"], ips=["127.0.0.1"])
+        clock = MemoryReactorClock()
+        self.client, self.server = Pieces(), Pieces()
+        creator = ClientTLS(Credentials(ca_data=ca.cert_pem)).creator("127.0.0.1")
+        dial(clock, Address("https", "127.0.0.1", 443), Build(lambda _: self.client), creator, None, 10.0)
+        tls = ServerTLS(Credentials(cert_data=identity.cert_pem, key_data=identity.key_pem))
+        behind: Any = TLSMemoryBIOFactory(tls, False, Build(lambda _: self.server), clock=clock)
+        address: Any = None
+        dialled, answering = clock.tcpClients[0][2].buildProtocol(address), behind.buildProtocol(address)
+        ends = [(end, FakeTransport(end, isServer=end is answering)) for end in (answering, dialled)]
+        self.pump = connect(*ends[0], *ends[1], clock=clock)
+        self.pump.flush()
+
+    def test_one_piece(self) -> None:
+        """
+        The many records of one read arrive as one piece.
+        """
+        data = bytes(range(256)) * 1000
+        cast(Any, self.server.transport).write(data)
+        self.pump.flush()
+        self.assertEqual([len(piece) for piece in self.client.pieces], [len(data)])
+        self.assertEqual(self.client.pieces, [data])
+
+    def test_last_words(self) -> None:
+        """
+        What comes together with the end of the connection arrives before it; each read is a piece of its own.
+        """
+        for data in (b"first", b"second"):
+            cast(Any, self.server.transport).write(data)
+            self.pump.flush()
+        cast(Any, self.server.transport).write(b"last")
+        cast(Any, self.server.transport).loseConnection()
+        self.pump.flush()
+        self.assertEqual(self.client.pieces, [b"first", b"second", b"last"])
+        self.assertTrue(self.client.lost)
 
 
 class LoopbackTests(TestCase):

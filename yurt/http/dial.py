@@ -256,12 +256,27 @@ def _endpoint(reactor: Any, address: Address, proxy: str | None, timeout: float)
 
 class _TLSProtocol(TLSMemoryBIOProtocol):
     """
-    Passes on the many records of one read in one write.
+    Passes on the many records of one read in one piece, for what is done with a piece costs the same however long it is.
     """
+
+    def __init__(self, factory: TLSMemoryBIOFactory, wrapped: Protocol) -> None:
+        super().__init__(factory, wrapped)
+        self._records: list[bytes] = []
+        self._deliver = wrapped.dataReceived
+        wrapped.dataReceived = self._records.append  # type: ignore[assignment]  # the base class calls it
 
     def dataReceived(self, data: bytes) -> None:
         with one_write:
             super().dataReceived(data)
+            records = self._records
+            if records:
+                data = records[0] if len(records) == 1 else b"".join(records)
+                records.clear()
+                self._deliver(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        vars(self.wrappedProtocol).pop("dataReceived", None)  # what may still come is the last
+        super().connectionLost(reason)
 
 
 def _connect_tls(

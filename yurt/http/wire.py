@@ -129,10 +129,11 @@ def _send(tcp: Connection, data: bytes) -> None:
     if len(data) > MAX_AT_ONCE or tcp.dataBuffer or tcp._tempDataLen or not tcp.connected or tcp.disconnecting:
         Connection.write(tcp, data)
         return
-    sent = tcp.writeSomeData(data)
-    if not isinstance(sent, int) or sent < 0:
-        Connection.write(tcp, data)
-    elif sent < len(data):
+    try:
+        sent = tcp.socket.send(data)
+    except OSError:
+        sent = 0
+    if sent < len(data):
         Connection.write(tcp, data[sent:])
 
 
