@@ -1,0 +1,206 @@
+"""
+Promises about which node a request goes to, and where on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from yurt.http.interfaces import Headers, RequestHead
+from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.ports import Ports
+from yurt.tunnel.server.routing import PodPath, Refused, Route, route, route_on
+
+PORTS = Ports(https=frozenset({9445}), http=frozenset({9100}), localhost=frozenset({10266, 9100}))
+
+
+def two_nodes() -> Nodes:
+    """
+    edge-1 with an address of each family, edge-2 with one.
+    """
+    nodes = Nodes()
+    nodes.learn("edge-1", ["10.0.0.8", "fd00::8"])
+    nodes.learn("edge-2", ["10.0.0.9"])
+    return nodes
+
+
+def ask(target: str = "/metrics", host: str | None = "edge-1:10250", tls: bool = True, **headers: str) -> Route | PodPath:
+    """
+    Route a request; ``proxy_host`` and ``proxy_dest`` are its X-Tunnel-Proxy headers.
+    """
+    fields: Headers = [] if host is None else [(b"Host", host.encode())]
+    fields += [(b"X-Tunnel-" + name.encode().replace(b"_", b"-"), value.encode()) for name, value in headers.items()]
+    return route(RequestHead(b"GET", target.encode(), fields), two_nodes(), PORTS, tls=tls)
+
+
+def url(target: str = "/metrics", host: str | None = "edge-1:10250", tls: bool = True, **headers: str) -> str:
+    """
+    Node and URL that such a request goes to.
+    """
+    found = ask(target, host, tls, **headers)
+    assert isinstance(found, Route), found
+    return f"{found.node} {found.url}"
+
+
+class HostTests(SynchronousTestCase):
+    """
+    Nodes named by Host.
+    """
+
+    def test_name_and_address(self) -> None:
+        """
+        A node is meant by its name, in any case, and by each of its addresses; a name stands for its usual address.
+        """
+        self.assertEqual(url(host="edge-1:10250"), "edge-1 https://10.0.0.8:10250")
+        self.assertEqual(url(host="Edge-2:10250"), "edge-2 https://10.0.0.9:10250")
+        self.assertEqual(url(host="10.0.0.9:10250"), "edge-2 https://10.0.0.9:10250")
+        self.assertEqual(url(host="[fd00:0::8]:10250"), "edge-1 https://[fd00::8]:10250")
+
+    def test_scheme(self) -> None:
+        """
+        The port decides what is spoken to the node, by whichever door the request came.
+        """
+        for tls in (True, False):
+            self.assertEqual(url(host="edge-1:10250", tls=tls), "edge-1 https://10.0.0.8:10250")
+            self.assertEqual(url(host="edge-1:10255", tls=tls), "edge-1 http://10.0.0.8:10255")
+            self.assertEqual(url(host="edge-1:9445", tls=tls), "edge-1 https://10.0.0.8:9445")
+
+    def test_other_kubelet_port(self) -> None:
+        """
+        The port that a node's kubelet says it has is the tunnel's, too.
+        """
+        nodes = two_nodes()
+        node = nodes.by_name("edge-1")
+        assert node is not None
+        found = route_on(replace(node, kubelet_port=20250), "", 20250, PORTS, tls=True)
+        self.assertEqual((found.url, found.kubelet), ("https://10.0.0.8:20250", True))
+
+    def test_localhost_ports(self) -> None:
+        """
+        Ports that nodes serve on loopback alone are dialled there, and verified by the node's address; what is spoken to one of
+        which only that is known is what the caller spoke.
+        """
+        self.assertEqual(url(host="edge-1:9100"), "edge-1 http://127.0.0.1:9100")
+        self.assertEqual(url(host="edge-1:10266", tls=False), "edge-1 http://127.0.0.1:10266")
+        self.assertEqual(url(host="edge-1:10266", tls=True), "edge-1 https://127.0.0.1:10266")
+        self.assertEqual(url(host="[fd00::8]:9100"), "edge-1 http://[::1]:9100")
+        found = ask(host="[fd00::8]:9100")
+        assert isinstance(found, Route)
+        self.assertEqual((found.address, found.kubelet), ("fd00::8", False))
+
+    def test_unknown(self) -> None:
+        """
+        Errors say what is wrong: no such node, no Host, no port, a port that is not the tunnel's, a header that is none.
+        """
+        for host, status, word in (
+            ("edge-3:10250", 404, "edge-3"),
+            ("10.0.0.7:10250", 404, "10.0.0.7"),
+            ("127.0.0.1:10264", 404, "127.0.0.1"),
+            (None, 400, "Host"),
+            ("", 400, "Host"),
+            ("edge-1", 400, "port"),
+            ("edge-1:22", 403, "http-proxy-ports"),
+            ("edge-1:99999", 400, "Host"),
+            ("a b:c:d", 400, "Host"),
+        ):
+            refused = self.assertRaises(Refused, ask, host=host)
+            self.assertEqual(refused.status, status, host)
+            self.assertIn(word, refused.message, host)
+
+    def test_node_without_address(self) -> None:
+        """
+        A node that nobody knows an address of cannot be asked yet.
+        """
+        nodes = Nodes()
+        nodes.learn("bare")
+        head = RequestHead(b"GET", b"/", [(b"Host", b"bare:10250")])
+        refused = self.assertRaises(Refused, route, head, nodes, PORTS, tls=True)
+        self.assertEqual(refused.status, 503)
+
+
+class PodTests(SynchronousTestCase):
+    """
+    Nodes named by the pod in the path.
+    """
+
+    def test_paths(self) -> None:
+        """
+        What an API server asks of a kubelet names the pod, with or without container and query.
+        """
+        for target in (
+            "/exec/default/web/nginx?command=ls",
+            "/attach/default/web/nginx",
+            "/portForward/default/web",
+            "/containerLogs/default/web/nginx?follow=true",
+            "/run/default/web/nginx",
+        ):
+            self.assertEqual(ask(target, "x-tunnel-server-internal-svc:10250"), PodPath("default", "web"))
+
+    def test_host_first(self) -> None:
+        """
+        Where Host names a node, nobody needs to be asked for the pod's.
+        """
+        self.assertEqual(url("/exec/default/web/nginx"), "edge-1 https://10.0.0.8:10250")
+
+    def test_other_paths(self) -> None:
+        """
+        Other paths name no pod, and a name that no pod can have is refused before anybody is asked for it.
+        """
+        for target, status in (
+            ("/exec/default", 404),
+            ("/pods/default/web", 404),
+            ("/exec/default/..%2f/x", 400),
+            ("/exec//x/y", 400),
+        ):
+            self.assertEqual(self.assertRaises(Refused, ask, target, "elsewhere:10250").status, status, target)
+
+
+class ProxyHeaderTests(SynchronousTestCase):
+    """
+    Nodes named by X-Tunnel-Proxy-Host, addresses and ports by X-Tunnel-Proxy-Dest.
+    """
+
+    def test_proxy_host(self) -> None:
+        """
+        It goes before Host, by name or address, and may bring the port; then Host may be the server's own name or address.
+        """
+        self.assertEqual(url(host="edge-1:10250", Proxy_Host="edge-2"), "edge-2 https://10.0.0.9:10250")
+        self.assertEqual(url(host="edge-1:10255", Proxy_Host="10.0.0.9:10250"), "edge-2 https://10.0.0.9:10250")
+        self.assertEqual(url(host="10.1.1.1:10263", Proxy_Host="edge-1:10255"), "edge-1 http://10.0.0.8:10255")
+        self.assertEqual(url(host="127.0.0.1:10264", Proxy_Host="edge-1:10250"), "edge-1 https://10.0.0.8:10250")
+        self.assertEqual(url("/exec/default/web/c", "other:1", Proxy_Host="edge-1:10250"), "edge-1 https://10.0.0.8:10250")
+
+    def test_proxy_host_keeps_address(self) -> None:
+        """
+        An address of the node in Host is the one that is dialled.
+        """
+        self.assertEqual(url(host="[fd00::8]:10250", Proxy_Host="edge-1"), "edge-1 https://[fd00::8]:10250")
+
+    def test_proxy_dest(self) -> None:
+        """
+        It says which address and port, and by them which node; an address that no node has is one of the node in Host.
+        """
+        self.assertEqual(url(host="10.1.1.1:10263", Proxy_Dest="10.0.0.9:10255"), "edge-2 http://10.0.0.9:10255")
+        self.assertEqual(url(host="10.1.1.1:10263", Proxy_Dest="edge-2:10250"), "edge-2 https://10.0.0.9:10250")
+        self.assertEqual(url(host="edge-1:10250", Proxy_Dest="192.168.7.7:10255"), "edge-1 http://192.168.7.7:10255")
+        self.assertEqual(url(host="edge-1:10250", Proxy_Dest="127.0.0.1:9445"), "edge-1 https://127.0.0.1:9445")
+        self.assertEqual(url(host="x:1", Proxy_Host="edge-2", Proxy_Dest="localhost:10255"), "edge-2 http://127.0.0.1:10255")
+
+    def test_refused(self) -> None:
+        """
+        A node that is none, and a port that is not the tunnel's, are refused here as well.
+        """
+        for status, headers in (
+            (404, {"Proxy_Host": "edge-3"}),
+            (404, {"Proxy_Dest": "10.0.0.7:10250"}),
+            (403, {"Proxy_Dest": "10.0.0.9:22"}),
+            (403, {"Proxy_Host": "edge-1", "Proxy_Dest": "127.0.0.1:2379"}),
+            (400, {"Proxy_Dest": "10.0.0.9"}),
+            (400, {"Proxy_Host": "edge-1", "Proxy_Dest": "printer:10250"}),
+            (400, {"Proxy_Host": "edge-1", "Proxy_Dest": "edge-2:10250"}),
+            (400, {"Proxy_Host": "a:b:c:"}),
+        ):
+            refused = self.assertRaises(Refused, ask, "/", "10.1.1.1:10263", **headers)
+            self.assertEqual(refused.status, status, headers)

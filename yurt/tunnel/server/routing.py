@@ -1,0 +1,202 @@
+"""
+Which node a request is for, and where on it: decided by the request's head, the cluster's nodes and the tunnel's ports alone.
+
+What names the node, in this order: ``X-Tunnel-Proxy-Host``, ``X-Tunnel-Proxy-Dest``, ``Host``, and for what an API server
+asks of a kubelet the pod in the path.  The headers and the paths are OpenYurt's (``pkg/yurttunnel/handlerwrapper``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from yurt.http.heads import get_header
+from yurt.http.interfaces import Headers, RequestHead
+from yurt.options import host_port
+from yurt.tunnel.server.nodes import Node, Nodes, usual_spelling
+from yurt.tunnel.server.ports import KUBELET_PORT, KUBELET_READ_ONLY_PORT, NAME, NAMESPACE, Ports
+
+PROXY_HOST, PROXY_DEST = b"x-tunnel-proxy-host", b"x-tunnel-proxy-dest"
+PROXY_HEADERS = (PROXY_HOST, PROXY_DEST)
+"""Headers by which a caller chooses the node, and the address and port on it; they are for this server only."""
+
+POD_PATHS = frozenset({"exec", "attach", "portForward", "containerLogs", "run"})
+"""First words of a kubelet's paths that namespace and name of a pod follow."""
+
+NOWHERE = ("", None)
+
+_POD_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class Refused(Exception):
+    """
+    The server does not do what was asked: the HTTP status, the reason of Kubernetes, a word for metrics, a message for people.
+    """
+
+    def __init__(self, status: int, reason: str, word: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.word = word
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    Where a request goes: ``scheme`` is spoken to ``host:port``, dialled from ``node``; ``address`` is the one that the node's
+    certificate is for, also when loopback is dialled.
+    """
+
+    node: str
+    scheme: str
+    host: str
+    port: int
+    address: str
+    kubelet: bool = False
+
+    @property
+    def url(self) -> str:
+        """
+        Scheme, host and port as a URL.
+        """
+        return f"{self.scheme}://{authority(self.host, self.port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodPath:
+    """
+    The request is for the kubelet that runs this pod.
+    """
+
+    namespace: str
+    name: str
+
+
+def authority(host: str, port: int) -> str:
+    """
+    Host and port as a URL has them.
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """
+    Whether this is an address that every machine has for itself.
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool) -> Route | PodPath:
+    """
+    Where a request is to go; ``tls`` tells whether it came by TLS.  Raises :class:`Refused`.
+    """
+    named, wanted, asked = (_read(head.headers, name) for name in (PROXY_HOST, PROXY_DEST, b"host"))
+    host, port = asked or NOWHERE
+    node = None
+    if named is not None:
+        node = nodes.by_host(named[0])
+        if node is None:
+            raise _unknown("X-Tunnel-Proxy-Host", named[0])
+        port = named[1] or port
+    elif wanted is not None:
+        node = nodes.by_host(wanted[0])
+    node = node or nodes.by_host(host)
+    if wanted is not None:
+        if node is None:
+            raise _unknown("neither X-Tunnel-Proxy-Dest nor Host", f"{wanted[0]} or {host}")
+        if not (usual_spelling(wanted[0]) or is_loopback(wanted[0]) or nodes.by_host(wanted[0]) is node):
+            message = f"X-Tunnel-Proxy-Dest: {wanted[0]} is neither an address nor a name of node {node.name}"
+            raise Refused(400, "BadRequest", "malformed", message)
+        return route_on(node, wanted[0], wanted[1], ports, tls=tls)
+    if node is None:
+        pod = pod_of(head.target)
+        if pod is None:
+            raise _unknown("Host", host)
+        return pod
+    return route_on(node, host if usual_spelling(host) in node.addresses else "", port, ports, tls=tls)
+
+
+def route_on(node: Node, host: str, port: int | None, ports: Ports, *, tls: bool) -> Route:
+    """
+    The route to ``port`` of a node at the address ``host``; an empty one, or a name, stands for the node's usual address.
+    Whether an address is the node's own is for its agent to say.  Raises :class:`Refused`.
+    """
+    if port is None:
+        raise Refused(400, "BadRequest", "malformed", f"node {node.name}: a port is missing behind its name or address")
+    scheme = scheme_of(node, port, ports, tls=tls)
+    if scheme is None:
+        message = (
+            f"node {node.name}: port {port} is not one of the tunnel's: name it in http-proxy-ports, https-proxy-ports "
+            f"or localhost-proxy-ports of ConfigMap {NAMESPACE}/{NAME}"
+        )
+        raise Refused(403, "Forbidden", "forbidden", message)
+    loopback = is_loopback(host)
+    address = own_address(node) if loopback or not usual_spelling(host) else usual_spelling(host)
+    if loopback or port in ports.localhost:
+        address, host = address, "::1" if ":" in address else "127.0.0.1"
+    else:
+        host = address
+    return Route(node.name, scheme, host, port, address, kubelet=port in (KUBELET_PORT, node.kubelet_port))
+
+
+def own_address(node: Node) -> str:
+    """
+    The usual address of a node.  Raises :class:`Refused` when none is known.
+    """
+    address = node.internal_ip or next(iter(node.addresses), "")
+    if not address:
+        message = f"node {node.name} has no address: neither its Node object nor its agent names one"
+        raise Refused(503, "ServiceUnavailable", "unknown-node", message)
+    return address
+
+
+def scheme_of(node: Node, port: int, ports: Ports, *, tls: bool) -> str | None:
+    """
+    What is spoken to a port of a node, None if the port is not one of the tunnel's.  Of a port that is only among those on
+    loopback nobody says it: there it is what the caller spoke.
+    """
+    if port in (KUBELET_PORT, node.kubelet_port) or port in ports.https:
+        return "https"
+    if port == KUBELET_READ_ONLY_PORT or port in ports.http:
+        return "http"
+    if port in ports.localhost:
+        return "https" if tls else "http"
+    return None
+
+
+def pod_of(target: bytes) -> PodPath | None:
+    """
+    The pod that a kubelet's path names.  Raises :class:`Refused` for a name that no pod has.
+    """
+    words = target.partition(b"?")[0].decode("latin-1").split("/")[1:]
+    if len(words) < 3 or words[0] not in POD_PATHS:
+        return None
+    for word in words[1:3]:
+        if not _POD_NAME.fullmatch(word):
+            raise Refused(400, "BadRequest", "malformed", f"{word!r} in the path is no name of a namespace or a pod")
+    return PodPath(words[1], words[2])
+
+
+def _read(headers: Headers, name: bytes) -> tuple[str, int | None] | None:
+    """
+    Host and port in a header; None when it is missing or empty.
+    """
+    value = (get_header(headers, name) or b"").strip()
+    if not value:
+        return None
+    try:
+        host, port = host_port(value.decode("ascii"), 0)
+    except ValueError:
+        raise Refused(400, "BadRequest", "malformed", f"{name.decode().title()} is no host:port") from None
+    return host, port or None
+
+
+def _unknown(header: str, host: str) -> Refused:
+    if not host:
+        return Refused(400, "BadRequest", "malformed", "the request names no node: its Host header is missing")
+    return Refused(404, "NotFound", "unknown-node", f"{header} names no node: none has the name or address {host}")
