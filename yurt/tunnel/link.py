@@ -156,7 +156,7 @@ class AcceptingLink(_Link):
             return
         hello = self._reader.feed(data)
         if isinstance(hello, Refusal):
-            self._refuse(hello)
+            self.refuse(hello)
         elif hello is not None:
             self._greet(hello)
 
@@ -164,17 +164,20 @@ class AcceptingLink(_Link):
         transport = cast(ITransport, self.transport)
         certificate = peer_certificate(transport)
         if certificate is None:
-            self._refuse(Refusal(403, "Forbidden", "a client certificate is required"))
+            self.refuse(Refusal(403, "Forbidden", "a client certificate is required"))
             return
         answer = self._accept(hello, certificate, transport.getPeer())
         if isinstance(answer, Refusal):
-            self._refuse(answer)
+            self.refuse(answer)
             return
         features = answer.features & hello.features
         transport.write(serialise_answer(ServerHello(answer.server_id, features=features)))
         self.hand_over(answer.make(), self._reader.rest)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
+        """
+        Answer with a refusal, and close.
+        """
         self.over = True
         transport = cast(ITransport, self.transport)
         self.log.debug("{peer}: refused: {message}", peer=transport.getPeer(), message=refusal.message)

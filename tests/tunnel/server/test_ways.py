@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.fakes import FakeCarrier, FakeStreams, agent
 from yurt.tunnel.server.metrics import ServerMetrics
+from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Registry
 from yurt.tunnel.server.ways import NoWay, Ways
 
@@ -47,7 +48,7 @@ class WaysTests(SynchronousTestCase):
             self.clock,
             self.registry,
             self.streams,
-            ServerMetrics(self.scraped, "1"),
+            Refusals(self.clock, ServerMetrics(self.scraped, "1")),
             peers=self.peers,
             is_node=self.cluster.get,
             now=self.clock.seconds,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
+
+from yurt.tunnel.server.nodes import usual_spelling
 
 SO_ORIGINAL_DST = 80
 """The option's number, the same on both levels."""
@@ -28,7 +30,7 @@ def original_destination(connection: socket.socket) -> Destination | None:
     """
     The address and port that the peer dialled, None when connection tracking knows nothing of the connection.
     """
-    v6 = connection.family == socket.AF_INET6 and not _is_mapped(connection.getsockname()[0])
+    v6 = ":" in plain_address(connection.getsockname()[0])
     level, layout = (SOL_IPV6, _SOCKADDR_IN6) if v6 else (socket.SOL_IP, _SOCKADDR_IN)
     try:
         found = connection.getsockopt(level, SO_ORIGINAL_DST, layout.size)
@@ -48,16 +50,9 @@ def local_destination(connection: socket.socket) -> Destination:
 
 def plain_address(text: str) -> str:
     """
-    An address in its canonical form, without zone and without IPv6's wrapping of IPv4.
+    The address of a socket in its usual spelling: without zone, and without IPv6's wrapping of IPv4.
     """
-    address = ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
-
-
-def _is_mapped(text: str) -> bool:
-    address = ip_address(text.partition("%")[0])
-    return isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+    return usual_spelling(text.partition("%")[0])
 
 
 def is_own_address(text: str) -> bool:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
+
 MAX_REMEMBERED_NODES = 10_000
 """Nodes without agent of which it is remembered when and why their last connection ended; the oldest are forgotten first."""
-
-MAX_OLD_CONNECTIONS = 4
-"""Connections of one node that may go on beside its newest until their streams have ended; the oldest is cut first."""
 
 
 class Carrier(Protocol):
@@ -38,6 +37,12 @@ class Carrier(Protocol):
 
     @property
     def rtt(self) -> float | None: ...
+
+    def go_away(self) -> None: ...
+
+    def when_idle(self) -> Deferred[None]: ...
+
+    def abort(self, why: str) -> None: ...
 
 
 def takes_streams(carrier: Carrier) -> bool:
@@ -67,20 +72,24 @@ class Agent:
 @dataclass(frozen=True, slots=True)
 class Departure:
     """
-    When (time of day, in seconds) and why the last connection of a node ended.
+    When (time of day, in seconds) and why the last connection of a node ended; ``ending`` is the why in one word.
     """
 
     at: float
     why: str
+    ending: str = ""
 
 
 @dataclass(slots=True)
 class Registry:
     """
-    Agents by the name of their node, the newest connection first.  ``changed`` is told of every node that got its first
-    connection (true) or lost its last one (false).
+    Agents by the name of their node, the newest connection first.
+
+    Subscribers are told of every node that got its first connection (true) or lost its last one (false); ``forget`` of every
+    node of which nothing is remembered any more.
     """
 
+    forget: Callable[[str], object] = lambda node: None
     _agents: dict[str, list[Agent]] = field(default_factory=dict)
     _departures: OrderedDict[str, Departure] = field(default_factory=OrderedDict)
     _watchers: list[Callable[[str, bool], None]] = field(default_factory=list)
@@ -91,11 +100,12 @@ class Registry:
         """
         return len(self._agents)
 
-    def subscribe(self, changed: Callable[[str, bool], None]) -> None:
+    def subscribe(self, changed: Callable[[str, bool], None]) -> Callable[[], None]:
         """
-        Call ``changed(node, connected)`` from now on.
+        Call ``changed(node, connected)`` from now on; answers how to end that.
         """
         self._watchers.append(changed)
+        return lambda: self._watchers.remove(changed)
 
     def nodes(self) -> list[str]:
         """
@@ -130,8 +140,8 @@ class Registry:
 
     def add(self, agent: Agent) -> list[Agent]:
         """
-        Take a new connection in.  Returns the older ones of its node, the newest first: they get no new streams from now on if
-        the caller tells them to go away.
+        Take a new connection in.  Returns the older ones of its node, the newest first: they get no new streams while this one
+        takes any.
         """
         self._departures.pop(agent.node, None)
         agents = self._agents.setdefault(agent.node, [])
@@ -141,9 +151,9 @@ class Registry:
             self._tell(agent.node, True)
         return older
 
-    def remove(self, agent: Agent, now: float, why: str) -> None:
+    def remove(self, agent: Agent, now: float, why: str, ending: str = "") -> None:
         """
-        A connection has ended at the time ``now``, and why; nothing happens if it is not in here.
+        A connection has ended at the time ``now``, for people and in one word why; nothing happens if it is not in here.
         """
         agents = self._agents.get(agent.node, [])
         if agent not in agents:
@@ -152,11 +162,12 @@ class Registry:
         if agents:
             return
         del self._agents[agent.node]
-        self._departures[agent.node] = Departure(now, why)
+        self._departures[agent.node] = Departure(now, why, ending)
         if len(self._departures) > MAX_REMEMBERED_NODES:
-            self._departures.popitem(last=False)
+            forgotten, _ = self._departures.popitem(last=False)
+            self.forget(forgotten)
         self._tell(agent.node, False)
 
     def _tell(self, node: str, connected: bool) -> None:
-        for changed in self._watchers:
+        for changed in tuple(self._watchers):
             changed(node, connected)

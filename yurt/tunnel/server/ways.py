@@ -5,7 +5,6 @@ Ways to a port of a node: through its agent's connection, or through another ser
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, fail
@@ -14,26 +13,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import Headers
-from yurt.tunnel.server.metrics import ServerMetrics
+from yurt.tunnel.connect import NODE_HEADER, NOT_CONNECTED, UNKNOWN_NODE, ConnectRefused, authority
+from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Departure, Registry
 
-NODE_HEADER = b"Yurt-Node"
-"""Names the node in the head of a stream between servers (docs/tunnel-protocol.md, section 6)."""
 
-
-class NoWay(Exception):
+class NoWay(ConnectRefused):
     """
-    There is no way to a node now; the message is for people.
-
-    ``status`` and ``reason`` are those of a Kubernetes Status, ``word`` is the protocol's ``Yurt-Refused``.
+    There is no way to a node now: its agent is connected nowhere, or the node is unknown.
     """
-
-    def __init__(self, status: int, reason: str, word: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.word = word
-        self.message = message
 
 
 class Peers(Protocol):
@@ -68,7 +56,7 @@ class Ways:
         reactor: IReactorTime,
         registry: Registry,
         open_stream: OpenStream,
-        metrics: ServerMetrics,
+        refusals: Refusals,
         *,
         peers: Peers | None = None,
         is_node: Callable[[str], bool | None] = lambda node: None,
@@ -77,7 +65,8 @@ class Ways:
         self.reactor = reactor
         self.registry = registry
         self.open_stream = open_stream
-        self.metrics = metrics
+        self.refusals = refusals
+        self.metrics = refusals.metrics
         self.peers = peers
         self.is_node = is_node
         self.now = now
@@ -89,11 +78,15 @@ class Ways:
         once and may write before the answer; with ``local_only`` other servers are not asked.  The endpoint may be kept: it
         looks for the node's connection at each ``connect``.
 
-        Raises :class:`NoWay` when there is none now.  ``connect`` fails with it, too, and with the errors of
-        :class:`yurt.tunnel.connect.StreamEndpoint`.
+        Raises :class:`NoWay` when there is none now.  ``connect`` fails with it, too, and with :exc:`ConnectRefused`.  What is
+        refused is counted and logged here.
         """
         way = Way(self, node, address, port, early, local_only)
-        way.find()
+        try:
+            way.find()
+        except NoWay as error:
+            way.refused(error)
+            raise
         return way
 
     def find(self, node: str, local_only: bool) -> tuple[Carrier, Headers]:
@@ -114,12 +107,12 @@ class Ways:
         """
         if self.registry.connected(node):
             message = f"node {node} is not connected: its agent is leaving, and no newer connection has come yet"
-            return NoWay(503, "ServiceUnavailable", "not-connected", message)
+            return NoWay(503, "ServiceUnavailable", NOT_CONNECTED, message)
         last = self.registry.last_seen(node)
         known = self.is_node(node)
         if known is False or (known is None and last is None):
-            return NoWay(404, "NotFound", "unknown-node", f"node {node} is not known here: {self._unknown(known)}")
-        return NoWay(503, "ServiceUnavailable", "not-connected", f"node {node} is not connected: {self._absence(last)}")
+            return NoWay(404, "NotFound", UNKNOWN_NODE, f"node {node} is not known here: {self._unknown(known)}")
+        return NoWay(503, "ServiceUnavailable", NOT_CONNECTED, f"node {node} is not connected: {self._absence(last)}")
 
     def _unknown(self, known: bool | None) -> str:
         return "the cluster has no Node of this name" if known is False else self._absence(None)
@@ -166,35 +159,47 @@ class Way:
         try:
             carrier, headers = self.find()
         except NoWay as error:
-            self._ways.metrics.refused(error.word)
+            self.refused(error)
             return fail(error)
-        seconds = self._ways.reactor.seconds
-        began = seconds()
+        began = self._ways.reactor.seconds()
         endpoint = self._ways.open_stream(carrier, self.address, self.port, headers=headers, early=self._early)
-        timed = cast(IProtocolFactory, _FirstByte(protocolFactory, lambda: self._ways.metrics.first_byte(seconds() - began)))
-        connecting = endpoint.connect(timed)
-        return connecting.addCallbacks(self._dialled, self._refused, callbackArgs=(began,))
+        watched = cast(IProtocolFactory, _Watched(protocolFactory, self, began))
+        return endpoint.connect(watched).addCallbacks(self._dialled, self._failed, callbackArgs=(began,))
 
     def _dialled(self, protocol: IProtocol, began: float) -> IProtocol:
         if not self._early:
             self._ways.metrics.dialled(self._ways.reactor.seconds() - began)
         return protocol
 
-    def _refused(self, failure: Failure) -> Failure:
-        self._ways.metrics.refused(getattr(failure.value, "word", "cancelled"))
+    def _failed(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, ConnectRefused):
+            self.refused(failure.value)
         return failure
 
+    def first_byte(self, began: float) -> None:
+        """
+        The node has sent its first byte.
+        """
+        self._ways.metrics.first_byte(self._ways.reactor.seconds() - began)
 
-class _FirstByte:
+    def refused(self, error: ConnectRefused) -> None:
+        """
+        Count and log it.
+        """
+        self._ways.refusals.refuse(error.word, f"{self.node}, {authority(self.address, self.port)}: {error.message}")
+
+
+class _Watched:
     """
-    A factory whose protocols tell of their first byte.
+    A factory whose protocols tell of their first byte, and of a refusal that came after they were connected.
     """
 
     noisy = False
 
-    def __init__(self, factory: IProtocolFactory, first: Callable[[], None]) -> None:
+    def __init__(self, factory: IProtocolFactory, way: Way, began: float) -> None:
         self._factory = factory
-        self._first = first
+        self._way = way
+        self._began = began
 
     def doStart(self) -> None:
         self._factory.doStart()
@@ -203,16 +208,38 @@ class _FirstByte:
         self._factory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
-        protocol: Any = self._factory.buildProtocol(cast(IAddress, addr))
+        protocol = self._factory.buildProtocol(cast(IAddress, addr))
         if protocol is not None:
-            protocol.dataReceived = partial(_first_received, protocol, self._first)
-        return cast("IProtocol | None", protocol)
+            _Watch(protocol, self._way, self._began)
+        return protocol
 
 
-def _first_received(protocol: Any, first: Callable[[], None], data: bytes) -> None:
+class _Watch:
     """
-    Stands in for ``dataReceived`` of a protocol until its first byte.
+    Stands between a transport and a protocol, for two events: the first byte, and a refusal at the end.
     """
-    first()
-    del protocol.dataReceived
-    protocol.dataReceived(data)
+
+    __slots__ = ("_began", "_protocol", "_received", "_way")
+
+    def __init__(self, protocol: IProtocol, way: Way, began: float) -> None:
+        watched: Any = protocol
+        self._protocol = watched
+        self._received = protocol.dataReceived
+        self._way = way
+        self._began: float | None = began
+        watched.dataReceived = self.received
+        watched.connectionLost = self.lost
+
+    def received(self, data: bytes) -> None:
+        if self._began is not None:
+            self._way.first_byte(self._began)
+            self._began = None
+        self._received(data)
+
+    def lost(self, reason: Failure) -> None:
+        protocol = self._protocol
+        for name in ("dataReceived", "connectionLost"):
+            vars(protocol).pop(name, None)
+        if isinstance(reason.value, ConnectRefused):
+            self._way.refused(reason.value)
+        protocol.connectionLost(reason)

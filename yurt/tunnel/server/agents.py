@@ -1,0 +1,226 @@
+"""
+The agents' port: who may connect, and what becomes of a connection.  Other servers come in here, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from yurt.http.connection import describe
+from yurt.mux.connection import MuxConnection, MuxStream
+from yurt.mux.frames import IllegalFrame, PeerWentAway
+from yurt.tunnel.hello import FEATURES, PEER_PATH, AgentHello, NotAnAgent, Refusal, is_server, node_of
+from yurt.tunnel.link import AcceptingLink, LinkAccepted
+from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.refusals import Refusals
+from yurt.tunnel.server.registry import Agent, Registry
+
+MAX_HANDSHAKES = 4096
+"""Connections whose hello is not over; when there are more the oldest is dropped, as honest ones take no time."""
+
+MAX_OLD_CONNECTIONS = 4
+"""Connections of one node beside its newest; of more the oldest is cut."""
+
+RETRY_FULL, RETRY_STOPPING = 10.0, 1.0
+"""Seconds after which it makes sense to come again."""
+
+REPLACED, STOPPED = "replaced by a newer connection of its node", "the server stopped"
+
+
+class Agents(Factory):
+    """
+    Accepts links.  ``peers`` makes the mux of a link that another server dialled.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        server_id: str,
+        registry: Registry,
+        nodes: Nodes,
+        refusals: Refusals,
+        *,
+        max_agents: int,
+        peers: Callable[[], MuxConnection],
+    ) -> None:
+        self.reactor = reactor
+        self.server_id = server_id
+        self.registry = registry
+        self.nodes = nodes
+        self.refusals = refusals
+        self.max_agents = max_agents
+        self.peers = peers
+        self.connections = 0
+        """Links of agents that are open."""
+        self.stopping = False
+        self.pending: dict[Link, None] = {}
+        """Connections whose hello is not over, the oldest first."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        A connection that is to say hello.
+        """
+        if len(self.pending) >= MAX_HANDSHAKES:
+            oldest = next(iter(self.pending))
+            del self.pending[oldest]
+            self.refusals.refuse("full", f"more than {MAX_HANDSHAKES} hand-shakes at once: the oldest is dropped")
+            oldest.abort()
+        link = Link(self)
+        self.pending[link] = None
+        return link
+
+    # What a link asks
+
+    def accept(self, hello: AgentHello, certificate: x509.Certificate, peer: IAddress) -> LinkAccepted | Refusal:
+        """
+        Whether to take a link, and what its mux is.
+        """
+        where = getattr(peer, "host", str(peer))
+        if self.stopping:
+            return Refusal(503, "ServiceUnavailable", "this server is stopping", RETRY_STOPPING)
+        if hello.path == PEER_PATH:
+            if not is_server(certificate):
+                return Refusal(403, "Forbidden", "the certificate is that of no tunnel server")
+            return LinkAccepted(self.server_id, FEATURES, self.peers)
+        try:
+            node = node_of(certificate)
+        except NotAnAgent as error:
+            return error.refusal
+        if self.nodes.of_cluster and self.nodes.synced and self.nodes.by_name(node) is None:
+            return Refusal(409, "Conflict", f"the certificate is for node {node}, and the cluster has no Node of this name")
+        if self.connections >= self.max_agents:
+            return Refusal(503, "ServiceUnavailable", f"this server has its {self.max_agents} agents", RETRY_FULL)
+        return LinkAccepted(self.server_id, FEATURES, partial(self._take, node, hello, where))
+
+    def refused(self, peer: str, refusal: Refusal) -> None:
+        """
+        A hello was refused.
+        """
+        words = {400: "malformed", 403: "forbidden", 404: "malformed", 409: "unknown-node", 426: "version"}
+        word = words.get(refusal.status) or ("draining" if self.stopping else "full")
+        self.refusals.refuse(word, f"the link from {peer}: {refusal.message}")
+
+    def _take(self, node: str, hello: AgentHello, peer: str) -> MuxConnection:
+        mux = MuxConnection(self.reactor, client=False, accept=reset, lost=lambda why: self._lost(agent, why))
+        agent = Agent(node, mux, peer, hello.addresses, hello.user_agent, time.time())
+        before = self.registry.last_seen(node)
+        if before is not None:
+            self.refusals.metrics.reconnected(before.ending)
+        self.connections += 1
+        older = self.registry.add(agent)
+        self.nodes.learn(node, hello.addresses)
+        self.log.info("node {node} connected from {peer} ({version})", node=node, peer=peer, version=hello.user_agent)
+        if older:
+            others = ", ".join(old.peer for old in older)
+            self.log.info("node {node} was connected already, from {others}: the newest is used", node=node, others=others)
+        for old in older[MAX_OLD_CONNECTIONS:]:
+            old.mux.abort(REPLACED)
+        return mux
+
+    def _lost(self, agent: Agent, why: Exception) -> None:
+        self.connections -= 1
+        metrics = self.refusals.metrics
+        metrics.bytes_received += agent.mux.bytes_received
+        metrics.bytes_sent += agent.mux.bytes_sent
+        ending = ending_of(agent, why)
+        metrics.ended(ending)
+        self.registry.remove(agent, time.time(), str(why), ending)
+        self.log.info("the connection of node {node} from {peer} ended: {why}", node=agent.node, peer=agent.peer, why=str(why))
+
+    # The end
+
+    def drain(self) -> None:
+        """
+        Take no new links, and tell those that are open that this server is about to leave.
+        """
+        self.stopping = True
+        for agent in list(self.registry.agents()):
+            agent.mux.go_away()
+
+    def abort(self) -> None:
+        """
+        Cut all links.
+        """
+        for link in list(self.pending):
+            link.abort()
+        for agent in list(self.registry.agents()):
+            agent.mux.abort(STOPPED)
+
+
+def reset(stream: MuxStream) -> None:
+    """
+    Agents open no streams in version 1 of the protocol.
+    """
+    stream.abortConnection()
+
+
+def ending_of(agent: Agent, why: Exception) -> str:
+    """
+    One of :data:`~yurt.tunnel.server.metrics.ENDINGS` for the end of an agent's connection.
+    """
+    text = str(why)
+    if text in (REPLACED, STOPPED):
+        return "replaced" if text == REPLACED else "stopped"
+    if isinstance(why, (IllegalFrame, PeerWentAway)):
+        return "protocol"
+    if agent.mux.peer_going_away:
+        return "drained"
+    return "silent" if text.startswith("no sign of life") else "lost"
+
+
+class Link(AcceptingLink):
+    """
+    A connection to the agents' port.
+    """
+
+    def __init__(self, agents: Agents) -> None:
+        super().__init__(agents.reactor, agents.accept)
+        self._agents = agents
+
+    @property
+    def where(self) -> str:
+        """
+        Where it comes from, for people.
+        """
+        return str(getattr(cast(Any, self.transport).getPeer(), "host", "?"))
+
+    def hand_over(self, mux: MuxConnection, rest: bytes) -> None:
+        """
+        See the base.
+        """
+        self._agents.pending.pop(self, None)
+        super().hand_over(mux, rest)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """
+        See the base.
+        """
+        self._agents.refused(self.where, refusal)
+        super().refuse(refusal)
+
+    def lost_early(self, reason: Failure) -> None:
+        """
+        See the base.
+        """
+        if reason.check(SSL.Error):
+            self._agents.refusals.refuse("handshake", f"the link from {self.where}: {describe(reason)}")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        See the base.
+        """
+        self._agents.pending.pop(self, None)
+        super().connectionLost(reason)

@@ -1,0 +1,73 @@
+"""
+Connections that a DNAT rule turned here on their way to a node: they go to that node's agent, unread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Protocol
+
+from yurt.http.dial import Build
+from yurt.http.wire import tune
+from yurt.tunnel.server.destination import Destination
+from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.ports import LivePorts
+from yurt.tunnel.server.refusals import Refusals
+from yurt.tunnel.server.ways import NoWay, Ways
+from yurt.tunnel.splice import Splice
+
+
+class Diverted:
+    """
+    Joins diverted connections to the nodes they were meant for.  The client's bytes follow the head of the stream at once; when
+    there is no way, or the agent refuses, the connection is reset and the log says why.
+    """
+
+    def __init__(self, ways: Ways, nodes: Nodes, ports: LivePorts, refusals: Refusals, max_connections: int) -> None:
+        self.ways = ways
+        self.nodes = nodes
+        self.ports = ports
+        self.refusals = refusals
+        self.max_connections = max_connections
+        self.splices: set[Splice] = set()
+
+    def take(self, wire: Any, destination: Destination) -> Protocol | None:
+        """
+        The protocol that a connection to ``destination`` is to have; None when it was reset.
+        """
+        host, port = destination
+        node = self.nodes.by_address(host)
+        if node is None:
+            self._refuse(wire, "unknown-node", f"a connection to {host}:{port}: no node has this address")
+            return None
+        if len(self.splices) >= self.max_connections:
+            self._refuse(wire, "full", f"a connection to {host}:{port}: {self.max_connections} are open")
+            return None
+        if port in self.ports.ports.localhost:
+            host = "::1" if ":" in host else "127.0.0.1"
+        try:
+            way = self.ways.way_to(node.name, host, port, early=True)
+        except NoWay:  # told already
+            wire.abortConnection()
+            return None
+        tune(wire)
+        splice = Splice()
+        self.splices.add(splice)
+        splice.done.addCallback(lambda _: self.splices.discard(splice))
+        # A refusal comes as the reason of the right side's end, and resets the left one.
+        connecting = way.connect(cast(IProtocolFactory, Build(lambda _: splice.right)))
+        connecting.addErrback(lambda _: splice.left.abort())
+        return splice.left
+
+    def _refuse(self, wire: Any, word: str, message: str) -> None:
+        self.refusals.refuse(word, message)
+        wire.abortConnection()
+
+    def abort(self) -> None:
+        """
+        Reset all connections.
+        """
+        for splice in list(self.splices):
+            splice.abort()

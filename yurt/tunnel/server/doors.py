@@ -1,0 +1,130 @@
+"""
+The doors for requests: ports 10263 and 10264.  Each takes two kinds of connections, and tells them apart by where they were
+going: those that a DNAT rule turned here, and those that were meant for the server itself.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Container
+from ipaddress import ip_address
+from typing import Any, cast
+
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+
+from yurt.http.server import status_response
+from yurt.tunnel.server.destination import (
+    Destination,
+    is_own_address,
+    local_destination,
+    original_destination,
+    plain_address,
+)
+from yurt.tunnel.server.diverted import Diverted
+from yurt.tunnel.server.metrics import ServerMetrics
+
+LOOPBACK_ONLY = "plain HTTP is for callers on this host; others use the TLS port"
+
+
+class Door(Factory):
+    """
+    A listener's factory: ``diverted`` takes what was turned here, ``addressed`` makes the protocols of all else.
+
+    ``own_addresses`` are addresses of the tunnel's Services, which are translated to this server's without being a node's;
+    with ``loopback_only`` what was meant for the server must come from this host.  ``original`` reads where a connection was
+    going.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        diverted: Diverted,
+        addressed: IProtocolFactory,
+        metrics: ServerMetrics,
+        *,
+        own_addresses: Container[str] = (),
+        loopback_only: bool = False,
+        original: Callable[[socket.socket], Destination | None] = original_destination,
+    ) -> None:
+        self.name = name
+        self.diverted = diverted
+        self.addressed = addressed
+        self.metrics = metrics
+        self.own_addresses = own_addresses
+        self.loopback_only = loopback_only
+        self.original = original
+
+    def doStart(self) -> None:
+        """
+        See :class:`IProtocolFactory`.
+        """
+        super().doStart()
+        self.addressed.doStart()
+
+    def doStop(self) -> None:
+        """
+        See :class:`IProtocolFactory`.
+        """
+        super().doStop()
+        self.addressed.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        What looks at a connection and gives it to another protocol at once.
+        """
+        return Arrival(self, addr)
+
+    def turned_from(self, connection: socket.socket) -> Destination | None:
+        """
+        Where a diverted connection was going; None for one that was meant for this server.
+        """
+        going = self.original(connection)
+        if going is None or going == local_destination(connection):
+            return None
+        host = going[0]
+        if self.diverted.nodes.by_address(host) is None and (host in self.own_addresses or is_own_address(host)):
+            return None
+        return going
+
+
+class Arrival(Protocol):
+    """
+    A connection that has just been accepted.
+    """
+
+    def __init__(self, door: Door, addr: IAddress | None) -> None:
+        self._door = door
+        self._addr = addr
+
+    def connectionMade(self) -> None:
+        """
+        Find the protocol of this connection, and let it have the transport.
+        """
+        door, wire = self._door, cast(Any, self.transport)
+        try:
+            going = door.turned_from(wire.getHandle())
+        except OSError:  # reset before it was looked at
+            wire.abortConnection()
+            return
+        inner: IProtocol | None
+        if going is not None:
+            door.metrics.accepted("diverted")
+            inner = cast("IProtocol | None", door.diverted.take(wire, going))
+        elif door.loopback_only and not ip_address(plain_address(wire.getPeer().host)).is_loopback:
+            door.metrics.refused("forbidden")
+            wire.write(status_response(403, "Forbidden", LOOPBACK_ONLY, []))
+            wire.loseConnection()
+            return
+        else:
+            door.metrics.accepted(door.name)
+            inner = door.addressed.buildProtocol(cast(IAddress, self._addr))
+            if inner is None:
+                wire.abortConnection()
+        if inner is not None:
+            wire.protocol = inner
+            inner.makeConnection(wire)
