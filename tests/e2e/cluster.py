@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,31 @@ class Cluster:
         self.node.start_containerd()
         self.node.import_images()
         self.restore()
+
+    @cached_property
+    def second_node(self) -> Node:
+        """
+        Another node, straight to the cloud; nothing runs there before :meth:`start_second_node`.
+        """
+        return Node(self.folder, self.network, self.plane.authority, 2, self.plane.url)
+
+    def start_second_node(self) -> Node:
+        """
+        Run the second node's containerd and kubelet until it is Ready.
+        """
+        node = self.second_node
+        node.start_containerd()
+        node.import_images()
+        node.start_kubelet()
+        wait_for(f"node {node.name} to be Ready", lambda: self.node_is_ready(node.name), 60, every=0.25)
+        return node
+
+    def stop_second_node(self) -> None:
+        """
+        End all that runs there, and forget it.
+        """
+        self.second_node.power_cut()
+        self.kubectl("delete", "node", self.second_node.name, "--ignore-not-found")
 
     def start_controllers(self) -> None:
         """
@@ -219,9 +245,9 @@ class Cluster:
     def heal(self) -> None:
         self.network.heal(self.node.namespace)
 
-    def node_is_ready(self) -> bool:
+    def node_is_ready(self, name: str = "") -> bool:
         path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-        return self.kubectl("get", "node", self.node.name, "-o", path) == "True"
+        return self.kubectl("get", "node", name or self.node.name, "-o", path) == "True"
 
     def pod_phase(self, name: str) -> str:
         return self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}")
@@ -281,8 +307,9 @@ class Cluster:
         """
         if self._tunnel:
             self._tunnel.stop()
-        if "node" in vars(self):
-            self.node.stop_all()
+        for name in ("node", "second_node"):
+            if name in vars(self):
+                vars(self)[name].stop_all()
         self.stop_controllers()
         if "plane" in vars(self):
             self.plane.stop()

@@ -5,27 +5,19 @@ What kubectl asks of a kubelet, by each way that leads to it.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .doors import DIRECT, EGRESS_SOCKET, EGRESS_TLS, NAMED
 from .process import in_namespace, run, wait_for
-from .tunnel import TALKER, WEB
-from .tunnel_case import TunnelCase
+from .tunnel import EDGE_LABEL, TALKER, WEB
+from .tunnel_case import TunnelCase, numbers
 
 MUCH = 100
 """MB through standard input and back."""
 PARALLEL = 12
-LINES = re.compile(r"^line (\d+)$", re.MULTILINE)
-
-
-def numbers(text: str) -> list[int]:
-    """
-    The numbers of the lines that the talker printed.
-    """
-    return [int(number) for number in LINES.findall(text)]
 
 
 class DivertedTests(TunnelCase):
@@ -173,6 +165,16 @@ class EgressSocketTests(DivertedTests):
     """
 
     door = EGRESS_SOCKET
+
+    def test_node_without_connection(self) -> None:
+        """
+        A call to a node that is not connected is refused at once.
+        """
+        self.make_node("edge-9", 89, **{EDGE_LABEL: "true"})
+        begin = time.monotonic()
+        said = self.tunnel.refused("get", "--raw", "/api/v1/nodes/edge-9/proxy/healthz")
+        self.assertTrue(time.monotonic() - begin < 5, f"after {time.monotonic() - begin:.1f} s: {said}")
+        self.assertRegex(said, "503|not connected")
 
 
 class EgressTLSTests(DivertedTests):

@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ NAT_RULES = (
     f"FORWARD -i {UPLINK} -m conntrack --ctstate NEW -j DROP",
 )
 CONNECT_TIMEOUT = 20.0
+SECOND_SERVER = 3
+"""Last part of the second server's address."""
 WEB, TALKER = "web", "talker"
 """Pods of the tests: one with its own network that serves /tmp/w on port 8080, one that prints a numbered line a second."""
 SERVE = "mkdir /tmp/w; echo web > /tmp/w/index.html; httpd -f -p 8080 -h /tmp/w"
@@ -106,6 +109,12 @@ class TunnelServer:
         """
         return curl(self.namespace, f"{SERVER_META}/v1/status", agent="test", timeout=5).json
 
+    def streams(self) -> int:
+        """
+        How many streams are open now.
+        """
+        return sum(int(agent["streams"]) for agent in self.status["agents"])
+
     def connected(self) -> set[str]:
         """
         The names of the nodes whose agents it has.
@@ -136,6 +145,15 @@ class Tunnel:
         cluster.apply(*SERVER_ROLE)
 
     # The parts
+
+    @cached_property
+    def second_server(self) -> TunnelServer:
+        """
+        A server on another machine of the cloud.
+        """
+        network = self.cluster.network
+        namespace = network.add("cloud-2", SECOND_SERVER)
+        return TunnelServer(self.cluster, "yurt-tunnel-server-2", namespace, network.address(SECOND_SERVER))
 
     def hide(self, node: Node) -> None:
         """
@@ -294,7 +312,8 @@ class Tunnel:
         """
         End the processes, and nothing else.
         """
-        for process in (self._apiserver, self._kube_proxy, self.server.process):
+        servers = [self.server, *([self.second_server] if "second_server" in vars(self) else [])]
+        for process in (self._apiserver, self._kube_proxy, *(server.process for server in servers)):
             if process:
                 process.stop(signal.SIGKILL)
 

@@ -4,7 +4,9 @@ What the end-to-end tests of the tunnel have in common.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 from .case import TROUBLE, ClusterCase
@@ -15,6 +17,14 @@ from .terminal import Terminal
 from .tunnel import AGENT, Tunnel
 
 BLOCK = 1 << 20
+LINES = re.compile(r"^line (\d+)$", re.MULTILINE)
+
+
+def numbers(text: str) -> list[int]:
+    """
+    The numbers of the lines that the talker printed.
+    """
+    return [int(number) for number in LINES.findall(text)]
 
 
 class TunnelCase(ClusterCase):
@@ -67,3 +77,15 @@ class TunnelCase(ClusterCase):
         The MD5 sum of a file, as ``md5sum`` in a pod tells it.
         """
         return run(["md5sum", str(path)])[:32]
+
+    def make_node(self, name: str, number: int, **labels: str) -> str:
+        """
+        A Node that nobody runs; answers its address.
+        """
+        address = self.cluster.network.address(number)
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+        self.cluster.apply(node)
+        self.addCleanup(self.cluster.kubectl, "delete", "node", name)
+        status = json.dumps({"status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+        self.cluster.kubectl("patch", "node", name, "--subresource", "status", "--type", "merge", "-p", status)
+        return address

@@ -1,0 +1,335 @@
+"""
+Links that break, processes that die, readers that stop reading, callers that give up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .pods import pod
+from .process import Process, in_namespace, run, wait_for
+from .tunnel import AGENT, TALKER, WEB
+from .tunnel_case import TunnelCase, numbers
+
+CUT = 30.0
+NOTICED_WITHIN = 15.0
+BACK_WITHIN = 5.0
+SLACK = 1.5
+"""Seconds that the machine and the tools may add to a promise of seconds."""
+BIG = 1024
+"""MB of the big copy."""
+ABORTS = 10_000
+WARM_UP = 1_000
+GROWTH = 4 << 20
+"""Bytes by which a process may differ from what it was, after the allocator's fashion."""
+LONG_LINE = 1000
+LINES = 60_000
+
+
+def resident(process: Process) -> int:
+    """
+    The bytes of memory that a process holds.
+    """
+    fields = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in fields if line.startswith("VmRSS:"))
+
+
+def descriptors(process: Process) -> int:
+    """
+    How many files it has open.
+    """
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+class LinkTests(TunnelCase):
+    """
+    The node's link.
+    """
+
+    def test_cut(self) -> None:
+        """
+        A cut is noticed on both sides, a call says so at once, and after 30 s without packets the agent is back within 5 s.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        self.addCleanup(self.cluster.heal)
+        self.cluster.cut()
+        begin = time.monotonic()
+        wait_for("the server to notice", lambda: not server.connected(), NOTICED_WITHIN + SLACK)
+        wait_for(
+            "the agent to notice",
+            lambda: self.tunnel.agent_answers(node, "/v1/readyz")[0] != 200,
+            NOTICED_WITHIN + SLACK - (time.monotonic() - begin) + 1,
+        )
+        asked = time.monotonic()
+        self.tunnel.refused("exec", WEB, "--", "true")
+        self.assertTrue(time.monotonic() - asked < 5, f"refused after {time.monotonic() - asked:.1f} s")
+        time.sleep(max(0.0, begin + CUT - time.monotonic()))
+        self.cluster.heal()
+        healed = time.monotonic()
+        server.wait_for_agents(node.name)
+        self.assertTrue(time.monotonic() - healed < BACK_WITHIN + SLACK, f"back after {time.monotonic() - healed:.1f} s")
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+
+    def test_changed_address(self) -> None:
+        """
+        A node that loses the address its link was made from connects again from another.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        address = self.cluster.network.add_address(node.namespace, 61)
+        node.run("ip", "route", "replace", f"{server.address}/32", "dev", "uplink", "src", address)
+        self.addCleanup(node.run, "ip", "route", "del", f"{server.address}/32", check=False)
+        self.addCleanup(node.run, "ip", "addr", "del", f"{address}/24", "dev", "uplink", check=False)
+        self.tunnel.start_agent(node)
+        self.assertIn(address, str(server.status["agents"]))
+        node.run("ip", "addr", "del", f"{address}/24", "dev", "uplink")
+        node.run("ip", "route", "replace", f"{server.address}/32", "dev", "uplink", "src", node.address)
+
+        def comes_from_the_other() -> bool:
+            return [agent["peer"].rpartition(":")[0] for agent in server.status["agents"]] == [node.address]
+
+        wait_for("the agent from its other address", comes_from_the_other, NOTICED_WITHIN + BACK_WITHIN + SLACK)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+
+
+class KillTests(TunnelCase):
+    """
+    Processes that die without a word.
+    """
+
+    def assert_back(self, began: float) -> None:
+        """
+        The agent is back in time, and calls go through.
+        """
+        self.tunnel.server.wait_for_agents(self.cluster.node.name)
+        took = time.monotonic() - began
+        self.assertTrue(took < BACK_WITHIN + SLACK, f"back after {took:.1f} s")
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+
+    def test_agent(self) -> None:
+        """
+        A killed agent is missed at once: what ran through it ends, and new calls are refused until it is back.
+        """
+        node = self.cluster.node
+        follower = self.follow(self.tunnel.kubectl_command("logs", "-f", TALKER))
+        wait_for("a line", lambda: numbers(follower.text), 20)
+        node.stop(AGENT, signal.SIGKILL)
+        wait_for("the server to notice", lambda: not self.tunnel.server.connected(), 2)
+        wait_for("the end of what ran", lambda: follower.ended, 5)
+        asked = time.monotonic()
+        self.tunnel.refused("exec", WEB, "--", "true")
+        self.assertTrue(time.monotonic() - asked < 5, f"refused after {time.monotonic() - asked:.1f} s")
+        began = time.monotonic()
+        self.tunnel.start_agent(node)
+        self.assert_back(began)
+
+    def test_server(self) -> None:
+        """
+        After a killed server's return the agent is back in time, however long that took.
+        """
+        self.tunnel.server.stop(signal.SIGKILL)
+        wait_for(
+            "the agent to notice", lambda: self.tunnel.agent_answers(self.cluster.node, "/v1/readyz")[0] != 200, NOTICED_WITHIN
+        )
+        time.sleep(10)  # so that the agent's patience between attempts has grown
+        self.tunnel.server.restart()
+        self.assert_back(time.monotonic())
+
+    def test_kubelet(self) -> None:
+        """
+        Without a kubelet a call is refused with the reason; the next kubelet is reached at once.
+        """
+        node = self.cluster.node
+        node.stop("kubelet", signal.SIGKILL)
+        asked = time.monotonic()
+        self.tunnel.refused("exec", WEB, "--", "true")
+        self.assertTrue(time.monotonic() - asked < 5, f"refused after {time.monotonic() - asked:.1f} s")
+        node.start_kubelet(self.cluster.hub_kubeconfig)
+
+        def answers() -> bool:
+            return self.tunnel.kubectl("exec", WEB, "--", "hostname") == "web\n"
+
+        wait_for("the next kubelet", answers, 60)
+
+
+class DrainTests(TunnelCase):
+    """
+    Daemons that are asked to end while something runs.
+    """
+
+    def leave_while_running(self, process: Process) -> str:
+        """
+        Ask a daemon to end while an exec runs; answers what the exec printed.
+        """
+        follower = self.follow(self.tunnel.kubectl_command("exec", WEB, "--", "sh", "-c", "echo begun; sleep 4; echo survived"))
+        follower.wait_for("begun")
+        process.send(signal.SIGTERM)
+        wait_for("the end of the exec", lambda: follower.ended, 20)
+        wait_for("the end of the daemon", lambda: process.status is not None, 10)
+        return follower.text
+
+    def test_agent(self) -> None:
+        """
+        A running exec ends as it should, and then the agent.
+        """
+        self.assertIn("survived", self.leave_while_running(self.cluster.node.processes[AGENT]))
+
+    def test_server(self) -> None:
+        """
+        A running exec ends as it should, and then the server.
+        """
+        process = self.tunnel.server.process
+        assert process
+        self.assertIn("survived", self.leave_while_running(process))
+
+    def test_newer_agent(self) -> None:
+        """
+        A second agent of the node takes over what is new; what runs through the first runs on.
+        """
+        node = self.cluster.node
+        follower = self.follow(self.tunnel.kubectl_command("logs", "-f", "--tail=1", TALKER))
+        wait_for("a line", lambda: numbers(follower.text), 20)
+        command = self.tunnel.agent_command(node, "--meta-port", "10276")
+        second = Process("the second agent", command, node.folder / "second-agent.log", node.namespace)
+        self.addCleanup(second.stop)
+        wait_for("the second connection", lambda: self.connections() == 2, 10)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+        seen = len(numbers(follower.text))
+        wait_for("more of the log", lambda: len(numbers(follower.text)) > seen + 2, 10)
+        self.assertFalse(follower.ended)
+
+    def connections(self) -> int:
+        """
+        How many connections the server has of the node.
+        """
+        return len(self.tunnel.server.status["agents"])
+
+
+class StallTests(TunnelCase):
+    """
+    A reader that stops reading.
+    """
+
+    def test_stalled_logs(self) -> None:
+        """
+        Beside a `logs -f` that nobody reads, exec works and carries much; when the reader goes on it misses nothing.
+        """
+        node = self.cluster.node
+        fill = f"i=0; s=$(head -c {LONG_LINE} /dev/zero | busybox tr '\\0' x); seq 1 {LINES} | while read i; do echo $i $s; done"
+        self.make_pods(pod("chatty", node.name, f"{fill}; echo full; sleep 100000", host_network=True))
+        wait_for("a long log", lambda: "full" in self.tunnel.kubectl("logs", "--tail=1", "chatty"), 60, every=1)
+        with subprocess.Popen(self.tunnel.kubectl_command("logs", "-f", "chatty"), stdout=subprocess.PIPE) as stalled:
+            assert stalled.stdout
+            stalled.stdout.readline()
+            wait_for("the reader to be stalled", self.nothing_moves, 20)
+            path = self.file(20)
+            pipe = 'file="$1"; shift; "$@" < "$file" | md5sum'
+            command = self.tunnel.kubectl_command("exec", "-i", WEB, "--", "cat")
+            self.assertEqual(run(["sh", "-c", pipe, "sh", str(path), *command], timeout=60)[:32], self.digest(path))
+            last = 1
+            while (line := stalled.stdout.readline()) != b"full\n":
+                number, _, rest = line.partition(b" ")
+                self.assertEqual((int(number), len(rest)), (last + 1, LONG_LINE + 1))
+                last += 1
+            self.assertEqual(last, LINES)
+            stalled.terminate()
+
+    def nothing_moves(self) -> bool:
+        """
+        Whether a second goes by without a byte through the tunnel, while a stream is open.
+        """
+        before = self.carried()
+        time.sleep(1)
+        return self.carried() == before and self.tunnel.server.streams() > 0
+
+    def carried(self) -> int:
+        return int(sum(agent["bytes_received"] for agent in self.tunnel.server.status["agents"]))
+
+
+class EnduranceTests(TunnelCase):
+    """
+    Much, and for long.
+    """
+
+    def test_a_gigabyte_beside_a_long_log(self) -> None:
+        """
+        cp brings 1 GB into a pod and back as it was; a `logs -f` beside it misses no line, and neither an exec that says nothing
+        for a minute nor the log is cut off.
+        """
+        follower = self.follow(self.tunnel.kubectl_command("logs", "-f", "--tail=1", TALKER))
+        quiet = self.follow(self.tunnel.kubectl_command("exec", WEB, "--", "sh", "-c", "sleep 60; echo still here"))
+        wait_for("a line", lambda: numbers(follower.text), 20)
+        there, back = self.file(BIG), Path(self.cluster.folder, "back")
+        self.addCleanup(back.unlink, missing_ok=True)
+        self.addCleanup(self.tunnel.kubectl, "exec", WEB, "--", "rm", "-f", "/tmp/copied")
+        wanted = self.digest(there)
+        self.tunnel.kubectl("cp", str(there), f"{WEB}:/tmp/copied", timeout=240)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "md5sum", "/tmp/copied")[:32], wanted)
+        there.unlink()
+        self.tunnel.kubectl("cp", f"{WEB}:/tmp/copied", str(back), timeout=240)
+        self.assertEqual(self.digest(back), wanted)
+        quiet.wait_for("still here", 70)
+        seen = numbers(follower.text)
+        self.assertEqual(seen, list(range(seen[0], seen[0] + len(seen))))
+        self.assertTrue(len(seen) > 55, f"only {len(seen)} lines in more than a minute")
+        self.assertFalse(follower.ended)
+
+
+class AbortTests(TunnelCase):
+    """
+    Callers that give up.
+    """
+
+    def abort(self, count: int) -> None:
+        """
+        Give up so many connections of three kinds.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        script = str(Path(__file__).with_name("aborts.py"))
+        head = "CONNECT {0}:{1} HTTP/1.1\\r\\nHost: {0}:{1}\\r\\n\\r\\n"
+        kinds = (
+            (head.format(node.address, 10250), "socket", str(server.socket)),  # connected at the other end, or about to be
+            (head.format(node.address, 10255), "socket", str(server.socket)),  # where nobody answers the dial
+            ("", "tcp", node.address, "10250"),  # diverted
+        )
+        for kind in kinds:
+            argv = [sys.executable, script, str(count // len(kinds)), *kind]
+            run(in_namespace(self.cluster.cloud_namespace, argv), timeout=240)
+
+    def test_ten_thousand(self) -> None:
+        """
+        10,000 dials that were given up leave no stream, no descriptor and no memory behind, in server and agent.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        drop = ["INPUT", "-i", "lo", "-p", "tcp", "--dport", "10255", "--syn", "-j", "DROP"]
+        node.run("iptables", "-w", "-I", *drop)
+        self.addCleanup(node.run, "iptables", "-w", "-D", *drop)
+        assert server.process
+        processes = (server.process, node.processes[AGENT])
+        self.abort(WARM_UP)
+        self.wait_for_quiet()
+        before = [(descriptors(one), resident(one)) for one in processes]
+        self.abort(ABORTS)
+        self.wait_for_quiet()
+        for process, (files, memory) in zip(processes, before, strict=True):
+            self.assert_no_residue(process, files, memory)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+
+    def assert_no_residue(self, process: Process, files: int, memory: int) -> None:
+        """
+        The process has no more than that again.
+        """
+        wait_for(f"at most {files} descriptors in {process.name}", lambda: descriptors(process) <= files, 10)
+        grown = resident(process) - memory
+        self.assertTrue(grown < GROWTH, f"{process.name} grew by {grown / 1e6:.1f} MB from {memory / 1e6:.1f} MB")
+
+    def wait_for_quiet(self) -> None:
+        """
+        Wait until no stream is left.
+        """
+
+        wait_for("the end of all streams", lambda: self.tunnel.server.streams() == 0, 20)

@@ -1,0 +1,153 @@
+"""
+Several nodes, several servers, and agents that are not what they claim.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from tests.certs import issue, make_ca
+
+from .node import Node
+from .pods import pod
+from .process import Process, run, wait_for
+from .tunnel import AGENT, EDGE_LABEL, TALKER, WEB
+from .tunnel_case import TunnelCase, numbers
+
+SHELL = "sleep 100000"
+
+
+class SiteCase(TunnelCase):
+    """
+    A test that may run agents of its own.
+    """
+
+    def spawn_agent(self, *options: str, certificate: str) -> Process:
+        """
+        An agent of the node with another certificate, in the place of the ordinary one; nobody waits for its connection.
+        """
+        node = self.cluster.node
+        return node.spawn(AGENT, self.tunnel.agent_command(node, *options, certificate=certificate))
+
+    def assert_stays_out(self, *words: str) -> None:
+        """
+        The agent is refused and says why; the node is not connected.
+        """
+        log = self.cluster.node.folder / f"{AGENT}.log"
+        start = self._starts[log]
+
+        def told() -> bool:
+            said = log.read_bytes()[start:].decode()
+            return any(word in said for word in words)
+
+        wait_for(f"one of {words} in the agent's log", told, 10)
+        self.assertNotIn(self.cluster.node.name, self.tunnel.server.connected())
+
+
+class CertificateTests(SiteCase):
+    """
+    Who may be a node's agent.
+    """
+
+    def test_another_nodes_certificate(self) -> None:
+        """
+        An agent does not become a node by saying its name: what counts is its certificate.
+        """
+        node = self.cluster.node
+        self.cluster.plane.authority.issue("stranger", "system:node:stranger", ("system:nodes",))
+        self.spawn_agent(certificate="stranger")
+        self.assert_stays_out("stranger")
+        self.tunnel.refused("exec", WEB, "--", "true")
+        self.tunnel.start_agent(node)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+
+    def test_no_agents_certificate(self) -> None:
+        """
+        A certificate of the cluster's that is no node's is refused.
+        """
+        self.spawn_agent(certificate="kubelet-client")
+        self.assert_stays_out("403", "Forbidden", "no agent", "not an agent", "kube-apiserver-kubelet-client")
+
+    def test_foreign_authority(self) -> None:
+        """
+        A certificate of another CA is refused, whatever it says.
+        """
+        node, keys = self.cluster.node, self.cluster.plane.authority
+        foreign = issue(make_ca("kubernetes"), f"system:node:{node.name}", ["system:nodes"])
+        (keys.folder / "foreign.crt").write_bytes(foreign.cert_pem)
+        (keys.folder / "foreign.key").write_bytes(foreign.key_pem)
+        self.spawn_agent(certificate="foreign")
+        self.assert_stays_out("certificate", "unknown ca", "refused")
+
+
+class TwoNodesTests(SiteCase):
+    """
+    Two nodes with an agent each.
+    """
+
+    def second(self) -> Node:
+        """
+        The second node, behind NAT as the first, with its agent.
+        """
+        node = self.cluster.start_second_node()
+        self.addCleanup(self.cluster.stop_second_node)
+        self.cluster.kubectl("label", "node", node.name, "--overwrite", f"{EDGE_LABEL}=true")
+        self.tunnel.hide(node)
+        self.addCleanup(self.tunnel.show, node)
+        self.tunnel.start_agent(node)
+        return node
+
+    def test_each_call_reaches_its_node(self) -> None:
+        """
+        Calls reach the node that they are for; the loss of one agent is no matter to the other.
+        """
+        node = self.second()
+        self.make_pods(pod("over-there", node.name, SHELL), pod("here", self.cluster.node.name, SHELL))
+        for name in ("over-there", "here") * 3:
+            self.assertEqual(self.tunnel.kubectl("exec", name, "--", "hostname"), f"{name}\n")
+        follower = self.follow(self.tunnel.kubectl_command("logs", "-f", TALKER))
+        wait_for("a line", lambda: numbers(follower.text), 20)
+        node.stop(AGENT, signal.SIGKILL)
+        self.tunnel.refused("exec", "over-there", "--", "true")
+        self.assertEqual(self.tunnel.kubectl("exec", "here", "--", "hostname"), "here\n")
+        self.assertFalse(follower.ended)
+        self.tunnel.start_agent(node)
+        self.assertEqual(self.tunnel.kubectl("exec", "over-there", "--", "hostname"), "over-there\n")
+
+
+class TwoServersTests(SiteCase):
+    """
+    Two servers.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.tunnel.second_server
+        self.other.start("--enable-iptables=false", "--enable-dns-controller=false")
+        self.addCleanup(self.other.stop)
+        self.addCleanup(self.tunnel.start_agent, self.cluster.node)
+
+    def test_agent_at_one_of_them(self) -> None:
+        """
+        A server that has no agent of a node forwards to the one that has; without that it says so; an agent at both is reached
+        when either dies.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        self.tunnel.start_agent(node, servers=[self.other])
+        self.assertEqual(server.connected(), set())
+
+        def reaches() -> bool:
+            return self.tunnel.kubectl("exec", WEB, "--", "hostname") == "web\n"
+
+        wait_for("a call by way of the other server", reaches, 30, every=0.5)
+        path = self.file(20)
+        pipe = 'file="$1"; shift; "$@" < "$file" | md5sum'
+        command = self.tunnel.kubectl_command("exec", "-i", WEB, "--", "cat")
+        self.assertEqual(run(["sh", "-c", pipe, "sh", str(path), *command], timeout=60)[:32], self.digest(path))
+        self.other.stop(signal.SIGKILL)
+        self.tunnel.refused("exec", WEB, "--", "true")
+        self.other.restart()
+        self.tunnel.start_agent(node, servers=[server, self.other])
+        self.assertTrue(reaches())
+        self.other.stop(signal.SIGKILL)
+        self.assertTrue(reaches())
