@@ -5,11 +5,14 @@ The short-lived child: reads one request on standard input, works, prints one re
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
+from yurt.host.backend import choose_backend, rules_of
 from yurt.host.errors import FirewallError, HostError
 from yurt.host.firewall import FAMILIES, Firewall, RuleSet, ensure_rules
-from yurt.host.links import Link, ensure_link, remove_link
+from yurt.host.links import ensure_link, remove_link
 from yurt.host.messages import Request, Result, decode_request, encode
+from yurt.host.tunnel_child import do_tunnel
 
 
 def main() -> None:
@@ -24,45 +27,43 @@ def handle(request: Request) -> Result:
     """
     Do what a request asks.
     """
-    changes: list[str] = []
-    problems: list[str] = []
-    kind = backend = ""
-    ensuring = request.action == "ensure"
-    try:
-        if request.link is not None:
-            kind = _do_link(request.link, ensuring, changes, problems)
-    except HostError as error:
-        problems.append(str(error))
-    try:
-        if request.rules is not None:
-            backend = _do_rules(request.rules, ensuring, changes, problems)
-    except HostError as error:
-        problems.append(str(error))
-    return Result(tuple(changes), tuple(problems), kind, backend)
+    result = Result()
+    for part in (_do_link, _do_rules, do_tunnel):
+        try:
+            result = part(request, result)
+        except HostError as error:
+            result = replace(result, problems=(*result.problems, str(error)))
+    return result
 
 
-def _do_link(wanted: Link, ensuring: bool, changes: list[str], problems: list[str]) -> str:
+def _do_link(request: Request, result: Result) -> Result:
+    if request.link is None:
+        return result
     from yurt.host.link_edge import KernelLinks
 
     with KernelLinks() as links:
-        if not ensuring:
-            changes += remove_link(links, wanted)
-            return ""
-        seen, made, left = ensure_link(links, wanted)
-    changes += made
-    problems += left
-    return seen.kind if seen is not None else ""
+        if request.action == "remove":
+            return replace(result, changes=(*result.changes, *remove_link(links, request.link)))
+        seen, changes, problems = ensure_link(links, request.link)
+    kind = seen.kind if seen is not None else ""
+    return replace(result, changes=(*result.changes, *changes), problems=(*result.problems, *problems), link_kind=kind)
 
 
-def _do_rules(rules: RuleSet, ensuring: bool, changes: list[str], problems: list[str]) -> str:
-    from yurt.host.backend import choose_backend
-
+def _do_rules(request: Request, result: Result) -> Result:
+    rules = request.rules
+    if rules is None:
+        return result
+    changes: list[str] = []
+    problems: list[str] = []
     nothing = RuleSet(rules.comment, rules.slots, ())
-    chosen, others = choose_backend()
-    for firewall in others:
-        _each_family(firewall, nothing, changes, problems)
-    _each_family(chosen, rules if ensuring else nothing, changes, problems)
-    return chosen.name
+    chosen, others = choose_backend(rules.comment)
+    for other in others:
+        _each_family(rules_of(other), nothing, changes, problems)
+    firewall = rules_of(chosen)
+    _each_family(firewall, rules if request.action == "ensure" else nothing, changes, problems)
+    return replace(
+        result, changes=(*result.changes, *changes), problems=(*result.problems, *problems), backend=firewall.name
+    )
 
 
 def _each_family(firewall: Firewall, rules: RuleSet, changes: list[str], problems: list[str]) -> None:

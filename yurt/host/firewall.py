@@ -144,24 +144,31 @@ def _proxy_rules(address: str, port: int) -> list[Rule]:
 
 def meaning(rule: Rule) -> tuple[Family, Slot, frozenset[tuple[str, ...]]]:
     """
-    What a rule says, however its tool spells it, for comparing.
+    What a rule says and where, however its tool spells it, for comparing.
+    """
+    return rule.family, rule.slot, clauses(rule.spec)
+
+
+def clauses(spec: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    """
+    What the words of a rule say, however its tool spells it, for comparing.
 
     Tools differ in the order of the matches, in naming the protocol's own match, and write NOTRACK also as CT --notrack.
     """
-    clauses: list[tuple[str, ...]] = []
+    found: list[tuple[str, ...]] = []
     negated = False
-    for word in rule.spec:
+    for word in spec:
         if word == "!":
             negated = True
-        elif word.startswith("-") and len(word) > 1:
-            clauses.append(("!", word) if negated else (word,))
+        elif (word.startswith("-") and len(word) > 1) or not found:
+            found.append(("!", word) if negated else (word,))
             negated = False
         else:
-            clauses[-1] = (*clauses[-1], word)
-    said = {c for c in clauses if c[0] != "-m" or c[1] not in _IMPLIED_MATCHES}
+            found[-1] = (*found[-1], word)
+    said = {c for c in found if c[0] != "-m" or c[1] not in _IMPLIED_MATCHES}
     if {("-j", "CT"), ("--notrack",)} <= said:
         said = said - {("-j", "CT"), ("--notrack",)} | {("-j", "NOTRACK")}
-    return rule.family, rule.slot, frozenset(said)
+    return frozenset(said)
 
 
 def plan(seen: Sequence[Rule], wanted: Sequence[Rule]) -> list[RuleEdit]:

@@ -25,7 +25,7 @@ class RestoreFirewall:
         """
         Read the rules in those chains that carry the comment, in order.  Raises FirewallError.
         """
-        program = _tool(family, "save")
+        program = restore_tool(family, "save")
         rules = []
         for table in dict.fromkeys(slot.table for slot in slots):
             rules += parse_rules(family, run_tool([program, "-t", table]), comment)
@@ -35,10 +35,13 @@ class RestoreFirewall:
         """
         Make all changes, in order.  Raises FirewallError; the table it names is then as it was.
         """
-        run_tool([_tool(family, "restore"), "--noflush"], restore_text(edits))
+        run_tool([restore_tool(family, "restore"), "--noflush"], restore_text(edits))
 
 
-def _tool(family: Family, verb: Literal["save", "restore"]) -> str:
+def restore_tool(family: Family, verb: Literal["save", "restore"]) -> str:
+    """
+    The program that reads or changes the rules of a family.  Raises FirewallError.
+    """
     program = find_tool(family, "nft", verb)
     if program is None:
         raise FirewallError(f"no iptables-{verb} for {family} on this host: install the package iptables")
@@ -69,7 +72,7 @@ def restore_text(edits: Sequence[RuleEdit]) -> str:
         lines.append(f"*{table}")
         for edit in of_table:
             command = "-I" if isinstance(edit, InsertRule) else "-D"
-            lines.append(" ".join([command, edit.rule.slot.chain, *map(_quote, edit.rule.spec)]))
+            lines.append(" ".join([command, edit.rule.slot.chain, *map(quote, edit.rule.spec)]))
         lines.append("COMMIT")
     return "\n".join([*lines, ""])
 
@@ -78,7 +81,10 @@ def _table(edit: RuleEdit) -> str:
     return edit.rule.slot.table
 
 
-def _quote(word: str) -> str:
+def quote(word: str) -> str:
+    """
+    A word as iptables-save writes it.
+    """
     # iptables-restore knows double quotes and the backslash within them, nothing else of a shell.
     if word and not any(c.isspace() or c in "\"'\\" for c in word):
         return word

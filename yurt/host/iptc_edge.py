@@ -7,21 +7,28 @@ Imported by the short-lived child only.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_interface
 from typing import Any
 
-import iptc
-from iptc.xtables import XTablesError
-
 from yurt.host.errors import FirewallError
 from yurt.host.firewall import Family, InsertRule, Rule, RuleEdit, Slot, meaning
+from yurt.host.libraries import quick_search
+from yurt.host.tools import xtables_lock
+
+with quick_search():
+    import iptc
+    from iptc.xtables import XTablesError
 
 _TABLES: dict[Family, Any] = {"ipv4": iptc.Table, "ipv6": iptc.Table6}
 _RULES: dict[Family, Any] = {"ipv4": iptc.Rule, "ipv6": iptc.Rule6}
 _LOADED: dict[Family, str] = {"ipv4": "/proc/net/ip_tables_names", "ipv6": "/proc/net/ip6_tables_names"}
 _FIELDS = {"-s": "src", "-d": "dst", "-p": "protocol", "-i": "in_interface", "-o": "out_interface"}
 _EVERY = frozenset({"0.0.0.0/0.0.0.0", "::/0", "ip", None})
+UNREADABLE = (iptc.IPTCError, XTablesError, ValueError, AttributeError)
+"""What iptc raises for a rule that it does not understand."""
+
 _NOTRACK_ALIAS = 2  # XT_CT_NOTRACK_ALIAS of linux/netfilter/xt_CT.h
 
 
@@ -40,7 +47,7 @@ class LegacyFirewall:
         """
         loaded = loaded_tables(family)
         present = [slot for slot in slots if slot.table in loaded]
-        rules = [rule for slot in present for rule, _ in _commented(_open(family, slot.table), family, slot)]
+        rules = [rule for slot in present for rule, _ in _commented(open_table(family, slot.table), family, slot)]
         return [rule for rule in rules if rule.comment == comment]
 
     def apply(self, family: Family, edits: Sequence[RuleEdit]) -> None:
@@ -48,14 +55,10 @@ class LegacyFirewall:
         Make all changes, in order.  Raises FirewallError; the table it names is then as it was.
         """
         for name in dict.fromkeys(edit.rule.slot.table for edit in edits):
-            table = _open(family, name)
-            try:
+            with changing(family, name) as table:
                 for edit in edits:
                     if edit.rule.slot.table == name:
                         _apply(table, edit)
-                table.commit()
-            except (iptc.IPTCError, XTablesError, ValueError) as error:
-                raise FirewallError(f"changing the legacy {family} table {name}: {_reason(error)}") from error
 
 
 def loaded_tables(family: Family) -> frozenset[str]:
@@ -71,7 +74,10 @@ def loaded_tables(family: Family) -> frozenset[str]:
         raise FirewallError("reading the legacy tables: operation not permitted (needs CAP_NET_ADMIN)") from error
 
 
-def _open(family: Family, name: str) -> Any:
+def open_table(family: Family, name: str) -> Any:
+    """
+    What the kernel has of a table now, as iptc's object; nothing is committed unasked.  Raises FirewallError.
+    """
     kind = _TABLES[family]
     # To tell a target from a chain, iptc opens every table there is; that would load nat, and with it connection tracking.
     kind.existing_table_names.update((other, False) for other in kind.ALL if other != name)
@@ -81,11 +87,32 @@ def _open(family: Family, name: str) -> Any:
         table = kind(name, autocommit=False)
         table.refresh()
     except iptc.IPTCError as error:
-        raise FirewallError(f"opening the legacy {family} table {name}: {_reason(error)}") from error
+        raise FirewallError(f"opening the legacy {family} table {name}: {reason_of(error)}") from error
     return table
 
 
-def _reason(error: Exception) -> str:
+@contextmanager
+def changing(family: Family, name: str) -> Iterator[Any]:
+    """
+    Change a table within the block, which has iptc's object, in one commit at its end.  Raises FirewallError; the table is then
+    as it was.
+
+    The kernel notices another writer only by the number of rules; who replaces one rule meanwhile would be overruled.  So the
+    lock of iptables is held, as iptables itself does.
+    """
+    with xtables_lock():
+        table = open_table(family, name)
+        try:
+            yield table
+            table.commit()
+        except (iptc.IPTCError, XTablesError, ValueError) as error:
+            raise FirewallError(f"changing the legacy {family} table {name}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """
+    Why iptc failed, and what to do.
+    """
     text = str(error).replace("b'", "").rstrip("'")
     if "ermission denied" in text or "not permitted" in text:
         return "operation not permitted (needs CAP_NET_ADMIN)"
@@ -104,8 +131,8 @@ def _commented(table: Any, family: Family, slot: Slot) -> list[tuple[Rule, Any]]
     for entry in iptc.Chain(table, slot.chain).rules:
         try:
             if any(match.name == "comment" for match in entry.matches):
-                found.append((Rule(family, slot, _spec(entry)), entry))
-        except (iptc.IPTCError, XTablesError, ValueError, AttributeError):
+                found.append((Rule(family, slot, read_spec(entry)), entry))
+        except UNREADABLE:
             continue
     return found
 
@@ -113,7 +140,7 @@ def _commented(table: Any, family: Family, slot: Slot) -> list[tuple[Rule, Any]]
 def _apply(table: Any, edit: RuleEdit) -> None:
     rule = edit.rule
     if isinstance(edit, InsertRule):
-        table.insert_entry(rule.slot.chain, _entry(rule).rule, 0)
+        table.insert_entry(rule.slot.chain, make_entry(rule).rule, 0)
         return
     for seen, entry in _commented(table, rule.family, rule.slot):
         if meaning(seen) == meaning(rule):
@@ -123,7 +150,7 @@ def _apply(table: Any, edit: RuleEdit) -> None:
     raise ValueError("a rule to be deleted is gone")
 
 
-def _entry(rule: Rule) -> Any:
+def make_entry(rule: Rule) -> Any:
     """
     Build iptc's object from the words of a rule.
     """
@@ -155,7 +182,10 @@ def _target(entry: Any, name: str) -> Any:
     return target
 
 
-def _spec(entry: Any) -> tuple[str, ...]:
+def read_spec(entry: Any) -> tuple[str, ...]:
+    """
+    The words of a rule from iptc's object.
+    """
     words: list[str] = []
     for option, field in _FIELDS.items():
         value = getattr(entry, field)

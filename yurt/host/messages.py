@@ -12,17 +12,33 @@ import msgspec
 from yurt.host.errors import HostError
 from yurt.host.firewall import RuleSet
 from yurt.host.links import Link
+from yurt.host.tools import Flavour
+from yurt.host.tunnel_rules import Flow, TunnelRules
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """
+    What an earlier request is believed to have left.
+    """
+
+    flavour: Flavour
+    tunnel: TunnelRules
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    Make the link and the rules be there (``ensure``) or be gone (``remove``); None leaves that side alone.
+    Make the link, the rules and the tunnel's chains be there (``ensure``) or be gone (``remove``); None leaves a side alone.
+
+    With ``known``, what of the tunnel is believed to be there and in which flavour, only the difference is applied, unseen.
     """
 
     action: Literal["ensure", "remove"]
     link: Link | None = None
     rules: RuleSet | None = None
+    tunnel: TunnelRules | None = None
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +46,17 @@ class Result:
     """
     What was done and what could not be, as sentences.
 
-    ``link_kind`` is empty without a link, ``backend`` without rules.
+    ``link_kind`` is empty without a link, ``backend`` without rules; ``flavour`` is that of the tunnel's chains.  ``checked``
+    says that what there is was looked at, ``flows`` are the destinations whose way has changed, at most MAX_FLOWS.
     """
 
     changes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     link_kind: str = ""
     backend: str = ""
+    flavour: Flavour | None = None
+    checked: bool = False
+    flows: tuple[Flow, ...] = ()
 
 
 def encode(message: Request | Result) -> bytes:

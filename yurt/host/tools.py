@@ -4,9 +4,13 @@ The command-line tools of the firewall: which there are, and running one within 
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from yurt.host.errors import FirewallError
@@ -20,6 +24,11 @@ TOOL_TIMEOUT = 8.0
 MAX_TOOL_OUTPUT = 64 * 1024 * 1024
 """Bytes of a tool's answer: some 600,000 rules."""
 
+LOCK_TIMEOUT = 5.0
+"""Seconds that a change of the legacy tables waits for another program's."""
+
+_LOCK_PAUSE = 0.01
+_LOCK_FILE = "/run/xtables.lock"  # iptables 1.8, iptables/xshared.h; the same variable names another one
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
 _PROGRAMS: dict[Family, str] = {"ipv4": "iptables", "ipv6": "ip6tables"}
 
@@ -47,6 +56,13 @@ def find_tool(family: Family, flavour: Flavour, verb: Literal["save", "restore"]
     return path
 
 
+def find_conntrack() -> str | None:
+    """
+    The path of ``conntrack``; None when it is not there.
+    """
+    return shutil.which("conntrack", path=_PATH)
+
+
 def run_tool(command: Sequence[str], text: str = "") -> str:
     """
     Run a tool with ``text`` on its standard input; returns its standard output.
@@ -65,6 +81,38 @@ def run_tool(command: Sequence[str], text: str = "") -> str:
     if len(done.stdout) > MAX_TOOL_OUTPUT:
         raise FirewallError(f"{name}: more than {MAX_TOOL_OUTPUT} bytes of rules")
     return done.stdout.decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def xtables_lock() -> Iterator[None]:
+    """
+    Hold the lock under which iptables changes the legacy tables; on a host that cannot have it, none.
+
+    Raises FirewallError when another program holds it for longer than LOCK_TIMEOUT.
+    """
+    path = os.environ.get("XTABLES_LOCKFILE", _LOCK_FILE)
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        while not _locked(lock):
+            if time.monotonic() > deadline:
+                raise FirewallError(f"another program holds {path} for more than {LOCK_TIMEOUT:g} s; find it with fuser {path}")
+            time.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _complaint(stderr: bytes) -> str:

@@ -1,0 +1,76 @@
+"""
+What the short-lived child does about the tunnel's chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from yurt.host.backend import chains_of, choose_backend
+from yurt.host.chains import ChainFirewall, ChainSet, Outcome, change_chains, ensure_chains
+from yurt.host.errors import FirewallError
+from yurt.host.firewall import FAMILIES, Family
+from yurt.host.messages import Known, Request, Result
+from yurt.host.tools import Flavour
+from yurt.host.tunnel_rules import MAX_FLOWS, TUNNEL_ROOT, TunnelRules, tunnel_chains, turned_flows
+
+MAX_CHANGES = 100
+"""Changes that are told one by one; a sentence is about one chain, however many rules of it changed."""
+
+Step = Callable[[ChainFirewall, Family], Outcome]
+
+
+def do_tunnel(request: Request, result: Result) -> Result:
+    """
+    Put the tunnel's chains in order, by the difference to what is believed to be there if that will do; adds to ``result``.
+
+    Raises FirewallError.
+    """
+    if request.tunnel is None:
+        return result
+    wanted = request.tunnel if request.action == "ensure" else TunnelRules()
+    if request.known is not None:
+        try:
+            return _change(request.known, wanted, result)
+        except FirewallError:
+            pass  # it is not as believed; looking tells how it is
+    chosen, others = choose_backend(TUNNEL_ROOT)
+    for other in others:
+        result = _ensure(other, TunnelRules(), result)
+    return _ensure(chosen, wanted, result)
+
+
+def _change(known: Known, wanted: TunnelRules, result: Result) -> Result:
+    def change(firewall: ChainFirewall, family: Family) -> Outcome:
+        return change_chains(firewall, family, tunnel_chains(known.tunnel, family), tunnel_chains(wanted, family))
+
+    firewall = chains_of(known.flavour)
+    for family in FAMILIES:
+        result = _add(result, family, change(firewall, family))
+    return replace(result, backend=firewall.name, flavour=known.flavour)
+
+
+def _ensure(flavour: Flavour, wanted: TunnelRules, result: Result) -> Result:
+    firewall = chains_of(flavour)
+    for family in FAMILIES:
+        chains = tunnel_chains(wanted, family)
+        try:
+            result = _add(result, family, ensure_chains(firewall, family, chains))
+        except FirewallError as error:
+            # A host without IPv6 has no rules there to miss.
+            if _is_missed(chains, family):
+                result = replace(result, problems=(*result.problems, str(error)))
+    return replace(result, backend=firewall.name, flavour=flavour, checked=True)
+
+
+def _is_missed(chains: ChainSet, family: Family) -> bool:
+    return bool(chains.chains) or family == "ipv4"
+
+
+def _add(result: Result, family: Family, outcome: Outcome) -> Result:
+    changes = (*result.changes, *outcome.changes)
+    if len(changes) > MAX_CHANGES:
+        changes = (*changes[:MAX_CHANGES], "and more")
+    flows = (*result.flows, *turned_flows(family, outcome.turned))[:MAX_FLOWS]
+    return replace(result, changes=changes, problems=(*result.problems, *outcome.problems), flows=flows)
