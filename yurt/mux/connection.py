@@ -1,336 +1,53 @@
 """
-The Twisted half: a session as a protocol over any transport, and each of its streams as a transport.
+A session over a Twisted transport.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+import socket
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionLost
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IProtocol,
-    IPushProducer,
-    IReactorTime,
-    ITransport,
-)
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from yurt.mux.frames import MuxClosed, MuxError
-from yurt.mux.session import MuxLimits, Session, Stream
+from yurt.mux.frames import IllegalFrame, MuxClosed, MuxError
+from yurt.mux.limits import BATCH, KERNEL_BUFFER, MuxLimits
+from yurt.mux.session import Session
+from yurt.mux.stream import Stream
+from yurt.mux.transport import MuxAddress, MuxStream
 
-STREAM_BUFFER: Final = 256 * 1024
-"""What a stream may hold unsent, waiting for the peer's window or for its turn, before its producer is paused."""
-
-BATCH: Final = 128 * 1024
-"""What is handed to the transport at once: an interactive stream waits behind that and what the transport holds."""
+__all__ = ["MuxAddress", "MuxConnection", "MuxLimits", "MuxStream"]
 
 MEASURE_EVERY: Final = 60.0
 """Seconds after which the round trip is measured on a busy line, too."""
 
+SERVER_WAITS: Final = 1.2
+"""How much longer than the client the server waits before it pings: the pings of one side are enough for both."""
+
 LATENESS: Final = 1.0
 """A timer that fires so much too late tells of this side's own stall, and nothing of the peer."""
 
+CLOSE_PATIENCE: Final = 2.0
+"""Seconds in which the peer may take the message that it broke yamux."""
 
-@implementer(IAddress)
-@dataclass(frozen=True, slots=True)
-class MuxAddress:
-    """
-    One end of a stream: the peer of the connection, as text, and the stream's number.
-    """
-
-    peer: str
-    stream: int
-
-
-class FlowControlled(Protocol):
-    """
-    A producer.
-    """
-
-    def pauseProducing(self) -> None: ...
-
-    def resumeProducing(self) -> None: ...
-
-    def stopProducing(self) -> None: ...
-
-
-@implementer(ITransport, IConsumer, IPushProducer)
-class MuxStream(Stream):
-    """
-    A stream as a transport.  Nothing is delivered before :meth:`attach`.
-    """
-
-    __slots__ = ("_delivering", "_held", "_losing", "_paused", "_producer", "_producer_paused", "_protocol", "_streaming", "mux")
-
-    mux: MuxConnection
-
-    def __init__(self, session: Session, number: int, mux: MuxConnection) -> None:
-        Stream.__init__(self, session, number)
-        self.mux = mux
-        self._protocol: IProtocol | None = None
-        self._held: deque[bytes] | None = None
-        self._paused = True
-        self._delivering = False
-        self._losing = False
-        self._producer: FlowControlled | None = None
-        self._producer_paused = False
-        self._streaming = False
-
-    def attach(self, protocol: IProtocol) -> None:
-        """
-        Connect the protocol that gets what comes, beginning with what came already.
-        """
-        self._protocol = protocol
-        self._paused = False
-        protocol.makeConnection(self)
-        if not self._paused:
-            self._deliver()
-
-    # ITransport
-
-    def getPeer(self) -> MuxAddress:
-        """
-        The other end.
-        """
-        return MuxAddress(self.mux.peer, self.number)
-
-    getHost = getPeer
-
-    @property
-    def disconnecting(self) -> bool:
-        """
-        Whether the stream is closed, or will be as soon as all is written.
-        """
-        return self._losing or not self.open
-
-    @property
-    def connected(self) -> bool:
-        """
-        Whether the stream is open.
-        """
-        return self.open
-
-    def write(self, data: bytes) -> None:
-        """
-        Send as soon as the peer's window and the other streams' turns allow.
-        """
-        self.session.write(self, data if type(data) is bytes else bytes(data))
-        self.mux._flush()
-        self._hold_producer()
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """
-        The same with many pieces.
-        """
-        self.write(b"".join(iovec))
-
-    def loseWriteConnection(self) -> None:
-        """
-        End the writing direction behind what was written.
-        """
-        self.session.finish(self)
-        self.mux._flush()
-
-    def loseConnection(self, *_: object) -> None:
-        """
-        Close when all is written; what still comes is dropped.
-        """
-        if self._losing or not self.open:
-            return
-        self._losing = True
-        if self._producer is None or self._finishing:
-            self._close()
-
-    def _close(self) -> None:
-        self._held = None
-        if self._fin_sent:
-            self.finished()
-        else:
-            self.session.finish(self)
-            self.mux._flush()
-
-    def abortConnection(self) -> None:
-        """
-        End both directions now.
-        """
-        if self.open:
-            self.session.reset(self)
-            self.mux._flush()
-            self.mux.reactor.callLater(0, self._lost, Failure(ConnectionAborted()))
-
-    # IPushProducer
-
-    def pauseProducing(self) -> None:
-        """
-        Deliver nothing until :meth:`resumeProducing`; the peer may still fill its window.
-        """
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        """
-        Deliver again.
-        """
-        self._paused = False
-        self._deliver()
-
-    def stopProducing(self) -> None:
-        """
-        Close.
-        """
-        self.loseConnection()
-
-    # IConsumer
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Pause ``producer`` while more than :data:`STREAM_BUFFER` waits.
-        """
-        if self._producer is not None:
-            raise RuntimeError(f"stream {self.number} has a producer already")
-        if not self.open:
-            producer.stopProducing()
-            return
-        self._producer = producer
-        self._streaming = streaming
-        self._producer_paused = False
-        if streaming:
-            self._hold_producer()
-        else:
-            producer.resumeProducing()
-
-    def unregisterProducer(self) -> None:
-        """
-        Forget the producer.
-        """
-        self._producer = None
-        if self._losing and self.open:
-            self._close()
-
-    def _hold_producer(self) -> None:
-        if self._producer is not None and self._streaming and not self._producer_paused and self.queued > STREAM_BUFFER:
-            self._producer_paused = True
-            self._producer.pauseProducing()
-
-    # What the session tells
-
-    def received(self, data: bytes) -> None:
-        """
-        Deliver, or hold until somebody wants it.
-        """
-        if self._losing:
-            # Nobody will read it, and the peer had better know: as a kernel does with a socket that is closed.
-            self.session.reset(self)
-            if not self._fin_sent:
-                self.mux.reactor.callLater(0, self._lost, Failure(ConnectionLost("the peer still sent when all was over")))
-        elif self._paused or self._held:
-            if self._held is None:
-                self._held = deque()
-            self._held.append(data)
-        else:
-            assert self._protocol is not None
-            self._protocol.dataReceived(data)
-            self.session.consumed(self, len(data))
-
-    def _deliver(self) -> None:
-        if self._delivering or self._protocol is None:
-            return
-        self._delivering = True
-        try:
-            while self._held and not self._paused:
-                data = self._held.popleft()
-                self._protocol.dataReceived(data)
-                self.session.consumed(self, len(data))
-        finally:
-            self._delivering = False
-        if not self._held and not self._paused and self._peer_finished and self._held is not None:
-            self._held = None
-            self._read_ended()
-        self.mux._flush()
-
-    def peer_finished(self) -> None:
-        """
-        Pass the end on behind the data.
-        """
-        if self._losing:
-            return
-        if self._paused or self._held:
-            self._held = self._held or deque()
-        else:
-            self._read_ended()
-
-    def _read_ended(self) -> None:
-        protocol = self._protocol
-        if IHalfCloseableProtocol.providedBy(protocol):
-            cast(Any, protocol).readConnectionLost()
-            if not self.open:
-                self.mux.reactor.callLater(0, self._lost, connectionDone)
-        else:
-            self.loseConnection()
-
-    def was_reset(self) -> None:
-        """
-        End both directions.
-        """
-        self._lost(Failure(ConnectionLost(f"stream {self.number} was reset by the peer")))
-
-    def sent(self) -> None:
-        """
-        Let the producer go on.
-        """
-        producer = self._producer
-        if producer is not None and not self.queued and (self._producer_paused or not self._streaming):
-            self._producer_paused = False
-            producer.resumeProducing()
-
-    def finished(self) -> None:
-        """
-        Tell that all was written.
-        """
-        if self._losing:
-            if self.open:
-                self.mux._lingers(self)
-            self.mux.reactor.callLater(0, self._lost, connectionDone)
-        elif IHalfCloseableProtocol.providedBy(self._protocol):
-            self.mux.reactor.callLater(0, self._write_ended)
-
-    def _write_ended(self) -> None:
-        protocol = self._protocol
-        if protocol is not None:
-            cast(Any, protocol).writeConnectionLost()
-            if not self.open and not self._held:
-                self._lost(connectionDone)
-
-    def _lost(self, reason: Failure) -> None:
-        """
-        Tell the protocol that all is over, once.
-        """
-        protocol, self._protocol = self._protocol, None
-        producer, self._producer = self._producer, None
-        self._held = None
-        if producer is not None:
-            producer.stopProducing()
-        if protocol is not None:
-            protocol.connectionLost(reason)
-        self.mux._check_idle()
+TCP_NOTSENT_LOWAT: Final = 25
+"""From linux/tcp.h; the socket module has no name for it."""
 
 
 @implementer(IPushProducer)
-class MuxConnection(TwistedProtocol):
+class MuxConnection(Protocol):
     """
-    A session over a transport.  ``client``: whether our streams have odd numbers.  ``accept`` is called with each stream that the
-    peer opens, ``lost`` once with the reason when the session has ended, whose text is for people.
+    A session over a transport, TCP or TLS.  ``client``: whether our streams have odd numbers.  ``accept`` is called with each
+    stream that the peer opens, ``lost`` once when the session has ended, with an exception whose text is for people.
+
+    ``on_go_away`` is called when the peer takes no new streams any more.
     """
 
     log = Logger()
@@ -348,19 +65,17 @@ class MuxConnection(TwistedProtocol):
         self.limits = limits
         self.on_go_away: Callable[[], None] | None = None
         self.peer = ""
+        self.unread: set[MuxStream] = set()
+        """Streams that have ended, but whose protocol has not yet read all."""
+        self._accept = accept
         self._lost = lost
         self._session = Session(
-            client=client,
-            limits=limits,
-            make=lambda session, number: MuxStream(session, number, self),
-            accept=cast("Callable[[Stream], None]", accept),
-            clock=reactor.seconds,
+            client=client, limits=limits, make=self._make_stream, accept=self._accepted, clock=reactor.seconds
         )
-        # The server's pings come a little later: one side's are enough for both.
-        self._ping_after = limits.ping_after if client else 1.2 * limits.ping_after
+        self._ping_after = limits.ping_after * (1.0 if client else SERVER_WAITS)
+        self._dead_after = limits.ping_after + limits.ping_patience
         self._heard_at = self._sent_at = reactor.seconds()
         self._timer: IDelayedCall | None = None
-        self._timer_due = 0.0
         self._busy = False
         self._full = False
         self._over = False
@@ -375,29 +90,25 @@ class MuxConnection(TwistedProtocol):
         """
         if self.transport is None:
             raise MuxClosed("the connection is not yet made")
-        stream = cast(MuxStream, self._session.open())
-        self._flush()
-        return stream
+        stream = self._session.open()
+        self.flush()
+        return cast(MuxStream, stream)
 
     def go_away(self) -> None:
         """
-        Take no new streams, and tell the peer.
+        Take no new streams, and tell the peer; those that are open go on.
         """
         self._session.go_away()
-        self._flush()
+        self.flush()
 
     def when_idle(self) -> Deferred[None]:
         """
-        Fires when no stream is open, at once if that is so now.
+        Fires when no stream is open, and all that came was read.
         """
-        deferred: Deferred[None] = Deferred(self._forget_idle)
+        deferred: Deferred[None] = Deferred(self._idle.remove)
         self._idle.append(deferred)
-        self._check_idle()
+        self.check_idle()
         return deferred
-
-    def _forget_idle(self, deferred: Deferred[None]) -> None:
-        if deferred in self._idle:
-            self._idle.remove(deferred)
 
     def abort(self, why: str) -> None:
         """
@@ -408,9 +119,9 @@ class MuxConnection(TwistedProtocol):
     @property
     def streams(self) -> int:
         """
-        How many streams are open.
+        How many streams are open, or not yet read to their end.
         """
-        return len(self._session.streams)
+        return len(self._session.streams) + len(self.unread)
 
     @property
     def bytes_received(self) -> int:
@@ -429,9 +140,9 @@ class MuxConnection(TwistedProtocol):
     @property
     def rtt(self) -> float | None:
         """
-        The last round trip measured, seconds.
+        The last round trip that was measured, seconds.
         """
-        return self._session.rtt
+        return self._session.line.rtt
 
     @property
     def closing(self) -> bool:
@@ -453,63 +164,128 @@ class MuxConnection(TwistedProtocol):
         """
         Begin, as the transport's producer.
         """
-        assert self.transport is not None
-        address = self.transport.getPeer()
-        self.peer = f"{getattr(address, 'host', address)}"
-        cast(Any, self.transport).registerProducer(self, True)
+        transport = cast(Any, self.transport)
+        self.peer = _text(transport.getPeer())
+        _bound_kernel_buffer(transport)
+        transport.registerProducer(self, True)
         self._heard_at = self._sent_at = self.reactor.seconds()
         self._session.ping()
-        self._flush()
-        self._timer_due = self._heard_at + self._ping_after
-        self._timer = self.reactor.callLater(self._ping_after, self._tick)
+        self.flush()
+        self._wait_until(self._heard_at + self._ping_after)
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Pass on what came; answers leave together at the end.
+        Pass on what came; what that makes us say leaves together at the end.
         """
         if self._over:
             return
+        session = self._session
         self._heard_at = self.reactor.seconds()
-        was_busy, self._busy = self._busy, True
-        going = self._session.peer_going_away
+        going = session.peer_going_away
+        self._busy = True
         try:
-            self._session.receive(data)
+            session.receive(data)
         except MuxError as error:
-            self._busy = was_busy
+            self._busy = False
             self._end(error)
             return
-        self._busy = was_busy
-        self._flush()
-        if self._session.peer_going_away and not going and self.on_go_away is not None:
+        self._busy = False
+        self.flush()
+        if session.peer_going_away and not going and self.on_go_away is not None:
             self.on_go_away()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The transport is gone.
         """
-        self._end(MuxError(f"connection lost: {reason.getErrorMessage()}"))
+        self._stop_timer()
+        done = reason.check(ConnectionDone)
+        self._end(MuxError("the peer closed the connection" if done else f"connection lost: {reason.getErrorMessage()}"))
 
     def _end(self, reason: MuxError) -> None:
         if self._over:
             return
-        transport = cast(Any, self.transport)
-        # What ends the session in the peer's eyes goes out, if the transport takes it at once.
-        last = b"" if self._full or transport is None else self._session.output(0)
+        last = self._session.output(0) if isinstance(reason, IllegalFrame) else b""
         self._over = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        streams = self._session.end()
+        self._stop_timer()
         self._lingering.clear()
-        if transport is not None:
-            transport.unregisterProducer()
-            if last:
-                transport.write(last)
-            transport.abortConnection()
+        streams = self._session.end()
+        self._leave(last)
         failure = Failure(ConnectionLost(str(reason)))
         for stream in streams:
-            cast(MuxStream, stream)._lost(failure)
-        self._check_idle()
+            cast(MuxStream, stream).lost(failure)
+        self.check_idle()
         self._lost(reason)
+
+    def _leave(self, last: bytes) -> None:
+        """
+        Close the transport; ``last`` is for a peer that listens.
+        """
+        transport = cast(Any, self.transport)
+        if transport is None:
+            return
+        if last and not self._full:
+            transport.write(last)
+            self._timer = self.reactor.callLater(CLOSE_PATIENCE, transport.abortConnection)
+            transport.unregisterProducer()
+            transport.loseConnection()
+        else:
+            transport.unregisterProducer()
+            transport.abortConnection()
+
+    # What its streams ask
+
+    def _make_stream(self, session: Session, number: int) -> MuxStream:
+        return MuxStream(session, number, self)
+
+    def _accepted(self, stream: Stream) -> None:
+        try:
+            self._accept(cast(MuxStream, stream))
+        except Exception:
+            self.log.failure("stream {number} of {peer} could not be accepted", number=stream.number, peer=self.peer)
+            cast(MuxStream, stream).abortConnection()
+
+    def flush(self) -> None:
+        """
+        Hand to the transport what it may have now.
+        """
+        session = self._session
+        if self._busy or self._full or self._over or not session.has_output:
+            return
+        self._busy = True
+        self._sent_at = self.reactor.seconds()
+        transport = cast(Any, self.transport)
+        try:
+            while session.has_output and not (self._full or self._over):
+                transport.write(session.output(BATCH))
+        finally:
+            self._busy = False
+
+    def lingers(self, stream: MuxStream) -> None:
+        """
+        The stream was closed here, and waits for the peer.
+        """
+        self._lingering[stream] = self.reactor.seconds()
+
+    def lingered(self, stream: MuxStream) -> None:
+        """
+        The stream waits no longer.
+        """
+        self._lingering.pop(stream, None)
+        self.check_idle()
+
+    def check_idle(self) -> None:
+        """
+        Something has ended.
+        """
+        if self._idle and not self.streams:
+            self.reactor.callLater(0, self._tell_idle)
+
+    def _tell_idle(self) -> None:
+        if not self.streams:
+            waiting, self._idle = self._idle, []
+            for deferred in waiting:
+                deferred.callback(None)
 
     # The transport's producer
 
@@ -524,59 +300,56 @@ class MuxConnection(TwistedProtocol):
         The transport holds nothing any more.
         """
         self._full = False
-        self._flush()
+        self.flush()
 
     def stopProducing(self) -> None:
         """
-        The transport closes, and says so by :meth:`connectionLost`.
+        The transport is going; :meth:`connectionLost` follows.
         """
-
-    def _flush(self) -> None:
-        """
-        Hand to the transport what it may have now.
-        """
-        if self._busy or self._full or self._over:
-            return
-        session = self._session
-        if not session.has_output:
-            return
-        self._busy = True
-        transport = cast(Any, self.transport)
-        self._sent_at = self.reactor.seconds()
-        try:
-            while not self._full and session.has_output:
-                transport.write(session.output(BATCH))
-        finally:
-            self._busy = False
+        self._full = True
 
     # Time
 
-    def _tick(self) -> None:
+    def _wait_until(self, due: float) -> None:
+        self._timer = self.reactor.callLater(max(0.0, due - self.reactor.seconds()), self._tick, due)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _tick(self, due: float) -> None:
+        session = self._session
         now = self.reactor.seconds()
-        late = now - self._timer_due > LATENESS
         silent = now - self._heard_at
-        if self._session.awaits_pong and silent >= self.limits.ping_after + self.limits.ping_patience and not late:
+        awaited = session.line.pinged_at is not None
+        if awaited and silent >= self._dead_after and now - due < LATENESS:
             self._end(MuxError(f"no sign of life for {silent:.0f} s"))
             return
-        if now - min(self._heard_at, self._sent_at) >= self._ping_after or now - self._session._measured_at >= MEASURE_EVERY:
-            self._session.ping()
-        for stream in [stream for stream, since in self._lingering.items() if now - since >= self.limits.linger]:
+        quiet_since = min(self._heard_at, self._sent_at)
+        if now - quiet_since >= self._ping_after or now - session.line.measured_at >= MEASURE_EVERY:
+            session.ping()
+        self._end_lingering(now - self.limits.linger)
+        self.flush()
+        awaited = session.line.pinged_at is not None
+        due = self._heard_at + self._dead_after if awaited else min(self._heard_at, self._sent_at) + self._ping_after
+        self._wait_until(min(now + self._ping_after, max(due, now + LATENESS)))
+
+    def _end_lingering(self, since: float) -> None:
+        for stream in [stream for stream, began in self._lingering.items() if began <= since]:
             self._session.reset(stream)
-        self._lingering = {stream: since for stream, since in self._lingering.items() if stream.open}
-        self._flush()
-        self._check_idle()
-        if self._session.awaits_pong:
-            due = min(self._heard_at + self.limits.ping_after + self.limits.ping_patience, now + self._ping_after)
-        else:
-            due = min(self._heard_at, self._sent_at) + self._ping_after
-        self._timer_due = max(due, now + LATENESS)
-        self._timer = self.reactor.callLater(self._timer_due - now, self._tick)
+            self.lingered(stream)
 
-    def _lingers(self, stream: MuxStream) -> None:
-        self._lingering[stream] = self.reactor.seconds()
 
-    def _check_idle(self) -> None:
-        if self._idle and not self._session.streams:
-            waiting, self._idle = self._idle, []
-            for deferred in waiting:
-                deferred.callback(None)
+def _text(address: IAddress) -> str:
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return str(address) if host is None else f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
+
+
+def _bound_kernel_buffer(transport: Any) -> None:
+    """
+    Let the kernel take no more than it can soon send, so that a stream's turn comes soon, too.
+    """
+    tcp: Any = transport.transport if isinstance(transport, TLSMemoryBIOProtocol) else transport
+    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        handle.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, KERNEL_BUFFER)
