@@ -279,14 +279,18 @@ class _TLSProtocol(TLSMemoryBIOProtocol):
         super().connectionLost(reason)
 
 
+def tls_factory(creator: Any, is_client: bool, factory: IProtocolFactory) -> IProtocolFactory:
+    """
+    What ``wrapClientTLS`` and ``wrapServerTLS`` put around a factory, but for a transport that sends each write at once instead
+    of collecting small ones until the next turn of the reactor: heads are written in one piece with what follows as it is.
+    """
+    wrapper = TLSMemoryBIOFactory(creator, is_client, factory)
+    wrapper.protocol = _TLSProtocol
+    return cast(IProtocolFactory, wrapper)
+
+
 def _connect_tls(
     endpoint: IStreamClientEndpoint, factory: Factory, creator: IOpenSSLClientConnectionCreator
 ) -> Deferred[IProtocol]:
-    """
-    What ``wrapClientTLS`` does, but for a transport that sends each write at once instead of collecting small ones until
-    the next turn of the reactor: requests are written in one piece as it is.
-    """
-    wrapper = TLSMemoryBIOFactory(creator, True, cast(IProtocolFactory, factory))
-    wrapper.protocol = _TLSProtocol
-    connecting = endpoint.connect(cast(IProtocolFactory, wrapper))
+    connecting = endpoint.connect(tls_factory(creator, True, cast(IProtocolFactory, factory)))
     return connecting.addCallback(lambda protocol: cast(TLSMemoryBIOProtocol, protocol).wrappedProtocol)
