@@ -14,8 +14,8 @@ from .curl import Answer, curl
 from .manifests import granted, ports_config, rule, user
 from .pods import pod
 from .process import in_namespace, run, wait_for
-from .tunnel import EDGE_LABEL, SERVER_META, WEB
-from .tunnel_case import TunnelCase
+from .tunnel import EDGE_LABEL, SERVER_META, TALKER, WEB
+from .tunnel_case import TunnelCase, numbers
 
 AT_ONCE = 1.0
 """Seconds for an answer that needs to wait for nothing, tools and a busy machine included."""
@@ -50,7 +50,7 @@ class DoorCase(TunnelCase):
         extra = ["--connect-to", f"{host}:{port}:{target}", *(["--cacert", keys.file("ca.crt")] if verify else ["-k"])]
         if name:
             extra += ["--cert", keys.file(f"{name}.crt"), "--key", keys.file(f"{name}.key")]
-        headers = [f"Authorization: Bearer {token}"] if token else []
+        headers = [*headers, *([f"Authorization: Bearer {token}"] if token else [])]
         url = f"{scheme}://{host}:{port}{path}"
         return curl(self.cluster.cloud_namespace, url, agent="test", headers=headers, extra=extra, timeout=20)
 
@@ -108,6 +108,18 @@ class ScrapeTests(DoorCase):
         forged = ".".join([*token.split(".")[:2], other.split(".")[2]])
         for bad in (forged, "nonsense"):
             self.assert_status(self.ask(node.name, METRICS, token=bad), 401, "Unauthorized", [])
+
+    def test_by_pod_and_by_header(self) -> None:
+        """
+        The path of what an API server asks of a kubelet names the pod and so the node; X-Tunnel-Proxy-Host names it, too.
+        """
+        answer = self.ask("localhost", f"/containerLogs/default/{TALKER}/main?tailLines=1", name="admin", port=10263)
+        self.assertEqual(len(numbers(answer.body)), 1, answer)
+        header = f"X-Tunnel-Proxy-Host: {self.cluster.node.name}:10250"
+        self.assertIn(CPU, self.ask("localhost", METRICS, name="admin", port=10263, headers=[header]).body)
+        self.assert_status(
+            self.ask("localhost", "/containerLogs/default/nobody/main", name="admin", port=10263), 404, "NotFound", ["nobody"]
+        )
 
     def test_plain(self) -> None:
         """
