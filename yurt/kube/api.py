@@ -8,9 +8,10 @@ costs 4 MB of memory, and knows neither the time-outs nor the proxies that this 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -25,6 +26,7 @@ from yurt.http.interfaces import ByteStream, Exchange, Headers, RequestHead, Res
 from yurt.kube.bearer import BearerToken
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError
 from yurt.kube.patch import MERGE_PATCH
+from yurt.kube.pause import pause
 from yurt.kube.status import REASONS, read_failure
 from yurt.tls import ClientTLS, Credentials
 
@@ -37,6 +39,10 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Bytes of an answer that are taken, unless the caller says otherwise; etcd holds objects of 1.5 MB."""
 MAX_REFUSAL_BYTES = 64 * 1024
 """Bytes kept of the answer to a refused watch."""
+MAX_CONFLICTS = 5
+"""Times that an edit is tried while others write the same object."""
+CONFLICT_PAUSE = 0.1
+"""Seconds up to which an edit waits after a conflict."""
 MAX_SHOWN = 500
 """Characters of a server's message that get into ours."""
 
@@ -115,6 +121,35 @@ class ApiClient:
         wanted = {name: value for name, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": wanted} if wanted else None
         return await self._ask(b"DELETE", path, body=options, timeout=timeout)
+
+    async def edit(
+        self, collection: str, name: str, change: Callable[[Document | None], Document | None]
+    ) -> bool:
+        """
+        Bring one object to what ``change`` makes of it: of its current state, or of None when it is not there, comes the
+        state to be, or None to leave it.  When somebody else writes it in between, ``change`` is asked again.
+
+        Whether it was written.  Raises :class:`ApiError`, with code 409 after MAX_CONFLICTS conflicts.
+        """
+        path = f"{collection}/{quote(name, safe='')}"
+        for attempt in range(MAX_CONFLICTS):
+            try:
+                found: Document | None = await self.get(path)
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+                found = None
+            wanted = change(found)
+            if wanted is None or wanted == found:
+                return False
+            try:
+                await (self.create(collection, wanted) if found is None else self.update(path, wanted))
+                return True
+            except ApiError as error:
+                if error.code != 409 or attempt == MAX_CONFLICTS - 1:
+                    raise
+            await pause(self._reactor, CONFLICT_PAUSE * random.random())
+        raise AssertionError("the last attempt returns or raises")
 
     async def _ask(
         self,

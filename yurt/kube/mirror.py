@@ -144,7 +144,7 @@ class Mirror(Generic[T]):
                 yield from self._put(key, meta.resource_version, item)
         self._continue = parts.continue_token
         if not self._continue:
-            for key in self._versions.keys() - self._listed:
+            for key in sorted(self._versions.keys() - self._listed):
                 yield from self._remove(key)
             self._listed = set()
             self.version = parts.resource_version
@@ -168,12 +168,13 @@ class Mirror(Generic[T]):
             if event.type == ERROR:
                 failure = read_failure(event.object)
                 raise ApiError(event.status_code, failure.reason, f"{self._path}: the watch ended: {failure.message}")
-            if is_newer(event.meta.resource_version, self.version):
-                self.version = event.meta.resource_version
+            version = event.meta.resource_version
+            if version and is_newer(version, self.version):
+                self.version = version
             if event.type == BOOKMARK:
                 continue
             self.events += 1
-            key, version = key_of(event.meta), event.meta.resource_version
+            key = key_of(event.meta)
             held = self._versions.get(key)
             if event.type == DELETED:
                 if held is not None and not is_newer(held, version):
