@@ -359,7 +359,8 @@ class TroubleTests(InformerCase):
         self.put("a")
         self.assertEqual(self.items, {})
         (dead,) = self.server.watches()
-        self.advance(MAX_WATCH)  # the server's own end of the watch is lost as well
+        seconds = int(dead.query["timeoutSeconds"])
+        self.advance(seconds + WATCH_GRACE / 2)  # the server's own end of the watch is lost as well
         self.assertTrue(dead.open)
         self.server.silent = False
         self.advance(WATCH_GRACE + 2)
