@@ -158,6 +158,13 @@ class HTTPUpstream:
             exchange.drop()
         self._end_sweep()
 
+    def drop_idle(self) -> None:
+        """
+        Close the connections that carry nothing now.
+        """
+        for connection in list(self._idle):
+            connection.close()
+
     # What exchanges and connections tell
 
     def exchange_over(self, exchange: ClientExchange) -> None:

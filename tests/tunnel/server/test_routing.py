@@ -41,7 +41,8 @@ def url(target: str = "/metrics", host: str | None = "edge-1:10250", tls: bool =
     """
     found = ask(target, host, tls, **headers)
     assert isinstance(found, Route), found
-    return f"{found.node} {found.url}"
+    dialled = "" if found.host == found.address else f" at {found.host}"
+    return f"{found.node} {found.url}{dialled}"
 
 
 class HostTests(SynchronousTestCase):
@@ -79,16 +80,13 @@ class HostTests(SynchronousTestCase):
 
     def test_localhost_ports(self) -> None:
         """
-        Ports that nodes serve on loopback alone are dialled there, and verified by the node's address; what is spoken to one of
+        Ports that nodes serve on loopback alone are dialled there, but called by the node's address; what is spoken to one of
         which only that is known is what the caller spoke.
         """
-        self.assertEqual(url(host="edge-1:9100"), "edge-1 http://127.0.0.1:9100")
-        self.assertEqual(url(host="edge-1:10266", tls=False), "edge-1 http://127.0.0.1:10266")
-        self.assertEqual(url(host="edge-1:10266", tls=True), "edge-1 https://127.0.0.1:10266")
-        self.assertEqual(url(host="[fd00::8]:9100"), "edge-1 http://[::1]:9100")
-        found = ask(host="[fd00::8]:9100")
-        assert isinstance(found, Route)
-        self.assertEqual((found.address, found.kubelet), ("fd00::8", False))
+        self.assertEqual(url(host="edge-1:9100"), "edge-1 http://10.0.0.8:9100 at 127.0.0.1")
+        self.assertEqual(url(host="edge-1:10266", tls=False), "edge-1 http://10.0.0.8:10266 at 127.0.0.1")
+        self.assertEqual(url(host="edge-1:10266", tls=True), "edge-1 https://10.0.0.8:10266 at 127.0.0.1")
+        self.assertEqual(url(host="[fd00::8]:9100"), "edge-1 http://[fd00::8]:9100 at ::1")
 
     def test_unknown(self) -> None:
         """
@@ -185,8 +183,10 @@ class ProxyHeaderTests(SynchronousTestCase):
         self.assertEqual(url(host="10.1.1.1:10263", Proxy_Dest="10.0.0.9:10255"), "edge-2 http://10.0.0.9:10255")
         self.assertEqual(url(host="10.1.1.1:10263", Proxy_Dest="edge-2:10250"), "edge-2 https://10.0.0.9:10250")
         self.assertEqual(url(host="edge-1:10250", Proxy_Dest="192.168.7.7:10255"), "edge-1 http://192.168.7.7:10255")
-        self.assertEqual(url(host="edge-1:10250", Proxy_Dest="127.0.0.1:9445"), "edge-1 https://127.0.0.1:9445")
-        self.assertEqual(url(host="x:1", Proxy_Host="edge-2", Proxy_Dest="localhost:10255"), "edge-2 http://127.0.0.1:10255")
+        self.assertEqual(url(host="edge-1:10250", Proxy_Dest="127.0.0.1:9445"), "edge-1 https://10.0.0.8:9445 at 127.0.0.1")
+        self.assertEqual(
+            url(host="x:1", Proxy_Host="edge-2", Proxy_Dest="localhost:10255"), "edge-2 http://10.0.0.9:10255 at 127.0.0.1"
+        )
 
     def test_refused(self) -> None:
         """

@@ -45,15 +45,15 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Route:
     """
-    Where a request goes: ``scheme`` is spoken to ``host:port``, dialled from ``node``; ``address`` is the one that the node's
-    certificate is for, also when loopback is dialled.
+    Where a request goes: ``scheme`` is spoken to ``address:port`` of ``node``.  What the node dials is ``host``: that same
+    address, or its loopback.  ``kubelet`` tells that the port is its kubelet's.
     """
 
     node: str
     scheme: str
-    host: str
-    port: int
     address: str
+    port: int
+    host: str
     kubelet: bool = False
 
     @property
@@ -61,7 +61,7 @@ class Route:
         """
         Scheme, host and port as a URL.
         """
-        return f"{self.scheme}://{authority(self.host, self.port)}"
+        return f"{self.scheme}://{authority(self.address, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +137,10 @@ def route_on(node: Node, host: str, port: int | None, ports: Ports, *, tls: bool
         raise Refused(403, "Forbidden", "forbidden", message)
     loopback = is_loopback(host)
     address = own_address(node) if loopback or not usual_spelling(host) else usual_spelling(host)
+    host = address
     if loopback or port in ports.localhost:
-        address, host = address, "::1" if ":" in address else "127.0.0.1"
-    else:
-        host = address
-    return Route(node.name, scheme, host, port, address, kubelet=port in (KUBELET_PORT, node.kubelet_port))
+        host = "::1" if ":" in address else "127.0.0.1"
+    return Route(node.name, scheme, address, port, host, kubelet=port in (KUBELET_PORT, node.kubelet_port))
 
 
 def own_address(node: Node) -> str:

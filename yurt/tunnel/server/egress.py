@@ -1,0 +1,221 @@
+"""
+HTTP CONNECT, as kube-apiserver's egress selector speaks it: a connection from the cluster's side to whatever address, by the
+way that leads there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from ipaddress import ip_address
+from typing import Any, cast
+
+from twisted.internet import error
+from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from yurt.http.connection import describe
+from yurt.http.dial import Build, tcp_endpoint
+from yurt.http.interfaces import ResponseHead
+from yurt.http.upgrade import TransportStream
+from yurt.http.wire import Wire, tune
+from yurt.lifecycle import Listen, StartFailed
+from yurt.options import host_port
+from yurt.tunnel.server.authorisation import Access
+from yurt.tunnel.server.nodes import Node, usual_spelling
+from yurt.tunnel.server.passage import Joined, Passage
+from yurt.tunnel.server.routing import Refused, authority, own_address
+from yurt.tunnel.server.ways import NoWay
+
+DIAL_TIMEOUT = 5.0
+"""Seconds that the server itself tries to connect; an agent has as long."""
+
+RAW = Access("create")
+"""What a connection is to the authoriser: what goes through it nobody sees."""
+
+_ERRORS: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (error.ConnectionRefusedError, 502, "BadGateway", "refused"),
+    (error.DNSLookupError, 502, "BadGateway", "name-unknown"),
+    (error.TimeoutError, 504, "Timeout", "timeout"),
+    (error.ConnectBindError, 503, "ServiceUnavailable", "exhausted"),
+)
+
+
+class Opened(Passage):
+    """
+    A CONNECT: answered 200 when the other side has connected, and bytes from then on.
+    """
+
+    async def serve(self) -> None:
+        """
+        Find out who asks for what, connect, and join.
+        """
+        front, request = self.front, self.request
+        caller = await front.authenticator.caller_of(request)
+        host, port = self.target()
+        node = front.nodes.by_host(host)
+        self.node = "" if node is None else node.name
+        await front.authoriser.check(caller, self.node, RAW)
+        protocol = await self.connect(host, port, node)
+        Joined(front.reactor, request.accept_upgrade(ResponseHead(200, b"OK")), protocol.stream, self.done)
+
+    def target(self) -> tuple[str, int]:
+        """
+        The host and the port asked for.  Raises :class:`Refused`.
+        """
+        text = self.request.head.target.decode("latin-1")
+        try:
+            host, port = host_port(text, 0)
+        except ValueError:
+            port = 0
+        if not port:
+            raise Refused(400, "BadRequest", "malformed", f"CONNECT {text[:100]!r}: that is no host:port")
+        return usual_spelling(host) or host, port
+
+    async def connect(self, host: str, port: int, node: Node | None) -> Dialled:
+        """
+        Connect through the node's agent, or from here where there is none.  Raises what the way raises, or :class:`Refused`.
+        """
+        factory = cast(IProtocolFactory, Build(lambda _: Dialled()))
+        way = self.way(host, port, node)
+        if way is not None:
+            return cast(Dialled, await way.connect(factory))
+        address = own_address(node) if node is not None and not usual_spelling(host) else host
+        return await self.connect_directly(factory, address, port)
+
+    def way(self, host: str, port: int, node: Node | None) -> IStreamClientEndpoint | None:
+        """
+        The way through an agent; None for what needs none: a node without agent, and what is no node at all, such as the
+        webhooks and aggregated API servers that a cluster's egress leads to, too.
+        """
+        ports = self.front.ports.ports
+        if node is None:
+            if port in ports.tunnel_ports:
+                message = f"no node has the name or address {host}, and port {port} is for nodes"
+                raise Refused(503, "ServiceUnavailable", "unknown-node", message)
+            return None
+        address = host if usual_spelling(host) or not node.addresses else own_address(node)
+        if port in ports.localhost:
+            address = "::1" if ":" in address else "127.0.0.1"
+        try:
+            return self.front.ways.way_to(node.name, address, port)
+        except NoWay:
+            if node.has_agent:
+                raise
+            return None
+
+    async def connect_directly(self, factory: IProtocolFactory, host: str, port: int) -> Dialled:
+        """
+        Connect from this host, but not to itself: what listens on loopback trusts its callers.  Raises :class:`Refused`.
+        """
+        self.check_address(host)
+        where = authority(host, port)
+        try:
+            protocol = cast(Dialled, await tcp_endpoint(self.front.reactor, host, port, DIAL_TIMEOUT).connect(factory))
+        except CancelledError:
+            raise
+        except Exception as refused:
+            for kind, status, reason, word in _ERRORS:
+                if isinstance(refused, kind):
+                    break
+            else:
+                status, reason, word = 502, "BadGateway", "unreachable"
+            raise Refused(status, reason, word, f"{where}, dialled by the server: {describe(Failure(refused))}") from refused
+        try:
+            self.check_address(protocol.peer)
+        except Refused:
+            protocol.stream.abort()
+            raise
+        return protocol
+
+    def check_address(self, host: str) -> None:
+        """
+        Raise :class:`Refused` for an address that means this host or nothing but its own link.
+        """
+        try:
+            address = ip_address(usual_spelling(host) or host.partition("%")[0])
+        except ValueError:
+            return  # a name: its address is looked at when it is connected
+        if address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast:
+            message = f"{host} is not dialled by the server: loopback and link-local addresses are not the cluster's"
+            raise Refused(403, "Forbidden", "forbidden", message)
+
+    def drop(self) -> None:
+        """
+        Nothing more to give up than what was being waited for.
+        """
+
+
+@implementer(IHalfCloseableProtocol)
+class Dialled(Protocol):
+    """
+    A connection as a :class:`ByteStream`; it is not read until somebody attaches.
+    """
+
+    stream: TransportStream
+    peer = ""
+
+    def connectionMade(self) -> None:
+        wire = cast(Wire, self.transport)
+        tune(wire)
+        self.peer = str(getattr(wire.getPeer(), "host", ""))
+        self.stream = TransportStream(wire, b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.stream.received(data)
+
+    def readConnectionLost(self) -> None:
+        self.stream.read_ended()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Nothing to do: it was closed here.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.stream.lost()
+
+
+class EgressSocket(Listen):
+    """
+    Listens on a Unix socket that only its owner may open: whoever may is trusted as this machine itself.  The socket of a
+    process that was killed is replaced, and the socket is removed at the stop.
+    """
+
+    def __init__(self, reactor: Any, path: str, factory: IProtocolFactory) -> None:
+        endpoint = UNIXServerEndpoint(reactor, path, mode=0o600)
+        super().__init__(cast(IStreamServerEndpoint, endpoint), factory, f"egress socket {path}")
+        self.path = path
+
+    def privilegedStartService(self) -> None:
+        """
+        Make the folder if it is missing, and room for the socket.  Raises :exc:`StartFailed`.
+        """
+        try:
+            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+            self._remove_stale()
+        except OSError as problem:
+            raise StartFailed(f"{self.what}: {problem.strerror}") from problem
+        super().privilegedStartService()
+
+    def _remove_stale(self) -> None:
+        try:
+            mode = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise StartFailed(f"{self.what}: there is a file that is no socket; move it away or choose another path")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            if probe.connect_ex(self.path) == 0:
+                raise StartFailed(f"{self.what}: another process listens there; end it or choose another path")
+        os.unlink(self.path)

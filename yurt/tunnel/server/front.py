@@ -1,0 +1,94 @@
+"""
+What is addressed to the server itself: HTTP by TLS, by plain text from this host, and by the egress socket.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from yurt.http.interfaces import IncomingRequest
+from yurt.tunnel.server.authentication import Authenticator
+from yurt.tunnel.server.authorisation import Authoriser
+from yurt.tunnel.server.egress import Opened
+from yurt.tunnel.server.metrics import ServerMetrics
+from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.passage import Passage, answer_refusal
+from yurt.tunnel.server.ports import LivePorts
+from yurt.tunnel.server.proxied import Proxied
+from yurt.tunnel.server.refusals import Refusals
+from yurt.tunnel.server.routing import Refused
+from yurt.tunnel.server.upstreams import Upstreams
+from yurt.tunnel.server.ways import Ways
+
+MAX_REQUESTS = 4096
+"""Requests served at once, streams and upgraded connections among them, unless the listeners allow fewer."""
+
+
+class FindsPods(Protocol):
+    """
+    The part of :class:`yurt.tunnel.server.pods.Pods` that is needed here.
+    """
+
+    def node_of_pod(self, namespace: str, name: str) -> Deferred[str]: ...
+
+
+class Front:
+    """
+    The :class:`yurt.http.interfaces.Application` of ports 10263 and 10264 and of the egress socket; ``door`` of the listeners'
+    requests is an :class:`Entrance`.  Listeners set ``takes_connect``.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        *,
+        ways: Ways,
+        nodes: Nodes,
+        ports: LivePorts,
+        pods: FindsPods | None,
+        authenticator: Authenticator,
+        authoriser: Authoriser,
+        upstreams: Upstreams,
+        refusals: Refusals,
+        max_requests: int = MAX_REQUESTS,
+    ) -> None:
+        self.reactor = reactor
+        self.ways = ways
+        self.nodes = nodes
+        self.ports = ports
+        self.pods = pods
+        self.authenticator = authenticator
+        self.authoriser = authoriser
+        self.upstreams = upstreams
+        self.refusals = refusals
+        self.max_requests = max_requests
+        self.passages: set[Passage] = set()
+
+    @property
+    def metrics(self) -> ServerMetrics:
+        """
+        Where requests are counted.
+        """
+        return self.refusals.metrics
+
+    def handle(self, request: IncomingRequest) -> None:
+        """
+        See :class:`yurt.http.interfaces.Application`.
+        """
+        if len(self.passages) >= self.max_requests:
+            message = f"{self.max_requests} requests are being served, and no more at once; try again later"
+            self.refusals.refuse("full", message)
+            answer_refusal(request, Refused(429, "TooManyRequests", "full", message))
+            return
+        passage = Opened(self, request) if request.head.method == b"CONNECT" else Proxied(self, request)
+        self.passages.add(passage)
+        passage.begin()
+
+    def ended(self, passage: Passage) -> None:
+        """
+        A request is over.
+        """
+        self.passages.discard(passage)

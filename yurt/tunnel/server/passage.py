@@ -1,0 +1,185 @@
+"""
+One request from its arrival to its end, whatever is done with it in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from yurt.http.interfaces import ByteStream, Headers, IncomingRequest, ResponseHead
+from yurt.kube.status import status_body
+from yurt.tunnel.connect import REFUSED_HEADER, ConnectRefused
+from yurt.tunnel.server.authorisation import path_class
+from yurt.tunnel.server.routing import Refused
+from yurt.tunnel.server.ways import NoWay
+
+if TYPE_CHECKING:
+    from yurt.tunnel.server.front import Front
+
+LINGER = 30.0
+"""Seconds that one end of a joined connection has to take what was written to it, when the other end is gone."""
+
+MAX_PHRASE = 300
+"""Characters of a message in a status line."""
+
+REFUSALS = (Refused, NoWay, ConnectRefused)
+
+
+class Passage:
+    """
+    A request that is being decided on, then served.  Subclasses say how, in :meth:`serve` and :meth:`drop`.
+    """
+
+    log = Logger()
+
+    def __init__(self, front: Front, request: IncomingRequest) -> None:
+        self.front = front
+        self.request = request
+        self.node = ""
+        self.finished = False
+        self._serving: Deferred[None] | None = None
+        self._labels = front.metrics.request_started(request.head.method, b"/" + path_class(request.head.target))
+
+    def begin(self) -> None:
+        """
+        Start; what comes of it goes to the client.
+        """
+        self.request.when_lost(self.client_lost)
+        if not self.finished:
+            self._serving = Deferred.fromCoroutine(self.serve())
+            self._serving.addErrback(self._failed)
+
+    async def serve(self) -> None:
+        """
+        Decide what is to be done and begin with it.  Raises one of REFUSALS.
+        """
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """
+        Give up what was begun; the client is gone.
+        """
+        raise NotImplementedError
+
+    def _failed(self, failure: Failure) -> None:
+        if self.finished or failure.check(CancelledError):
+            return
+        if failure.check(*REFUSALS):
+            self.refuse(failure.value)
+            return
+        self.log.failure("{what} could not be served", failure, what=self.describe())
+        self.refuse(Refused(500, "InternalError", "other", "the request could not be served; the log of the server says why"))
+
+    def refuse(self, error: BaseException | None) -> None:
+        """
+        Answer with one of REFUSALS.
+        """
+        assert isinstance(error, REFUSALS)
+        if isinstance(error, Refused):  # the others have been counted where they come from
+            self.front.refusals.refuse(error.word, f"{self.describe()}: {error.message}")
+        answer_refusal(self.request, error, self.node)
+        self.done()
+
+    def describe(self) -> str:
+        """
+        The request in a few words, for the log; a query may hold what must not stand there.
+        """
+        head = self.request.head
+        target = head.target.partition(b"?")[0][:200].decode("latin-1")
+        return f"{head.method.decode('latin-1')} {target!r} from {getattr(self.request.peer, 'host', 'a socket')}"
+
+    def client_lost(self) -> None:
+        """
+        The client hung up: nothing goes on for it.
+        """
+        if self.finished:
+            return
+        self.done()
+        if self._serving is not None:
+            self._serving.cancel()
+        self.drop()
+
+    def done(self) -> None:
+        """
+        Give back the place among the requests in flight, once.
+        """
+        if not self.finished:
+            self.finished = True
+            self.front.metrics.request_ended(self._labels)
+            self.front.ended(self)
+
+
+def answer_refusal(request: IncomingRequest, error: Refused | NoWay | ConnectRefused, node: str = "") -> None:
+    """
+    Answer with a Kubernetes Status.  To a CONNECT the status line tells the message, too: it is all that an API server shows.
+    """
+    headers: Headers = [(b"Content-Type", b"application/json"), (REFUSED_HEADER, error.word.encode("ascii"))]
+    if error.status == 401:
+        headers.append((b"WWW-Authenticate", b"Bearer"))
+    if error.status == 429:
+        headers.append((b"Retry-After", b"1"))
+    details = {"name": node, "kind": "nodes"} if node else None
+    body = status_body(error.status, error.reason, error.message, details=details)
+    if request.head.method != b"CONNECT":
+        request.respond(error.status, headers, body)
+        return
+    phrase = " ".join(error.message.split())[:MAX_PHRASE].encode("ascii", "replace")
+    request.start(ResponseHead(error.status, phrase, [*headers, (b"Content-Length", b"%d" % len(body))]))
+    request.write(body)
+    request.finish()
+
+
+class Joined:
+    """
+    Passes on everything between two streams, each as fast as the other one reads; ``ended`` is called when both are gone.
+
+    When one is gone the other may still take what was written to it, for LINGER seconds: a peer that reads nothing more, such as
+    a command that ignores its input, would otherwise never hear of the end.
+    """
+
+    def __init__(self, reactor: IReactorTime, a: ByteStream, b: ByteStream, ended: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._ended = ended
+        self._timer: IDelayedCall | None = None
+        self._one_lost = False
+        a.attach(_End(self, b), b)
+        b.attach(_End(self, a), a)
+
+    def lost(self, other: ByteStream) -> None:
+        """
+        One stream is gone, ``other`` is what it was joined to.
+        """
+        if self._one_lost:
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._ended()
+            return
+        self._one_lost = True
+        other.resume()  # so that its end is seen
+        other.close()
+        self._timer = self._reactor.callLater(LINGER, other.abort)
+
+
+class _End:
+    """
+    Writes to one stream what another one receives.
+    """
+
+    __slots__ = ("_joined", "_to", "bytes_received")
+
+    def __init__(self, joined: Joined, to: ByteStream) -> None:
+        self._joined = joined
+        self._to = to
+        self.bytes_received = to.write
+
+    def bytes_finished(self) -> None:
+        self._to.finish()
+
+    def bytes_lost(self) -> None:
+        self._joined.lost(self._to)

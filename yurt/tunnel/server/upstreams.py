@@ -1,0 +1,80 @@
+"""
+Keep-alive pools to ports of nodes, through the tunnel: a scrape a minute needs neither a dial nor a TLS hand-shake each time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+from yurt.http.client import ClientLimits, HTTPUpstream
+from yurt.tls import ClientTLS, Credentials
+from yurt.tunnel.server.routing import Route
+from yurt.tunnel.server.ways import Way, Ways
+
+MAX_UPSTREAMS = 1024
+"""Pools that are kept; beyond that those without a connection go, the one used longest ago first."""
+
+LIMITS = ClientLimits(connect_timeout=15.0, max_idle=8, idle_timeout=75.0)
+"""
+Of a pool: longer than the agent's dial with the answer's wait, and shorter than the 90 s after which kubelets close idle
+connections.
+"""
+
+
+class Upstreams:
+    """
+    A pool for each port of each node.
+
+    ``credentials`` hold the certificate shown to nodes, and the CA that kubelets are verified by; without a CA they are not,
+    as kube-apiserver does without --kubelet-certificate-authority.  Ports other than the kubelet's have certificates of many
+    origins and are never verified: the link to the node is.
+    """
+
+    def __init__(self, reactor: Any, ways: Ways, credentials: Credentials) -> None:
+        self._reactor = reactor
+        self._ways = ways
+        self._unverified = ClientTLS(replace(credentials, ca_file=None, ca_data=None), verify=False)
+        verifies = credentials.ca_file is not None or credentials.ca_data is not None
+        self._verified = ClientTLS(credentials) if verifies else self._unverified
+        self._pools: OrderedDict[Route, HTTPUpstream] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def upstream(self, route: Route) -> HTTPUpstream:
+        """
+        The pool for ``route``.
+        """
+        pool = self._pools.get(route)
+        if pool is None:
+            way = Way(self._ways, route.node, route.host, route.port, early=False, local_only=False)
+            tls = self._verified if route.kubelet else self._unverified
+            pool = HTTPUpstream(self._reactor, route.url, tls, limits=LIMITS, endpoint=way)
+            self._pools[route] = pool
+            self._make_room()
+        self._pools.move_to_end(route)
+        return pool
+
+    def _make_room(self) -> None:
+        if len(self._pools) > MAX_UPSTREAMS:
+            idle = next((route for route, pool in self._pools.items() if not pool.open_connections), None)
+            if idle is not None:
+                del self._pools[idle]
+
+    def drop_idle(self, node: str) -> None:
+        """
+        Close the idle connections to a node: its agent has another link now, or wants to leave.
+        """
+        for route, pool in self._pools.items():
+            if route.node == node:
+                pool.drop_idle()
+
+    def close(self) -> None:
+        """
+        Close everything.
+        """
+        for pool in self._pools.values():
+            pool.close_connections("the server is stopping")
+        self._pools.clear()
