@@ -146,7 +146,7 @@ class StreamEndpoint:
 
     ``connect`` fires when the other side has connected, and fails with :exc:`ConnectRefused` however it comes to nothing.
     With ``early`` it fires at once: the protocol may write before the answer, and a refusal is the reason of its
-    ``connectionLost``.  ``headers`` are added to the head.
+    ``connectionLost``.  ``headers`` are added to the head; ``answered()`` is called when the other side has connected.
     """
 
     def __init__(
@@ -159,12 +159,14 @@ class StreamEndpoint:
         early: bool = False,
         reactor: IReactorTime,
         timeout: float = ANSWER_TIMEOUT,
+        answered: Callable[[], object] | None = None,
     ) -> None:
         self._mux = mux
         self._reactor = reactor
         self.target = authority(host, port)
         self.early = early
         self.timeout = timeout
+        self.answered = answered
         target = self.target.encode("ascii")
         self.head = serialise_request(RequestHead(b"CONNECT", target, [(b"Host", target), *(headers or [])]))
 
@@ -264,6 +266,8 @@ class _Opening(_PassThrough):
             self._refused(head)
 
     def _open(self, rest: bytes) -> None:
+        if self._endpoint.answered is not None:
+            self._endpoint.answered()
         inner = self._early if self._endpoint.early else self._build()
         if inner is None or not self._settle():
             return

@@ -4,6 +4,7 @@ Stand-ins for the parts around the server's core.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
@@ -61,9 +62,10 @@ class FakeEndpoint:
     Connects each protocol at once to a StringTransport, or fails as told.
     """
 
-    def __init__(self, opened: FakeStreams, words: tuple[object, ...]) -> None:
+    def __init__(self, opened: FakeStreams, words: tuple[object, ...], answered: Callable[[], object]) -> None:
         self.opened = opened
         self.words = words
+        self.answered = answered
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -74,6 +76,7 @@ class FakeEndpoint:
             failed: Deferred[IProtocol] = Deferred()
             failed.errback(self.opened.error)
             return failed
+        self.answered()
         protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]  # as endpoints of other kinds do
         assert protocol is not None
         protocol.makeConnection(StringTransport())
@@ -91,5 +94,7 @@ class FakeStreams:
     protocols: list[IProtocol] = field(default_factory=list)
     error: Exception | None = None
 
-    def __call__(self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool) -> IStreamClientEndpoint:
-        return FakeEndpoint(self, (carrier, host, port, headers, early))
+    def __call__(
+        self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool, answered: Callable[[], object]
+    ) -> IStreamClientEndpoint:
+        return FakeEndpoint(self, (carrier, host, port, headers, early), answered)

@@ -59,13 +59,17 @@ def is_own_address(text: str) -> bool:
     """
     Whether an address is one of this host's: a packet to it would leave from it.
     """
-    address = ip_address(text)
-    if address.is_loopback:
-        return True
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    return ip_address(text).is_loopback or source_towards(text) == text
+
+
+def source_towards(text: str) -> str | None:
+    """
+    The address of this host that packets to an address leave from; None when there is no route.
+    """
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((text, DISCARD_PORT))  # looks up the route; no packet is sent
         except OSError:
-            return False
-        return plain_address(probe.getsockname()[0]) == text
+            return None
+        return plain_address(probe.getsockname()[0])

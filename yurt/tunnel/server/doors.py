@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Container
-from ipaddress import ip_address
 from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
-from yurt.http.server import status_response
 from yurt.tunnel.server.destination import (
     Destination,
     is_own_address,
     local_destination,
     original_destination,
-    plain_address,
 )
 from yurt.tunnel.server.diverted import Diverted
 from yurt.tunnel.server.metrics import ServerMetrics
-
-LOOPBACK_ONLY = "plain HTTP is for callers on this host; others use the TLS port"
 
 
 class Door(Factory):
@@ -33,8 +28,7 @@ class Door(Factory):
     A listener's factory: ``diverted`` takes what was turned here, ``addressed`` makes the protocols of all else.
 
     ``own_addresses`` are addresses of the tunnel's Services, which are translated to this server's without being a node's;
-    with ``loopback_only`` what was meant for the server must come from this host.  ``original`` reads where a connection was
-    going.
+    ``original`` reads where a connection was going.
     """
 
     noisy = False
@@ -48,7 +42,6 @@ class Door(Factory):
         metrics: ServerMetrics,
         *,
         own_addresses: Container[str] = (),
-        loopback_only: bool = False,
         original: Callable[[socket.socket], Destination | None] = original_destination,
     ) -> None:
         self.name = name
@@ -56,7 +49,6 @@ class Door(Factory):
         self.addressed = addressed
         self.metrics = metrics
         self.own_addresses = own_addresses
-        self.loopback_only = loopback_only
         self.original = original
 
     def doStart(self) -> None:
@@ -115,11 +107,6 @@ class Arrival(Protocol):
         if going is not None:
             door.metrics.accepted("diverted")
             inner = cast("IProtocol | None", door.diverted.take(wire, going))
-        elif door.loopback_only and not ip_address(plain_address(wire.getPeer().host)).is_loopback:
-            door.metrics.refused("forbidden")
-            wire.write(status_response(403, "Forbidden", LOOPBACK_ONLY, []))
-            wire.loseConnection()
-            return
         else:
             door.metrics.accepted(door.name)
             inner = door.addressed.buildProtocol(cast(IAddress, self._addr))

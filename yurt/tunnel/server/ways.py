@@ -37,10 +37,20 @@ class Peers(Protocol):
 
 class OpenStream(Protocol):
     """
-    Makes the endpoint that opens a stream to ``host`` and ``port`` in ``carrier``.
+    Makes the endpoint that opens a stream to ``host`` and ``port`` in ``carrier``; see
+    :class:`yurt.tunnel.connect.StreamEndpoint`.
     """
 
-    def __call__(self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool) -> IStreamClientEndpoint: ...
+    def __call__(
+        self,
+        carrier: Carrier,
+        host: str,
+        port: int,
+        *,
+        headers: Headers,
+        early: bool,
+        answered: Callable[[], object],
+    ) -> IStreamClientEndpoint: ...
 
 
 class Ways:
@@ -162,14 +172,16 @@ class Way:
             self.refused(error)
             return fail(error)
         began = self._ways.reactor.seconds()
-        endpoint = self._ways.open_stream(carrier, self.address, self.port, headers=headers, early=self._early)
+        endpoint = self._ways.open_stream(
+            carrier,
+            self.address,
+            self.port,
+            headers=headers,
+            early=self._early,
+            answered=lambda: self._ways.metrics.dialled(self._ways.reactor.seconds() - began),
+        )
         watched = cast(IProtocolFactory, _Watched(protocolFactory, self, began))
-        return endpoint.connect(watched).addCallbacks(self._dialled, self._failed, callbackArgs=(began,))
-
-    def _dialled(self, protocol: IProtocol, began: float) -> IProtocol:
-        if not self._early:
-            self._ways.metrics.dialled(self._ways.reactor.seconds() - began)
-        return protocol
+        return endpoint.connect(watched).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Failure:
         if isinstance(failure.value, ConnectRefused):
