@@ -10,3 +10,24 @@ yurthub = ServiceMaker(
     "Proxy and cache between a node and its Kubernetes API server; serves from disk when the cloud is away.",
     "yurthub",
 )
+
+yurt_tunnel_agent = ServiceMaker(
+    "yurt-tunnel-agent",
+    "yurt.tunnel.agent.tap",
+    "Connects a node behind NAT to the cloud, so that kubectl exec, logs and metrics reach its kubelet.",
+    "yurt-tunnel-agent",
+)
+
+yurt_tunnel_server = ServiceMaker(
+    "yurt-tunnel-server",
+    "yurt.tunnel.server.tap",
+    "Beside kube-apiserver: carries its calls of kubelets behind NAT through connections that the nodes have dialled.",
+    "yurt-tunnel-server",
+)
+
+yurt_tunnel_agent = ServiceMaker(
+    "yurt-tunnel-agent",
+    "yurt.tunnel.agent.tap",
+    "On a node behind NAT: dials the tunnel servers, and connects what comes through to kubelet.",
+    "yurt-tunnel-agent",
+)

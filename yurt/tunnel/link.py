@@ -6,7 +6,7 @@ sections 1 and 2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from cryptography import x509
@@ -25,7 +25,7 @@ from yurt.http.dial import Build, tcp_endpoint
 from yurt.http.wire import tune
 from yurt.mux.connection import MuxConnection
 from yurt.tls import ClientTLS, peer_certificate
-from yurt.tunnel.connect import DIAL_ERRORS, authority, dial_failure
+from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, authority, dial_failure
 from yurt.tunnel.hello import (
     AgentHello,
     AnswerReader,
@@ -44,16 +44,21 @@ DEAD_AFTER = 15.0
 """Seconds after which the kernel gives up on bytes that nobody acknowledges; pings find the other silences."""
 
 
+TLS, CLOSED, REJECTED = "tls", "closed", "rejected"
+"""Words for why there is no link, beside those of CONNECT."""
+
+
 class LinkError(Exception):
     """
     There is no link; the message says what failed, at which address, and why.
 
-    ``retry_after`` is in how many seconds the server wants to be asked again, ``answered`` is true when a server did answer,
-    so that coming again at once would not help.
+    ``word`` says why for metrics, ``retry_after`` in how many seconds the server wants to be asked again; ``answered`` is true
+    when a server did answer, so that coming again at once would not help.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, answered: bool = False) -> None:
+    def __init__(self, message: str, *, word: str, retry_after: float | None = None, answered: bool = False) -> None:
         super().__init__(message)
+        self.word = word
         self.retry_after = retry_after
         self.answered = answered
 
@@ -217,8 +222,18 @@ async def dial_link(
     try:
         await endpoint.connect(wrapper)
     except DIAL_ERRORS as error:
-        raise LinkError(f"{where}: {dial_failure(error, patience).message}") from None
+        failure = dial_failure(error, patience)
+        raise LinkError(f"{where}: {failure.message}", word=failure.word) from None
     return await link.greeted
+
+
+def close_link(mux: MuxConnection) -> None:
+    """
+    Close a link on which no stream is open, behind all that was written.
+    """
+    transport = cast(Any, mux.transport)
+    transport.unregisterProducer()
+    transport.loseConnection()
 
 
 class _DialledLink(_Link):
@@ -239,8 +254,12 @@ class _DialledLink(_Link):
 
     def connectionMade(self) -> None:
         tune(self.transport, dead_after=DEAD_AFTER)
-        self.timer = self._reactor.callLater(self._timeout, self._fail, f"no answer to the hello within {self._timeout:g} s")
-        cast(ITransport, self.transport).write(serialise_hello(self._hello))
+        why = f"no answer to the hello within {self._timeout:g} s"
+        self.timer = self._reactor.callLater(self._timeout, self._fail, TIMEOUT, why)
+        transport = cast(Any, self.transport)
+        if not self._hello.addresses:
+            self._hello = replace(self._hello, addresses=(transport.getHost().host,))
+        transport.write(serialise_hello(self._hello))
 
     def dataReceived(self, data: bytes) -> None:
         if self.over:
@@ -248,7 +267,7 @@ class _DialledLink(_Link):
         try:
             answer = self._reader.feed(data)
         except HelloError as error:
-            self._fail(str(error), answered=True)
+            self._fail(MALFORMED, str(error), answered=True)
             return
         if isinstance(answer, Refusal):
             self._refused(answer)
@@ -262,13 +281,14 @@ class _DialledLink(_Link):
         self.greeted.callback(LinkInfo(answer.server_id, answer.server, answer.features & self._hello.features, peer, mux))
 
     def _refused(self, refusal: Refusal) -> None:
-        self._fail(f"refused: {refusal.message}", retry_after=refusal.retry_after, answered=True)
+        why = f"refused: {refusal.message}"
+        self._fail(REJECTED, why, retry_after=refusal.retry_after, answered=True)
 
-    def _fail(self, why: str, *, retry_after: float | None = None, answered: bool = False) -> None:
+    def _fail(self, word: str, why: str, *, retry_after: float | None = None, answered: bool = False) -> None:
         self.end_timer()
         self.abort()
         if not self.greeted.called:
-            error = LinkError(f"{self._where}: {why}", retry_after=retry_after, answered=answered)
+            error = LinkError(f"{self._where}: {why}", word=word, retry_after=retry_after, answered=answered)
             self.greeted.errback(Failure(error))
 
     def lost_early(self, reason: Failure) -> None:
@@ -276,7 +296,7 @@ class _DialledLink(_Link):
         if refusal is not None:
             self._refused(refusal)
         elif reason.check(SSL.Error, VerificationError, CertificateError):
-            self._fail(describe(reason), answered=True)
+            self._fail(TLS, describe(reason), answered=True)
         else:
             why = "closed by the server" if reason.check(ConnectionDone) else describe(reason)
-            self._fail(f"{why} before it answered the hello")
+            self._fail(CLOSED, f"{why} before it answered the hello")

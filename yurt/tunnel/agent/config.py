@@ -1,0 +1,35 @@
+"""
+What the operator chose, as one value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yurt.tls import Credentials
+
+KUBELET_PORTS = frozenset({10250, 10255})
+"""The ports that every agent may dial: kubelet's, with TLS and without."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """
+    The agent's configuration; names as those of the flags, times in seconds, port 0 for a listener that is not wanted.
+    """
+
+    node_name: str
+    servers: tuple[tuple[str, int], ...]
+    credentials: Credentials
+    node_ips: tuple[str, ...] = ()
+    allowed_ports: frozenset[int] = frozenset()
+    meta_host: str = "127.0.0.1"
+    meta_port: int = 10266
+    drain_timeout: float = 30.0
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """
+        All ports that may be dialled.
+        """
+        return KUBELET_PORTS | self.allowed_ports

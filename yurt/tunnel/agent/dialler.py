@@ -1,0 +1,127 @@
+"""
+The streams that servers open: each becomes a connection to this node, or is refused with the reason.
+
+Dials do not wait for one another: each stream is served by a coroutine of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from yurt.http.dial import Build, tcp_endpoint
+from yurt.http.wire import tune
+from yurt.mux.connection import MuxStream
+from yurt.tunnel.agent.allowed import Allowed
+from yurt.tunnel.agent.metrics import AgentMetrics
+from yurt.tunnel.agent.names import Names
+from yurt.tunnel.connect import (
+    DIAL_ERRORS,
+    DRAINING,
+    NAME_UNKNOWN,
+    TIMEOUT,
+    ConnectRefused,
+    IncomingConnect,
+    dial_failure,
+    read_connect,
+)
+from yurt.tunnel.splice import Splice
+
+DIAL_TIMEOUT = 5.0
+"""Seconds in which a dial must succeed, looking up its name included."""
+
+
+class Dialler:
+    """
+    Serves the streams of all links.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, allowed: Allowed, names: Names, metrics: AgentMetrics) -> None:
+        self._reactor = reactor
+        self._allowed = allowed
+        self._names = names
+        self._metrics = metrics
+        self.draining = False
+
+    def accept(self, stream: MuxStream) -> None:
+        """
+        Serve a stream that a server has opened.
+        """
+        serving = Deferred.fromCoroutine(self._serve(stream))
+        serving.addErrback(self._broken, stream)
+
+    def _broken(self, failure: Failure, stream: MuxStream) -> None:
+        self.log.failure("A stream could not be served", failure)
+        stream.abortConnection()
+
+    async def _serve(self, stream: MuxStream) -> None:
+        try:
+            incoming = await read_connect(self._reactor, stream)
+        except ConnectRefused as refused:
+            self._metrics.refused(refused.word)
+            return
+        began = self._reactor.seconds()
+        splice = Splice()
+        dialling = Deferred.fromCoroutine(self._dial(incoming, splice))
+        incoming.on_lost = dialling.cancel
+        try:
+            await dialling
+        except ConnectRefused as refused:
+            self._refuse(incoming, refused)
+            return
+        except (CancelledError, ConnectingCancelledError):
+            self._metrics.abandoned()
+            return
+        self._metrics.dialled(self._reactor.seconds() - began)
+        incoming.accept(splice.right)
+
+    def _refuse(self, incoming: IncomingConnect, refused: ConnectRefused) -> None:
+        self._metrics.refused(refused.word)
+        message = f"{incoming.authority}: {refused.message}"
+        self.log.debug("refused: {message}", message=message)
+        incoming.refuse(refused.status, refused.reason, refused.word, message)
+
+    async def _dial(self, incoming: IncomingConnect, splice: Splice) -> None:
+        """
+        Connect ``splice.left``.  Raises :exc:`ConnectRefused`.
+        """
+        if self.draining:
+            raise ConnectRefused(503, "ServiceUnavailable", DRAINING, "the agent is about to stop")
+        self._allowed.check_port(incoming.port)
+        deadline = self._reactor.seconds() + DIAL_TIMEOUT
+        last = ConnectRefused(504, "Timeout", TIMEOUT, f"nobody answered within {DIAL_TIMEOUT:g} s")
+        for address in await self._addresses(incoming.host):
+            left = deadline - self._reactor.seconds()
+            if left <= 0:
+                break
+            endpoint = tcp_endpoint(self._reactor, address, incoming.port, left)
+            try:
+                await endpoint.connect(Build(lambda _: splice.left))
+            except DIAL_ERRORS as error:
+                last = dial_failure(error, DIAL_TIMEOUT)
+            else:
+                tune(splice.left.transport)
+                return
+        raise last
+
+    async def _addresses(self, host: str) -> tuple[str, ...]:
+        """
+        The node's own addresses that ``host`` stands for.  Raises :exc:`ConnectRefused`.
+        """
+        addresses = self._allowed.addresses_of(host)
+        if addresses is not None:
+            return addresses
+        looking = self._names.addresses(host)
+        try:
+            found = await looking.addTimeout(DIAL_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise ConnectRefused(504, "Timeout", TIMEOUT, f"no answer to its name within {DIAL_TIMEOUT:g} s") from None
+        if not found:
+            raise ConnectRefused(502, "BadGateway", NAME_UNKNOWN, "the name is unknown")
+        return self._allowed.own_among(found, host)

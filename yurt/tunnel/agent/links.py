@@ -1,0 +1,123 @@
+"""
+One link of an agent, from the hello to its end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.logger import Logger
+
+from yurt.mux.connection import MuxConnection
+from yurt.mux.frames import IllegalFrame, PeerWentAway
+from yurt.tunnel.link import LinkInfo, close_link
+
+if TYPE_CHECKING:
+    from yurt.tunnel.agent.routes import Route
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a link has to close in order, at the end."""
+
+
+class Event:
+    """
+    Something that happens once, for any number that wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+        self._waiting: list[Deferred[None]] = []
+
+    def set(self) -> None:
+        """
+        It happened.
+        """
+        self.happened = True
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def wait(self) -> Deferred[None]:
+        """
+        Fires when it has happened; may be cancelled.
+        """
+        deferred: Deferred[None] = Deferred(lambda given_up: self._waiting.remove(given_up))
+        if self.happened:
+            deferred.callback(None)
+        else:
+            self._waiting.append(deferred)
+        return deferred
+
+
+class Link:
+    """
+    A connection to a server.  ``spent`` happens when it brings no new streams, ``lost`` when it is gone.
+    """
+
+    log = Logger()
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.spent = Event()
+        self.lost = Event()
+        self.info: LinkInfo | None = None
+        self.mux: MuxConnection | None = None
+        self.why = ""
+        """Why it is spent, for people."""
+        self.word = ""
+        """The same for metrics."""
+        self.successor: Route | None = None
+        """Another route whose newer link leads to the same server."""
+
+    @property
+    def server_id(self) -> str:
+        """
+        Which server it leads to.
+        """
+        return "" if self.info is None else self.info.server_id
+
+    def spend(self, word: str, why: str) -> None:
+        """
+        Expect no new streams.
+        """
+        if not self.spent.happened:
+            self.word, self.why = word, why
+            self.spent.set()
+
+    def was_lost(self, reason: Exception) -> None:
+        """
+        The mux has ended.
+        """
+        if isinstance(reason, (IllegalFrame, PeerWentAway)):
+            word = "protocol"
+        else:
+            word = "silent" if "no sign of life" in str(reason) else "lost"
+        self.spend(word, str(reason))
+        self.lost.set()
+
+    def let_end(self, reactor: Any, patience: float) -> Deferred[None]:
+        """
+        Take no new streams, let those that run end within ``patience`` seconds, then close; fires when it is closed.
+        """
+        return Deferred.fromCoroutine(self._end(reactor, patience))
+
+    async def _end(self, reactor: Any, patience: float) -> None:
+        mux = self.mux
+        if mux is None or self.lost.happened:
+            return
+        mux.go_away()
+        try:
+            await mux.when_idle().addTimeout(patience, reactor)
+        except TimeoutError:
+            self.log.warn("{streams} streams through {server} are cut", streams=mux.streams, server=self.server)
+        if self.lost.happened:
+            return
+        if mux.streams:
+            mux.abort("the time for draining is over")
+            return
+        close_link(mux)
+        try:
+            await self.lost.wait().addTimeout(CLOSE_TIMEOUT, reactor)
+        except TimeoutError:
+            mux.abort("the other side does not close")

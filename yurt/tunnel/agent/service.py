@@ -1,0 +1,117 @@
+"""
+The agent as a Twisted service: its parts wired together, started and stopped in order.
+
+No step of the start waits for the network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.application.service import IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from yurt import __version__
+from yurt.lifecycle import Listen, OnHangup, tcp_endpoint
+from yurt.memory import ReturnMemory
+from yurt.metrics import ReactorLag, new_registry
+from yurt.sdnotify import Notify, watchdog_interval
+from yurt.tls import TLS1_3, ClientTLS
+from yurt.tunnel.agent.allowed import Allowed
+from yurt.tunnel.agent.config import AgentConfig
+from yurt.tunnel.agent.connector import Connector
+from yurt.tunnel.agent.dialler import Dialler
+from yurt.tunnel.agent.meta import meta_site
+from yurt.tunnel.agent.metrics import PREFIX, AgentMetrics
+from yurt.tunnel.agent.names import Names
+
+
+class TunnelAgent(MultiService):
+    """
+    All of ``twistd yurt-tunnel-agent``.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, config: AgentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.started_at = 0.0
+        registry = new_registry()
+        metrics = AgentMetrics(registry, __version__)
+        names = Names(reactor)
+        allowed = Allowed(config.node_name, config.node_ips, config.ports)
+        tls = ClientTLS(config.credentials, minimum=TLS1_3)
+        self.dialler = Dialler(reactor, allowed, names, metrics)
+        self.connector = Connector(reactor, config, tls, names, self.dialler.accept, metrics)
+        metrics.read = self.connector.figures
+        if config.meta_port:
+            endpoint = tcp_endpoint(reactor, config.meta_host, config.meta_port)
+            self.meta = Listen(endpoint, meta_site(self, registry), f"meta pages on {config.meta_host}:{config.meta_port}")
+            self._add(self.meta)
+        self._add(ReturnMemory(reactor))
+        self._add(Core(self))
+        self._add(ReactorLag(reactor, registry, PREFIX))
+        self._add(OnHangup(reactor, self.connector.retry))
+        self._add(Notify(reactor, interval=watchdog_interval()))
+
+    def _add(self, child: Service) -> None:
+        child.setServiceParent(IServiceCollection(self))
+
+    # What the meta pages show
+
+    def readiness(self) -> tuple[bool, Mapping[str, object]]:
+        """
+        See :class:`~yurt.tunnel.agent.meta.AgentState`.
+        """
+        connected = [{"server": route.server, "since": route.status()["since"]} for route in self.connector.connected]
+        reasons = [] if connected else self.connector.problems
+        return bool(connected), {"ready": bool(connected), "servers": connected, "reasons": reasons}
+
+    def status(self) -> Mapping[str, object]:
+        """
+        See :class:`~yurt.tunnel.agent.meta.AgentState`.
+        """
+        return {
+            "version": __version__,
+            "node": self.config.node_name,
+            "uptimeSeconds": round(time.time() - self.started_at) if self.started_at else 0,
+            "draining": self.dialler.draining,
+            "ports": sorted(self.config.ports),
+            "servers": [route.status() for route in self.connector.routes],
+            "problems": self.connector.problems,
+        }
+
+
+class Core(Service):
+    """
+    The links, from the start to the end.
+    """
+
+    log = Logger()
+
+    def __init__(self, whole: TunnelAgent) -> None:
+        self.whole = whole
+
+    def startService(self) -> None:
+        """
+        Begin to connect.
+        """
+        super().startService()
+        self.whole.started_at = time.time()
+        self.whole.connector.start()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Let the streams that run end, then leave.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.whole.dialler.draining = True
+        await self.whole.connector.stop()
+        self.log.info("the agent has stopped")

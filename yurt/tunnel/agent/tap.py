@@ -1,0 +1,169 @@
+"""
+``twistd yurt-tunnel-agent``: its options, and the service they describe.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+from cryptography import x509
+from twisted.application.service import IService
+from twisted.internet.base import ReactorBase
+from twisted.python import usage
+
+from yurt import __version__, logs
+from yurt.lifecycle import raise_file_limit, use_steady_time
+from yurt.options import Option, address, comma_list, duration, host_port, integer, port
+from yurt.options import Options as DeclaredOptions
+from yurt.tls import ClientTLS, Credentials, CredentialsError
+from yurt.tunnel.agent.config import AgentConfig
+from yurt.tunnel.hello import NotAnAgent, node_of
+
+CONNECT_PORT = 10262
+"""The port of a server for agents, when none is written."""
+
+_one_port = integer(1, 65535)
+
+
+def absolute(path: str) -> str:
+    """
+    A path that means the same after a daemon has left its folder; an empty text stays empty.
+    """
+    return os.path.abspath(path) if path else ""
+
+
+def servers(text: str) -> tuple[tuple[str, int], ...]:
+    """
+    Servers of a comma list: host, host:port, [IPv6 address]:port.
+    """
+    found = tuple(host_port(part, CONNECT_PORT) for part in comma_list(text))
+    if any(not number for _, number in found):
+        raise ValueError("port 0 is none")
+    return found
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """
+    IP addresses of a comma list.
+    """
+    return tuple(address(part) for part in comma_list(text))
+
+
+def ports(text: str) -> tuple[int, ...]:
+    """
+    Ports of a comma list.
+    """
+    return tuple(_one_port(part) for part in comma_list(text))
+
+
+class Options(DeclaredOptions):
+    """
+    The options of the agent; :attr:`config` is what they say together.
+    """
+
+    program = "yurt-tunnel-agent"
+    version_text = __version__
+    synopsis = (
+        "--tunnelserver-addr=HOST[:PORT] --node-name=NAME --tls-cert-file=FILE --tls-private-key-file=FILE "
+        "--client-ca-file=FILE [options]"
+    )
+    longdesc = (
+        "Runs on every node that the cloud cannot dial: connects to the yurt-tunnel-servers, and lets them reach this node's "
+        "kubelet through that connection."
+    )
+    declared = (
+        Option(
+            "tunnelserver-addr", "", "servers as host:port, comma separated; the port is 10262 if left out", servers, many=True
+        ),
+        Option("node-name", "", "name of this node, as kubelet registers it. Default: NODE_NAME of the environment"),
+        Option(
+            "node-ip",
+            "",
+            "addresses of this node, comma separated. Default: NODE_IP of the environment, and what the kernel says anyway",
+            addresses,
+            many=True,
+        ),
+        Option("tls-cert-file", "", "PEM file of the node's client certificate; read again when it changes", absolute),
+        Option("tls-private-key-file", "", "PEM file of its key. Default: the file of the certificate", absolute),
+        Option("client-ca-file", "", "PEM file of the CA that signs the certificate of the servers", absolute),
+        Option(
+            "allowed-ports",
+            "",
+            "ports of this node that may be dialled beside 10250 and 10255, comma separated",
+            ports,
+            many=True,
+        ),
+        Option("meta-host", "", "address of the meta pages. Default: loopback, IPv4 or IPv6 as --node-ip", address),
+        Option("meta-port", "10266", "port of the meta pages: health, readiness, status, metrics; 0: none", port),
+        Option("drain-timeout", "30s", "how long running streams may go on at a stop", duration),
+    )
+    config: AgentConfig
+
+    def postOptions(self) -> None:
+        """
+        Make the one value of all options, or say what is wrong with them.
+        """
+        if not self["tunnelserver-addr"]:
+            raise usage.UsageError("--tunnelserver-addr is missing: give the servers, such as tunnel.example.com:10262")
+        node_name = self["node-name"] or os.environ.get("NODE_NAME", "")
+        if not node_name:
+            raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
+        node_ips = self["node-ip"] or self.node_ips_of_environment()
+        self.config = AgentConfig(
+            node_name=node_name,
+            servers=tuple(dict.fromkeys(self["tunnelserver-addr"])),
+            credentials=self.read_credentials(node_name),
+            node_ips=node_ips,
+            allowed_ports=frozenset(self["allowed-ports"]),
+            meta_host=self["meta-host"] or ("::1" if node_ips and ":" in node_ips[0] else "127.0.0.1"),
+            meta_port=self["meta-port"],
+            drain_timeout=self["drain-timeout"],
+        )
+
+    def node_ips_of_environment(self) -> tuple[str, ...]:
+        """
+        What OpenYurt's DaemonSet gives.
+        """
+        text = os.environ.get("NODE_IP", "")
+        try:
+            return addresses(text)
+        except ValueError as error:
+            raise usage.UsageError(f"NODE_IP={text!r} in the environment: {error}") from None
+
+    def read_credentials(self, node_name: str) -> Credentials:
+        """
+        The files, if they can be used and are this node's.
+        """
+        for option in ("tls-cert-file", "client-ca-file"):
+            if not self[option]:
+                raise usage.UsageError(f"--{option} is missing: the agent and the server show each other certificates")
+        key_file = self["tls-private-key-file"] or None
+        credentials = Credentials(ca_file=self["client-ca-file"], cert_file=self["tls-cert-file"], key_file=key_file)
+        try:
+            ClientTLS(credentials)
+        except CredentialsError as error:
+            raise usage.UsageError(str(error)) from None
+        with open(self["tls-cert-file"], "rb") as file:
+            certificate = x509.load_pem_x509_certificates(file.read())[0]
+        try:
+            named = node_of(certificate)
+        except NotAnAgent as error:
+            raise usage.UsageError(f"--tls-cert-file {self['tls-cert-file']}: {error}") from None
+        if named != node_name:
+            raise usage.UsageError(f"--tls-cert-file {self['tls-cert-file']}: it is for node {named}, not for {node_name}")
+        return credentials
+
+
+def makeService(options: Options) -> IService:
+    """
+    The agent as a service; nothing happens before it is started.
+    """
+    from twisted.internet import reactor
+
+    from yurt.tunnel.agent.service import TunnelAgent
+
+    use_steady_time(cast(ReactorBase, reactor))
+    logs.guard()  # before twistd adds the observer that writes
+    raise_file_limit()
+    return TunnelAgent(reactor, options.config)
