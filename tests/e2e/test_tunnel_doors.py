@@ -41,6 +41,7 @@ class DoorCase(TunnelCase):
         name: str = "",
         token: str = "",
         verify: bool = True,
+        headers: Sequence[str] = (),
     ) -> Answer:
         """
         GET ``path`` of that host and port, sent to the server, whatever the name means; with a client certificate or token.
