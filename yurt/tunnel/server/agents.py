@@ -39,7 +39,8 @@ REPLACED, STOPPED = "replaced by a newer connection of its node", "the server st
 
 class Agents(Factory):
     """
-    Accepts links.  ``peers`` makes the mux of a link that another server dialled.
+    Accepts links.  ``peers`` makes the mux of a link that another server dialled; ``moved(node)`` is called when streams of
+    a node had better not wait for more to do: it has another link, or its agent wants to leave.
     """
 
     noisy = False
@@ -55,6 +56,7 @@ class Agents(Factory):
         *,
         max_agents: int,
         peers: Callable[[], MuxConnection],
+        moved: Callable[[str], None],
     ) -> None:
         self.reactor = reactor
         self.server_id = server_id
@@ -63,6 +65,7 @@ class Agents(Factory):
         self.refusals = refusals
         self.max_agents = max_agents
         self.peers = peers
+        self.moved = moved
         self.connections = 0
         """Links of agents that are open."""
         self.stopping = False
@@ -115,6 +118,7 @@ class Agents(Factory):
 
     def _take(self, node: str, hello: AgentHello, peer: str) -> MuxConnection:
         mux = MuxConnection(self.reactor, client=False, accept=reset, lost=lambda why: self._lost(agent, why))
+        mux.on_go_away = lambda: self.moved(node)
         agent = Agent(node, mux, peer, hello.addresses, hello.user_agent, time.time())
         before = self.registry.last_seen(node)
         if before is not None:
@@ -122,6 +126,7 @@ class Agents(Factory):
         self.connections += 1
         older = self.registry.add(agent)
         self.nodes.learn(node, hello.addresses)
+        self.moved(node)
         self.log.info("node {node} connected from {peer} ({version})", node=node, peer=peer, version=hello.user_agent)
         if older:
             others = ", ".join(old.peer for old in older)

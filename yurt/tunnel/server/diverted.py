@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol
 
 from yurt.http.dial import Build
@@ -55,7 +56,7 @@ class Diverted:
         tune(wire)
         splice = Splice()
         self.splices.add(splice)
-        splice.done.addCallback(lambda _: self.splices.discard(splice))
+        splice.done.addBoth(lambda _: self.splices.discard(splice))
         # A refusal comes as the reason of the right side's end, and resets the left one.
         connecting = way.connect(cast(IProtocolFactory, Build(lambda _: splice.right)))
         connecting.addErrback(lambda _: splice.left.abort())
@@ -65,9 +66,9 @@ class Diverted:
         self.refusals.refuse(word, message)
         wire.abortConnection()
 
-    def abort(self) -> None:
+    def drain(self, reactor: IReactorTime, timeout: float) -> Deferred[Any]:
         """
-        Reset all connections.
+        Fires when no connection is left, which are reset after ``timeout`` seconds.
         """
-        for splice in list(self.splices):
-            splice.abort()
+        ended: Deferred[Any] = DeferredList([splice.done for splice in self.splices])
+        return ended.addTimeout(timeout, reactor)

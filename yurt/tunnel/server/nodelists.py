@@ -83,6 +83,14 @@ class NodeListWriter(Protocol):
         if unsubscribe is not None:
             unsubscribe()
 
+    def end(self) -> None:
+        """
+        Close the stream.
+        """
+        wire = cast(Any, self.transport)
+        wire.unregisterProducer()
+        wire.loseConnection()
+
     def pauseProducing(self) -> None:
         """
         Collect changes.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -46,6 +46,7 @@ class Peer:
     def __init__(self, member: Member) -> None:
         self.member = member
         self.name = f"server {member.id} at {authority(member.host, member.port)}"
+        self.wanted = True
         self.mux: MuxConnection | None = None
         self.nodes: set[str] = set()
         self.problem: str | None = "not connected yet"
@@ -68,11 +69,13 @@ class PeerLinks(Service):
 
     def update(self, members: Iterable[Member]) -> None:
         """
-        These are the other servers now.
+        These are the other servers now.  A link to one that is none any more is used for as long as it lasts.
         """
         wanted = set(members)
-        for member in set(self.peers) - wanted:
-            self._drop(member, "it is no server of the cluster any more")
+        for peer in list(self.peers.values()):
+            peer.wanted = peer.member in wanted
+            if not peer.wanted and peer.mux is None:
+                self._drop(peer)
         for member in wanted - set(self.peers):
             peer = self.peers[member] = Peer(member)
             if self.running:
@@ -91,8 +94,11 @@ class PeerLinks(Service):
         Cut all links.
         """
         super().stopService()
-        for member in list(self.peers):
-            self._drop(member, STOPPED)
+        for peer in list(self.peers.values()):
+            mux = peer.mux
+            self._drop(peer)
+            if mux is not None:
+                mux.abort(STOPPED)
 
     def with_node(self, node: str) -> MuxConnection | None:
         """
@@ -109,13 +115,11 @@ class PeerLinks(Service):
         """
         return [peer.mux for peer in self.peers.values() if peer.mux is not None]
 
-    def _drop(self, member: Member, why: str) -> None:
-        peer = self.peers.pop(member)
+    def _drop(self, peer: Peer) -> None:
+        del self.peers[peer.member]
         keeping, peer.keeping = peer.keeping, None
         if keeping is not None:
             keeping.cancel()
-        if peer.mux is not None:
-            peer.mux.abort(why)
 
     def _keep(self, peer: Peer) -> None:
         peer.keeping = Deferred.fromCoroutine(self._keep_for_ever(peer))
@@ -139,6 +143,9 @@ class PeerLinks(Service):
                 patience = FIRST_RETRY
                 peer.problem = await lost
                 self.log.warn("{name}: the link ended: {why}", name=peer.name, why=peer.problem)
+                if not peer.wanted:
+                    del self.peers[peer.member]
+                    return
             await pause(self.reactor, patience * self.draw())
             patience = min(2 * patience, MAX_RETRY)
 
@@ -186,31 +193,41 @@ class PeerStreams:
         self.reactor = reactor
         self.ways = ways
         self.registry = registry
-        self.links: set[MuxConnection] = set()
+        self.links: dict[MuxConnection, NodeListWriter | None] = {}
 
     def make(self) -> MuxConnection:
         """
         The mux of a link that another server dialled.
         """
         mux = MuxConnection(self.reactor, client=False, accept=self._accept, lost=lambda why: self._lost(mux, why))
-        self.links.add(mux)
+        self.links[mux] = None
         self.reactor.callLater(0, self._tell_nodes, mux)
         return mux
 
     def _tell_nodes(self, mux: MuxConnection) -> None:
         if mux in self.links and not mux.closing:
-            mux.open().attach(cast(IProtocol, NodeListWriter(self.registry)))
+            writer = self.links[mux] = NodeListWriter(self.registry)
+            mux.open().attach(cast(IProtocol, writer))
 
     def _lost(self, mux: MuxConnection, why: Exception) -> None:
-        self.links.discard(mux)
+        self.links.pop(mux, None)
         self.log.info("the link from another server ended: {why}", why=str(why))
 
     def drain(self) -> None:
         """
-        Take no new streams.
+        Take no new streams, and tell no more of nodes.
         """
-        for mux in self.links:
+        for mux, writer in self.links.items():
             mux.go_away()
+            if writer is not None:
+                writer.end()
+
+    def when_idle(self, timeout: float) -> Deferred[Any]:
+        """
+        Fires when no stream is open any more, but within ``timeout`` seconds.
+        """
+        idle: Deferred[Any] = DeferredList([mux.when_idle() for mux in self.links], consumeErrors=True)
+        return idle.addTimeout(timeout, self.reactor)
 
     def abort(self) -> None:
         """

@@ -138,6 +138,12 @@ class Registry:
         """
         return self._departures.get(node)
 
+    def departures(self) -> list[tuple[str, Departure]]:
+        """
+        The nodes that are gone, those that left last first.
+        """
+        return list(reversed(self._departures.items()))
+
     def add(self, agent: Agent) -> list[Agent]:
         """
         Take a new connection in.  Returns the older ones of its node, the newest first: they get no new streams while this one

@@ -1,0 +1,310 @@
+"""
+The tunnel server as a Twisted service: its parts wired together, started and stopped in order.
+
+No step of the start waits for the network; a listener that cannot be bound ends the start.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from twisted.application.service import IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.logger import Logger
+
+from yurt import __version__
+from yurt.http.dial import tls_factory
+from yurt.http.interfaces import Headers
+from yurt.http.server import HTTPServerFactory, ServerLimits
+from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
+from yurt.memory import ReturnMemory
+from yurt.metrics import ReactorLag, new_registry
+from yurt.mux.connection import MuxConnection
+from yurt.sdnotify import Notify, watchdog_interval
+from yurt.tls import TLS1_3, ClientTLS, ServerTLS
+from yurt.tunnel.connect import StreamEndpoint
+from yurt.tunnel.server.agents import Agents
+from yurt.tunnel.server.authentication import Authenticator, Entrance
+from yurt.tunnel.server.authorisation import Authoriser
+from yurt.tunnel.server.cluster import Cluster
+from yurt.tunnel.server.config import TunnelServerConfig
+from yurt.tunnel.server.destination import Destination, original_destination
+from yurt.tunnel.server.diverted import Diverted
+from yurt.tunnel.server.doors import Door
+from yurt.tunnel.server.egress import EgressSocket
+from yurt.tunnel.server.front import Front
+from yurt.tunnel.server.meta import meta_site
+from yurt.tunnel.server.metrics import PREFIX, Figures, ServerMetrics
+from yurt.tunnel.server.peers import PeerLinks, PeerStreams
+from yurt.tunnel.server.redirect import Bound, Redirect
+from yurt.tunnel.server.refusals import Refusals
+from yurt.tunnel.server.registry import Carrier, Registry
+from yurt.tunnel.server.status import server_status
+from yurt.tunnel.server.upstreams import Upstreams
+from yurt.tunnel.server.ways import Ways
+
+KEPT_FILES = 200
+"""Files that are left for the log, the meta pages, calls of the API server, children and connections that are being refused."""
+
+MAX_AGENTS = 20_000
+MAX_DIVERTED = 10_000
+MAX_CONNECTIONS = 5_000
+"""Connections of agents; diverted connections; connections to each of the other doors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """
+    Connections that the agents, the diverted ones, and each of the three other doors may be.
+    """
+
+    agents: int
+    diverted: int
+    door: int
+
+
+def share_files(open_files: int) -> Shares:
+    """
+    Share ``open_files`` out: half for agents, an eighth for what is diverted and for each other door, where the egress socket
+    needs two for each.
+    """
+    room = max(0, open_files - KEPT_FILES)
+    return Shares(
+        max(1, min(MAX_AGENTS, room // 2)), max(1, min(MAX_DIVERTED, room // 8)), max(1, min(MAX_CONNECTIONS, room // 16))
+    )
+
+
+class TunnelServer(MultiService):
+    """
+    All of ``twistd yurt-tunnel-server``.
+
+    ``original`` reads where a connection was going before a rule turned it here.  Raises
+    :exc:`~yurt.kube.kubeconfig.KubeconfigError` and :exc:`~yurt.tls.CredentialsError`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: TunnelServerConfig,
+        open_files: int = MAX_OPEN_FILES,
+        *,
+        original: Callable[[socket.socket], Destination | None] = original_destination,
+    ) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self.config = config
+        self.original = original
+        self.shares = share_files(open_files)
+        self.server_id = uuid.uuid4().hex
+        self.started_at = 0.0
+        self.prometheus = new_registry()
+        self.metrics = ServerMetrics(self.prometheus, __version__, self.figures)
+        self.refusals = Refusals(reactor, self.metrics)
+        self.registry = Registry()
+        self.cluster = Cluster(reactor, config, self.server_id, self.registry.connected)
+        self.nodes, self.ports = self.cluster.nodes, self.cluster.ports
+        self.registry.forget = self.nodes.forget
+        self.peers = PeerLinks(reactor, ClientTLS(config.credentials, minimum=TLS1_3))
+        self.ways = Ways(
+            reactor,
+            self.registry,
+            self.open_stream,
+            self.refusals,
+            peers=self.peers,
+            is_node=self.cluster.is_node,
+            now=time.time,
+        )
+        self.peer_streams = PeerStreams(reactor, self.ways, self.registry)
+        self.upstreams = Upstreams(reactor, self.ways, config.kubelet_credentials)
+        self.diverted = Diverted(self.ways, self.nodes, self.ports, self.refusals, self.shares.diverted)
+        self.front = Front(
+            reactor,
+            ways=self.ways,
+            nodes=self.nodes,
+            ports=self.ports,
+            pods=self.cluster.pods,
+            authenticator=Authenticator(reactor, self.cluster.client),
+            authoriser=Authoriser(reactor, self.cluster.client, config.allowed_names),
+            upstreams=self.upstreams,
+            refusals=self.refusals,
+        )
+        self.agents = Agents(
+            reactor,
+            self.server_id,
+            self.registry,
+            self.nodes,
+            self.refusals,
+            max_agents=self.shares.agents,
+            peers=self.peer_streams.make,
+            moved=self.upstreams.drop_idle,
+        )
+        self.factories: dict[str, HTTPServerFactory] = {}
+        self.listeners: list[Listen] = []
+        self.redirect: Redirect | None = None
+        self.wire()
+
+    # Wiring
+
+    def open_stream(
+        self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool, answered: Callable[[], object]
+    ) -> IStreamClientEndpoint:
+        """
+        See :class:`yurt.tunnel.server.ways.OpenStream`.
+        """
+        mux = cast(MuxConnection, carrier)
+        return StreamEndpoint(mux, host, port, headers=headers, early=early, reactor=self.reactor, answered=answered)
+
+    def wire(self) -> None:
+        """
+        The child services, in the order of their start.
+        """
+        config, reactor = self.config, self.reactor
+        server_tls = ServerTLS(config.credentials)
+        agents_tls = ServerTLS(config.credentials, require_client_certificate=True, minimum=TLS1_3)
+        agents = tls_factory(agents_tls, False, cast(IProtocolFactory, self.agents))
+        tls = self.door(Entrance.TLS, tls_factory(server_tls, False, self.http_factory(Entrance.TLS)))
+        plain = self.door(Entrance.PLAIN, self.http_factory(Entrance.PLAIN))
+        meta = cast(IProtocolFactory, meta_site(self, self.prometheus))
+        for addresses, port, factory, what in (
+            (config.bind_addresses, config.tunnel_agent_connect_port, agents, "agents"),
+            (config.bind_addresses, config.secure_port, tls, "TLS"),
+            (config.insecure_bind_addresses, config.insecure_port, plain, "plain HTTP"),
+            (config.insecure_bind_addresses, config.meta_port, meta, "meta pages"),
+        ):
+            for address in addresses if port else ():
+                self.add(Listen(tcp_endpoint(reactor, address, port), factory, f"{what} on {address}:{port}"))
+        if config.egress_socket is not None:
+            self.add(EgressSocket(reactor, config.egress_socket, self.http_factory(Entrance.EGRESS)))
+        self.add(ReturnMemory(reactor))
+        self.add(self.cluster)
+        self.add(self.peers)
+        if self.cluster.members is not None:
+            self.cluster.members.subscribe(self.peers.update)
+        if config.enable_iptables and self.nodes.of_cluster:
+            doors = {
+                "secure": Bound(config.bind_addresses, config.secure_port),
+                "insecure": Bound(config.insecure_bind_addresses, config.insecure_port),
+            }
+            self.redirect = Redirect(reactor, self.nodes, self.ports, cast(Any, doors), period=config.iptables_sync_period)
+            self.add(self.redirect)
+        self.add(ReactorLag(reactor, self.prometheus, PREFIX))
+        self.add(OnHangup(reactor, self.reload))
+        self.add(Notify(reactor, interval=watchdog_interval()))
+
+    def http_factory(self, entrance: Entrance) -> IProtocolFactory:
+        """
+        The HTTP behind one of the doors.
+        """
+        limits = ServerLimits(max_connections=self.shares.door)
+        factory = HTTPServerFactory(self.reactor, self.front, entrance, limits, takes_connect=True)
+        self.factories[entrance.value] = factory
+        return cast(IProtocolFactory, factory)
+
+    def door(self, entrance: Entrance, addressed: IProtocolFactory) -> IProtocolFactory:
+        """
+        One of the two doors that diverted connections come to, too.
+        """
+        return cast(
+            IProtocolFactory,
+            Door(entrance.value, self.diverted, addressed, self.metrics, own_addresses=self.cluster, original=self.original),
+        )
+
+    def add(self, child: Any) -> None:
+        """
+        Make ``child`` start and stop with this service.
+        """
+        cast(Service, child).setServiceParent(IServiceCollection(self))
+        if isinstance(child, Listen):
+            self.listeners.append(child)
+
+    # Running
+
+    def startService(self) -> None:
+        """
+        Listen.
+        """
+        self.started_at = time.time()
+        super().startService()
+
+    def reload(self) -> None:
+        """
+        Nothing has to be done for a SIGHUP, which must not end the process either.
+        """
+        self.log.info("certificates, keys and tokens in files are read again whenever they change")
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take nothing new, let what runs end within ``drain_timeout``, then close.
+        """
+        return Deferred.fromCoroutine(self.stop())
+
+    async def stop(self) -> None:
+        """
+        Rules that lead here go first; then the doors close, and agents and servers are told.
+        """
+        if self.redirect is not None:
+            await cast("Deferred[None]", self.redirect.disownServiceParent())
+        await DeferredList([listener.stop_listening() for listener in self.listeners], consumeErrors=True)
+        self.agents.drain()
+        self.peer_streams.drain()
+        timeout = self.config.drain_timeout
+        drained: list[Deferred[Any]] = [factory.drain(timeout) for factory in self.factories.values()]
+        drained += [self.diverted.drain(self.reactor, timeout), self.peer_streams.when_idle(timeout)]
+        await DeferredList(drained)
+        self.upstreams.close()
+        self.agents.abort()
+        self.peer_streams.abort()
+        await cast("Deferred[None]", super().stopService())
+        self.log.info("the tunnel server has stopped")
+
+    # What the meta pages show
+
+    def readiness(self) -> list[str]:
+        """
+        Why the server is not ready.
+        """
+        reasons = [listener.problem for listener in self.listeners if listener.problem]
+        reasons += self.cluster.unready()
+        if self.redirect is not None and self.redirect.problem:
+            reasons.append(self.redirect.problem)
+        return reasons
+
+    def status(self) -> Mapping[str, object]:
+        """
+        The server's state for people.
+        """
+        return server_status(self, time.time())
+
+    def connections(self) -> dict[str, int]:
+        """
+        Connections open now, by door.
+        """
+        return {
+            "diverted": len(self.diverted.splices),
+            **{name: len(factory.connections) for name, factory in self.factories.items()},
+        }
+
+    def figures(self) -> Figures:
+        """
+        What the metrics ask for at a scrape.
+        """
+        agents = list(self.registry.agents())
+        links = self.peers.links()
+        return Figures(
+            nodes=len(self.registry),
+            agent_connections=len(agents),
+            streams=sum(agent.mux.streams for agent in agents) + sum(link.streams for link in links),
+            peers=len(links),
+            bytes_received=sum(agent.mux.bytes_received for agent in agents),
+            bytes_sent=sum(agent.mux.bytes_sent for agent in agents),
+            cloud_nodes=0 if self.redirect is None else len(self.redirect.rules.direct),
+            connections=self.connections(),
+        )
