@@ -123,7 +123,7 @@ class MuxStream(Stream):
         """
         return self._losing or not self.open
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """
         Send as soon as the peer's window and the turns of other streams allow.
         """
