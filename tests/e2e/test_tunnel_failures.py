@@ -85,12 +85,12 @@ class LinkTests(TunnelCase):
         self.addCleanup(node.run, "ip", "route", "del", f"{server.address}/32", check=False)
         self.addCleanup(node.run, "ip", "addr", "del", f"{address}/24", "dev", "uplink", check=False)
         self.tunnel.start_agent(node)
-        self.assertIn(address, str(server.status["agents"]))
+        self.assertIn(address, str(server.agents))
         node.run("ip", "addr", "del", f"{address}/24", "dev", "uplink")
         node.run("ip", "route", "replace", f"{server.address}/32", "dev", "uplink", "src", node.address)
 
         def comes_from_the_other() -> bool:
-            return [agent["peer"].rpartition(":")[0] for agent in server.status["agents"]] == [node.address]
+            return [node.address in agent["from"] for agent in server.agents] == [True]
 
         wait_for("the agent from its other address", comes_from_the_other, NOTICED_WITHIN + BACK_WITHIN + SLACK)
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
@@ -206,7 +206,7 @@ class DrainTests(TunnelCase):
         """
         How many connections the server has of the node.
         """
-        return len(self.tunnel.server.status["agents"])
+        return len(self.tunnel.server.agents)
 
 
 class StallTests(TunnelCase):
@@ -247,7 +247,7 @@ class StallTests(TunnelCase):
         return self.carried() == before and self.tunnel.server.streams() > 0
 
     def carried(self) -> int:
-        return int(sum(agent["bytes_received"] for agent in self.tunnel.server.status["agents"]))
+        return sum(int(agent["bytesFromNode"]) for agent in self.tunnel.server.agents)
 
 
 class EnduranceTests(TunnelCase):

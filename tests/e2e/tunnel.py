@@ -109,17 +109,25 @@ class TunnelServer:
         """
         return curl(self.namespace, f"{SERVER_META}/v1/status", agent="test", timeout=5).json
 
+    @property
+    def agents(self) -> list[dict[str, Any]]:
+        """
+        The connections of agents.
+        """
+        found: list[dict[str, Any]] = self.status["nodes"]
+        return found
+
     def streams(self) -> int:
         """
         How many streams are open now.
         """
-        return sum(int(agent["streams"]) for agent in self.status["agents"])
+        return sum(int(agent["streams"]) for agent in self.agents)
 
     def connected(self) -> set[str]:
         """
         The names of the nodes whose agents it has.
         """
-        return {agent["node"] for agent in self.status["agents"]}
+        return {agent["node"] for agent in self.agents}
 
     def wait_for_agents(self, *names: str, timeout: float = CONNECT_TIMEOUT) -> None:
         wait_for(f"agents of {names} at {self.name}", lambda: self.connected() == set(names), timeout, every=0.05)
