@@ -238,12 +238,7 @@ class TroubleTests(InformerCase):
         """
         So with a token that has expired.
         """
-
-        def refuse(exchange: MemoryExchange) -> bool:
-            exchange.answer(401, {"kind": "Status", "code": 401, "reason": "Unauthorized", "message": "Unauthorized"})
-            return True
-
-        self.server.intercept = refuse
+        self.server.answer_always(401, {"kind": "Status", "code": 401, "reason": "Unauthorized", "message": "Unauthorized"})
         self.start()
         self.assertIn("401 Unauthorized", str(self.informer.problem))
         self.server.intercept = lambda exchange: False

@@ -78,6 +78,14 @@ def wrong_uid(resource: ResourceType, name: str, wanted: str, found: str) -> API
     return APIError(409, "Conflict", message, details=_details(resource, name))
 
 
+def wrong_version(resource: ResourceType, name: str, wanted: str, found: int) -> APIError:
+    message = (
+        f'Operation cannot be fulfilled on {resource.group_resource} "{name}": the ResourceVersion in the precondition '
+        f"({wanted}) does not match the ResourceVersion in record ({found}). The object might have been modified"
+    )
+    return APIError(409, "Conflict", message, details=_details(resource, name))
+
+
 def other_uid(resource: ResourceType, name: str, wanted: str, found: str) -> APIError:
     """
     For a write of an object that has got another uid.

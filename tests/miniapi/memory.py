@@ -163,6 +163,17 @@ class MemoryAPI:
         self.clock.callLater(DELAY, self._serve, exchange)
         return exchange
 
+    def answer_always(self, status: int, body: Any, headers: Headers = JSON) -> None:
+        """
+        Answer every request so from now on.
+        """
+
+        def answer(exchange: MemoryExchange) -> bool:
+            exchange.answer(status, body, headers)
+            return True
+
+        self.intercept = answer
+
     @property
     def open_connections(self) -> int:
         return len(self.open)

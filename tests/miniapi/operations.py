@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import count
 from typing import Any
 
 from yurt.kube.selectors import SelectorError, compile_selection
@@ -25,6 +26,7 @@ JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH = (
     "application/strategic-merge-patch+json",
 )
 BODY_TYPES = ("application/json",)
+_addresses = count(1)
 TRUE = ("1", "t", "true", "TRUE", "True")
 
 
@@ -222,7 +224,10 @@ class Operations:
             raise errors.invalid(
                 call.resource, call.name, "metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update"
             )
-        return self._store.replace(call.resource, old, merge_status(call, old.document, document))
+        document = merge_status(call, old.document, document)
+        if call.resource.plural == "services":
+            document = {**document, "spec": service_spec(call.resource, document, old.document["spec"].get("clusterIP", ""))}
+        return self._store.replace(call.resource, old, document)
 
     def _patch(self, call: Call, asked: Asked) -> Answer:
         accepted = (JSON_PATCH, MERGE_PATCH, *((STRATEGIC_PATCH,) if call.resource.strategic else ()))
@@ -248,6 +253,8 @@ class Operations:
         uid = old.document["metadata"]["uid"]
         if wanted.get("uid") not in (None, uid):
             raise errors.wrong_uid(call.resource, call.name, wanted["uid"], uid)
+        if wanted.get("resourceVersion") not in (None, str(old.version)):
+            raise errors.wrong_version(call.resource, call.name, wanted["resourceVersion"], old.version)
         grace = options.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
         stored, gone = self._store.delete(call.resource, old, None if grace is None else int(grace))
         if call.resource.returns_deleted or not gone:
@@ -305,6 +312,8 @@ def with_defaults(resource: ResourceType, document: Document) -> Document:
         document = {**document, "status": {"phase": phase}}
     if resource.plural == "secrets":
         document = {"type": "Opaque", **document}
+    if resource.plural == "services":
+        document = {**document, "spec": service_spec(resource, document)}
     if resource.plural == "pods":
         spec = {
             "restartPolicy": "Always",
@@ -315,6 +324,23 @@ def with_defaults(resource: ResourceType, document: Document) -> Document:
         }
         document = {**document, "spec": spec}
     return document
+
+
+def service_spec(resource: ResourceType, document: Document, address: str = "") -> Document:
+    """
+    The spec of a Service with what the real server fills in; raises an Invalid APIError for a port that is there twice.
+    """
+    spec = document.get("spec") or {}
+    ports = [{"protocol": "TCP", "targetPort": port["port"], **port} for port in spec.get("ports") or ()]
+    numbers = [(port["protocol"], port["port"]) for port in ports]
+    for place, number in enumerate(numbers):
+        if number in numbers[:place]:
+            shown = json.dumps({"protocol": number[0], "port": number[1]})
+            field = f"spec.ports[{place}]"
+            raise errors.invalid(resource, document["metadata"]["name"], field, f"Duplicate value: {shown}")
+    if not (address := spec.get("clusterIP") or address):
+        address = "10.96.{}.{}".format(*divmod(next(_addresses), 250))
+    return {"type": "ClusterIP", "sessionAffinity": "None", **spec, "clusterIP": address, "ports": ports}
 
 
 def merge_status(call: Call, old: Document, new: Document) -> Document:

@@ -222,8 +222,8 @@ class LeaderElection(Service):
     async def _release(self) -> None:
         if self._lease is None:
             return
-        spec = {**(self._lease.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
-        spec["renewTime"] = micro_time(self._wall())
+        spec = {**(self._lease.get("spec") or {}), "leaseDurationSeconds": 1, "renewTime": micro_time(self._wall())}
+        del spec["holderIdentity"]  # newer API servers take no empty one
         try:
             released = {**self._lease, "spec": spec}
             await self._client.update(f"{self._path}/{self._place[1]}", released, timeout=RELEASE_TIMEOUT)
