@@ -11,13 +11,6 @@ yurthub = ServiceMaker(
     "yurthub",
 )
 
-yurt_tunnel_agent = ServiceMaker(
-    "yurt-tunnel-agent",
-    "yurt.tunnel.agent.tap",
-    "Connects a node behind NAT to the cloud, so that kubectl exec, logs and metrics reach its kubelet.",
-    "yurt-tunnel-agent",
-)
-
 yurt_tunnel_server = ServiceMaker(
     "yurt-tunnel-server",
     "yurt.tunnel.server.tap",
@@ -28,6 +21,6 @@ yurt_tunnel_server = ServiceMaker(
 yurt_tunnel_agent = ServiceMaker(
     "yurt-tunnel-agent",
     "yurt.tunnel.agent.tap",
-    "On a node behind NAT: dials the tunnel servers, and connects what comes through to kubelet.",
+    "Connects a node behind NAT to the cloud, so that kubectl exec, logs and metrics reach its kubelet.",
     "yurt-tunnel-agent",
 )
