@@ -1,0 +1,178 @@
+"""
+Tests of several servers: any of them reaches any node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import TestCase
+
+from tests.certs import issue
+from tests.tunnel.server.site import LOOPBACK, Client, Echo, Site, until
+from yurt.http.interfaces import Headers
+from yurt.tunnel.connect import NODE_HEADER, ConnectRefused, StreamEndpoint
+from yurt.tunnel.hello import SERVER_NAME
+from yurt.tunnel.server.members import Member
+from yurt.tunnel.server.service import TunnelServer
+
+
+class PeersTests(TestCase):
+    """
+    Tests of PeerLinks and PeerStreams.
+    """
+
+    def setUp(self) -> None:
+        self.reactor: Any = reactor
+        self.site = Site(self, reactor)
+        self.one, self.two = self.site.server(), self.site.server()
+
+    def member(self, server: TunnelServer) -> Member:
+        """
+        A server as others know it.
+        """
+        return Member(server.server_id, LOOPBACK, server.config.tunnel_agent_connect_port)
+
+    async def introduce(self) -> None:
+        """
+        Let the servers know each other, and wait for their links.
+        """
+        self.one.peers.update([self.member(self.two)])
+        self.two.peers.update([self.member(self.one)])
+        await until(self.reactor, lambda: self.one.peers.links() and self.two.peers.links())
+
+    async def test_one_hop(self) -> None:
+        """
+        A node whose agent is connected to another server is reached through that one.
+        """
+        agent = await self.site.agent(self.two, target=self.site.listen(Echo))
+        self.one.nodes.learn("edge-1", ("10.0.0.8",))
+        await self.introduce()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-1"))
+        client = await self.site.connect(self.one.config.secure_port, ("10.0.0.8", 10250))
+        client.wire.write(b"across")
+        await client.receives(b"across")
+        client.wire.loseWriteConnection()
+        await client.is_ended()
+        self.assertEqual(agent.asked, ["10.0.0.8:10250"])
+        await until(self.reactor, lambda: agent.mux.streams == 0 and not self.one.diverted.splices)
+        # What stays open between the servers are the two lists of nodes.
+        self.assertEqual([link.streams for link in self.one.peers.links()], [1])
+
+    async def test_nodes_are_told(self) -> None:
+        """
+        A server hears at once which nodes come and go at another one, and forgets them with the link.
+        """
+        await self.introduce()
+        agent = await self.site.agent(self.two, "edge-7")
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-7"))
+        agent.mux.abort("gone")
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-7") is None)
+        await self.site.agent(self.two, "edge-8")
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-8"))
+        self.two.peer_streams.abort()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-8") is None)
+
+    async def test_link_comes_back(self) -> None:
+        """
+        A link that was lost is dialled again.
+        """
+        await self.introduce()
+        link = self.one.peers.links()[0]
+        link.abort("cut")
+        await until(self.reactor, lambda: self.one.peers.links() not in ([], [link]))
+
+    async def test_refusals_cross(self) -> None:
+        """
+        The reason of a refusal comes back over the hop, and a stream is never forwarded twice.
+        """
+        agent = await self.site.agent(self.two, target=1)
+        await self.introduce()
+        self.assertEqual((await self.ask(self.one.peers.links()[0], "edge-1")).word, "refused")
+        # The second server knows that the first one has edge-2, and yet does not send the stream back.
+        await self.site.agent(self.one, "edge-2")
+        await until(self.reactor, lambda: self.two.peers.with_node("edge-2"))
+        refused = await self.ask(self.one.peers.links()[0], "edge-2")
+        self.assertIn(refused.word, ("not-connected", "unknown-node"))
+        self.assertEqual(agent.asked, ["10.0.0.8:10250"])
+
+    async def test_node_must_be_named(self) -> None:
+        """
+        A stream between servers that names no node is refused.
+        """
+        await self.introduce()
+        self.assertEqual((await self.ask(self.one.peers.links()[0], None)).status, 400)
+
+    async def ask(self, link: Any, node: str | None) -> ConnectRefused:
+        """
+        How a stream over a link is refused.
+        """
+        headers: Headers = [] if node is None else [(NODE_HEADER, node.encode())]
+        endpoint = StreamEndpoint(link, "10.0.0.8", 10250, headers=headers, reactor=self.reactor)
+        try:
+            await endpoint.connect(Factory.forProtocol(Client))
+        except ConnectRefused as error:
+            return error
+        self.fail("it was not refused")
+
+    async def test_given_up(self) -> None:
+        """
+        A client that goes away before the answer has its dial given up at the agent, one hop away.
+        """
+        agent = await self.site.agent(self.two, target=None)
+        self.one.nodes.learn("edge-1", ("10.0.0.8",))
+        await self.introduce()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-1"))
+        client = await self.site.connect(self.one.config.secure_port, ("10.0.0.8", 10250))
+        await until(self.reactor, lambda: agent.mux.streams == 1)
+        client.wire.abortConnection()
+        await until(self.reactor, lambda: agent.mux.streams == 0 and not self.one.diverted.splices)
+
+    async def test_server_that_leaves(self) -> None:
+        """
+        A server that is no member any more is not dialled again, while a link that still works is not cut.
+        """
+        await self.introduce()
+        self.one.peers.update([])
+        self.assertEqual(len(self.one.peers.links()), 1)
+        await self.two.stopService()
+        await until(self.reactor, lambda: not self.one.peers.peers)
+
+    async def test_unreachable_server(self) -> None:
+        """
+        A member that cannot be reached is told as such, and forgotten when it leaves.
+        """
+        self.one.peers.update([Member("x", LOOPBACK, 1)])
+        peer = next(iter(self.one.peers.peers.values()))
+        await until(self.reactor, lambda: peer.problem != "not connected yet")
+        self.assertIn("refused", str(peer.problem))
+        self.one.peers.update([])
+        self.assertEqual(self.one.peers.peers, {})
+
+    async def test_drain_of_a_server(self) -> None:
+        """
+        A server that stops is asked for nothing new by the others, and does not wait for their lists of nodes.
+        """
+        two = self.two
+        await self.site.agent(two, target=self.site.listen(Echo))
+        await self.introduce()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-1"))
+        self.patch(two, "config", self.site.config(drain_timeout=60.0))
+        stopped = two.stopService()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-1") is None)
+        await until(self.reactor, lambda: stopped.called)
+
+    async def test_only_servers_are_peers(self) -> None:
+        """
+        A server's certificate is needed for the path of servers; it does for that one only.
+        """
+        identity = issue(self.site.ca, SERVER_NAME, ["system:nodes"])
+        link = await self.site.agent(self.one, identity=identity, path="/v1/peer")
+        await until(self.reactor, lambda: len(link.streams) == 1)
+        received = Client()
+        link.streams[0].attach(received)
+        await until(self.reactor, lambda: b"{" in received.data)
+        self.assertTrue(received.data.startswith(b"POST /v1/nodes HTTP/1.1\r\n"))
+        self.assertTrue(received.data.endswith(b'\r\n\r\n{"nodes":[]}\n'))
