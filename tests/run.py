@@ -26,6 +26,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "etc": ("tests.etc",),
     "kernel": ("tests.kernel",),
     "contract": ("tests.contract",),
+    "interop": ("tests.interop",),
     "e2e": ("tests.e2e",),
 }
 """Suites that take long or need the machine, run after ``unit``, which is all the rest."""

@@ -1,0 +1,3 @@
+"""
+Tests against other implementations of the formats that are spoken here.
+"""
