@@ -6,6 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from yurt.host.chains import (
+    AppendText,
+    ChainEdit,
+    ChainSet,
+    DeleteText,
+    DropChain,
+    FlushChain,
+    InsertText,
+    NewChain,
+    SeenChains,
+    split,
+)
 from yurt.host.errors import FirewallError, LinkError
 from yurt.host.firewall import Family, InsertRule, Rule, RuleEdit, Slot, meaning
 from yurt.host.links import AddAddress, CreateLink, DeleteLink, LinkEdit, RemoveAddress, SeenLink, SetUp
@@ -83,3 +95,58 @@ class FakeFirewall:
                 raise FirewallError("a rule to be deleted is gone")
             del rules[position]
         self.rules = rules
+
+
+class FakeChains:
+    """
+    One table of each family.  ``busy`` is how many changes it refuses before it takes one.
+    """
+
+    name = "fake"
+
+    def __init__(self, busy: int = 0) -> None:
+        self.tables: dict[Family, dict[str, list[str]]] = {"ipv4": {"OUTPUT": []}, "ipv6": {"OUTPUT": []}}
+        self.busy = busy
+
+    def see(self, family: Family, wanted: ChainSet) -> SeenChains:
+        table = self.tables[family]
+        ours = {name: tuple(rules) for name, rules in table.items() if wanted.owns(name)}
+        jumps = tuple(text for text in table[wanted.origin] if wanted.is_jump(text))
+        theirs = [text for name, rules in table.items() for text in rules if name not in ours and text not in jumps]
+        used = frozenset(name for name in ours if any(name in split(text) for text in theirs))
+        return SeenChains(ours, jumps, used)
+
+    def apply(self, family: Family, table: str, edits: Sequence[ChainEdit]) -> None:
+        if self.busy:
+            self.busy -= 1
+            raise FirewallError("Resource temporarily unavailable")
+        chains = {name: list(rules) for name, rules in self.tables[family].items()}
+        for edit in edits:
+            apply_edit(chains, edit)
+        self.tables[family] = chains
+
+
+def apply_edit(chains: dict[str, list[str]], edit: ChainEdit) -> None:
+    """
+    Do to a table what a kernel would; raises FirewallError where a kernel would refuse.
+    """
+    if isinstance(edit, NewChain) == (edit.chain in chains):
+        raise FirewallError(f"{edit.chain}: no chain of that name, or one too many")
+    if isinstance(edit, NewChain):
+        chains[edit.chain] = []
+        return
+    rules = chains[edit.chain]
+    if isinstance(edit, FlushChain):
+        rules.clear()
+    elif isinstance(edit, DropChain):
+        if rules or any(edit.chain in split(text) for others in chains.values() for text in others):
+            raise FirewallError(f"{edit.chain}: not empty, or in use")
+        del chains[edit.chain]
+    elif isinstance(edit, InsertText):
+        rules.insert(0, edit.text)
+    elif isinstance(edit, AppendText):
+        rules.append(edit.text)
+    elif isinstance(edit, DeleteText):
+        if edit.text not in rules:
+            raise FirewallError(f"{edit.chain}: a rule to be deleted is gone")
+        rules.remove(edit.text)

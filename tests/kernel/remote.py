@@ -71,6 +71,20 @@ class RemoteFirewall(Remote):
         self.call("apply", family, edits)
 
 
+class RemoteChains(Remote):
+    """
+    The chains of a namespace.
+    """
+
+    name = "remote"
+
+    def see(self, family: Any, wanted: Any) -> Any:
+        return self.call("see", family, wanted)
+
+    def apply(self, family: Any, table: str, edits: Any) -> None:
+        self.call("apply", family, table, edits)
+
+
 def serve(module: str, name: str) -> None:
     """
     Obey calls until the input ends.

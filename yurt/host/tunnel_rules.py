@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from yurt.host.chains import Chain, ChainSet
@@ -20,6 +21,9 @@ TUNNEL_COMMENT = "yurttunnel server port"
 
 MAX_FLOWS = 256
 """Destinations whose open connections are told to be forgotten after one change; those of more go on as they are."""
+
+MAX_SPELT = 16_384
+"""Addresses whose spelling is remembered; all of a large cluster are asked for at each change."""
 
 _JUMP = f'-p tcp -m comment --comment "{TUNNEL_COMMENT}" -j {TUNNEL_ROOT}'
 _BRANCH = '-p tcp -m tcp --dport {port} -m comment --comment "jump to port {port}" -j {root}-{port}'
@@ -62,6 +66,7 @@ class Flow:
     port: int
 
 
+@lru_cache(MAX_SPELT)
 def spell(address: str) -> str | None:
     """
     An address as ``iptables-save`` spells it; None for what is none, or means nothing without its link.

@@ -1,0 +1,289 @@
+"""
+Kubelet calls of this host, turned to the doors of this server by firewall rules: a service that keeps those rules as the nodes
+and the ports want them.
+
+What is decided here is which rules there are to be.  Reading and changing them is a short-lived child's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from yurt.host.child import CHILD_TIMEOUT, HostReactor, RunChild, run_child
+from yurt.host.errors import HostError
+from yurt.host.firewall import FAMILIES, Family
+from yurt.host.flows import Flows
+from yurt.host.messages import Known, Request, Result
+from yurt.host.tunnel_rules import Diversion, TunnelRules, spell
+from yurt.tunnel.server.nodes import Node, Nodes
+from yurt.tunnel.server.ports import LivePorts, Ports, Security
+
+GATHER = 0.05
+"""Seconds after a first change in which others may come and be made together with it."""
+
+SYNC_LOOK = 0.25
+"""Seconds between two looks whether the first list of nodes has come."""
+
+FIRST_RETRY = 1.0
+"""Seconds before a change that failed is tried again; doubled each time."""
+
+LAST_RETRY = 60.0
+"""Seconds that are never exceeded between two tries."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds that a clean stop waits for a change to end, and then for the rules to be removed."""
+
+_LOOPBACK: dict[Family, str] = {"ipv4": "127.0.0.1", "ipv6": "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """
+    Where one door listens: its addresses, and its port, 0 for none.
+    """
+
+    addresses: tuple[str, ...]
+    port: int
+
+
+def destination(bound: Bound, family: Family) -> str | None:
+    """
+    Where connections of a family are to go to reach a door; None when it does not listen there.
+
+    For a door on all addresses that is the loopback address: it is always there, while any other may be taken away under the
+    rules.  Packets of this host that DNAT turns to a loopback address arrive, whatever their source; no route_localnet is needed,
+    and reverse path filters let them pass (tried with both firewalls and in both families: tests/kernel/test_redirect.py).
+    """
+    for address in bound.addresses:
+        wildcard = address == "::" or (address == "0.0.0.0" and family == "ipv4")
+        if wildcard or (":" in address) == (family == "ipv6"):
+            host = _LOOPBACK[family] if wildcard else spell(address)
+            if host is not None and bound.port:
+                return f"[{host}]:{bound.port}" if family == "ipv6" else f"{host}:{bound.port}"
+    return None
+
+
+def wanted_rules(direct: Iterable[str], ports: Mapping[int, Security], doors: Mapping[Security, Bound]) -> TunnelRules:
+    """
+    The rules that turn connections to these ports to the doors, except for those to the ``direct`` addresses.
+
+    An address that a node with an agent shares with one without stays direct: the one without has no other way.
+    """
+    diversions = []
+    for family in FAMILIES:
+        targets = {security: destination(bound, family) for security, bound in doors.items()}
+        for port, security in sorted(ports.items()):
+            target = targets.get(security)
+            if target is not None:
+                diversions.append(Diversion(family, port, target))
+    spelt = {spell(address) for address in direct}
+    return TunnelRules(tuple(sorted(address for address in spelt if address is not None)), tuple(diversions))
+
+
+class Redirect(Service):
+    """
+    Keeps the rules, from when nodes and ports are known until the stop, which removes them.
+
+    Rules that an earlier run left are kept as they are until both are known: without the list of nodes no rule can be told to be
+    wrong.  A change of nodes or ports is made alone, without looking at what else there is; every ``period`` seconds all is
+    compared, and put right.
+    """
+
+    log = Logger()
+    name = "redirect"
+
+    def __init__(
+        self,
+        reactor: HostReactor,
+        nodes: Nodes,
+        ports: LivePorts,
+        doors: Mapping[Security, Bound],
+        *,
+        period: float = 60.0,
+        run: RunChild = run_child,
+        flows: Flows | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._nodes = nodes
+        self._ports = ports
+        self._doors = doors
+        self._period = period
+        self._run = run
+        self._flows = Flows(reactor) if flows is None else flows
+        self._known: Known | None = None
+        self._check_at = 0.0
+        self._retry = FIRST_RETRY
+        self._failed = False
+        self._changed = False
+        self._timer: IDelayedCall | None = None
+        self._loop: Deferred[None] | None = None
+        self._ends: list[Any] = []
+        self.problem: str | None = "firewall rules: not started"
+        """What is missing and why, for readiness; None when nothing is known to be."""
+        self.backend: str | None = None
+        """The firewall that is used, ``nf_tables`` or ``legacy``; None before it is known."""
+        self.changes = self.repairs = self.failures = 0
+        """Times that rules were changed; that they were found changed by others; that a child failed."""
+
+    @property
+    def rules(self) -> TunnelRules:
+        """
+        The rules that are there, as far as is known.
+        """
+        return TunnelRules() if self._known is None else self._known.tunnel
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """
+        The state as JSON values, for the status page.
+        """
+        return {
+            "backend": self.backend,
+            "direct_addresses": len(self.rules.direct),
+            "diversions": [{"port": d.port, "destination": d.destination} for d in self.rules.diversions],
+            "changes": self.changes,
+            "repairs": self.repairs,
+            "failures": self.failures,
+            "problem": self.problem,
+        }
+
+    def startService(self) -> None:
+        """
+        Begin; returns at once and never fails.
+        """
+        super().startService()
+        self._ends = [self._nodes.subscribe(self._node_changed), self._ports.subscribe(self._ports_changed)]
+        self._loop = Deferred.fromCoroutine(self._keep())
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Remove what is ours; fires when that is done, or after twice STOP_TIMEOUT.
+        """
+        super().stopService()
+        for end in self._ends:
+            end()
+        self._ends = []
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return succeed(None)
+        self._flows.stop()
+        self._wake(0.0)
+        return Deferred.fromCoroutine(self._remove(loop))
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if _direct(old) != _direct(new):
+            self._change()
+
+    def _ports_changed(self, ports: Ports) -> None:
+        self._change()
+
+    def _change(self) -> None:
+        self._changed = True
+        self._wake(FIRST_RETRY if self._failed else GATHER)
+
+    def _wake(self, seconds: float) -> None:
+        """
+        End the wait of the loop after so many seconds, unless it ends before.
+        """
+        timer = self._timer
+        if timer is not None and timer.active() and timer.getTime() > self._reactor.seconds() + seconds:
+            timer.reset(seconds)
+
+    def _wait(self, seconds: float) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred(lambda _: timer.cancel())
+        self._timer = timer = self._reactor.callLater(seconds, waiting.callback, None)
+        return waiting
+
+    async def _keep(self) -> None:
+        pause = 0.0  # the first child is spawned by a running reactor
+        try:
+            while self.running:
+                await self._wait(pause)
+                if self.running:
+                    pause = await self._step()
+        except CancelledError:
+            return
+
+    async def _step(self) -> float:
+        """
+        Do what there is to do; returns for how long nothing will be, unless something changes.
+        """
+        if not (self._nodes.synced and self._ports.synced):
+            self._tell("firewall rules: waiting for the first list of nodes and ports")
+            return SYNC_LOOK
+        self._changed = False
+        wanted = wanted_rules(self._nodes.direct_addresses(), self._ports.ports.tunnel_ports, self._doors)
+        due = self._reactor.seconds() >= self._check_at
+        known = None if due or self._failed else self._known
+        if known is None or known.tunnel != wanted:
+            await self._apply(wanted, known)
+        if self._failed:
+            pause, self._retry = self._retry, min(2 * self._retry, LAST_RETRY)
+            return pause
+        self._retry = FIRST_RETRY
+        return GATHER if self._changed else max(0.0, self._check_at - self._reactor.seconds())
+
+    async def _apply(self, wanted: TunnelRules, known: Known | None) -> None:
+        try:
+            result = await self._run(self._reactor, Request("ensure", tunnel=wanted, known=known), CHILD_TIMEOUT)
+        except HostError as error:
+            result = Result(problems=(str(error),))
+        self._note(result, None if self._failed else self._known, wanted)
+        self._failed = bool(result.problems)
+        self.failures += self._failed
+        self.backend = result.backend or self.backend
+        if result.flavour is not None and not self._failed:
+            self._known = Known(result.flavour, wanted)
+        if result.checked:
+            self._check_at = self._reactor.seconds() + self._period
+        self._flows.forget(result.flows)
+        self._tell(f"firewall rules: {'; '.join(result.problems)}" if result.problems else None)
+
+    def _note(self, result: Result, expected: Known | None, wanted: TunnelRules) -> None:
+        """
+        Tell what was changed; when ``wanted`` was expected to be there already, someone else had changed it.
+        """
+        for change in result.changes:
+            self.log.info("{change}", change=change)
+        if not result.changes:
+            return
+        self.changes += 1
+        if result.checked and expected is not None and expected.tunnel == wanted:
+            self.repairs += 1
+            self.log.warn("another program had changed the firewall rules of the tunnel; they are as they were")
+
+    def _tell(self, problem: str | None) -> None:
+        before, self.problem = self.problem, problem
+        if problem is not None and problem != before:
+            self.log.warn("{problem}", problem=problem)
+        elif problem is None and before is not None:
+            self.log.info("firewall rules: all is well")
+
+    async def _remove(self, loop: Deferred[None]) -> None:
+        # A change that is being made is let end: a tool that is cut off may still make it when all has been removed.
+        await _within(loop, STOP_TIMEOUT, self._reactor)
+        try:
+            result = await self._run(self._reactor, Request("remove", tunnel=TunnelRules()), STOP_TIMEOUT)
+        except HostError as error:
+            self.log.warn("the firewall rules of the tunnel were not removed: {reason}", reason=str(error))
+            return
+        for problem in result.problems:
+            self.log.warn("stopping: {problem}", problem=problem)
+
+
+def _direct(node: Node | None) -> frozenset[str]:
+    """
+    The addresses that a node contributes.
+    """
+    return frozenset() if node is None or node.has_agent else frozenset(node.addresses)
+
+
+def _within(waiting: Deferred[None], seconds: float, reactor: HostReactor) -> Deferred[None]:
+    return waiting.addTimeout(seconds, reactor).addErrback(lambda _: None)
