@@ -206,11 +206,14 @@ class MemoryAPI:
             exchange.fail("connection refused")
         elif not self.intercept(exchange):
             try:
-                self._answer(exchange)
+                self.carry_out(exchange)
             except errors.APIError as refusal:
                 exchange.answer(refusal.code, refusal.status())
 
-    def _answer(self, exchange: MemoryExchange) -> None:
+    def carry_out(self, exchange: MemoryExchange) -> None:
+        """
+        Do what the request says, and answer it; raises an APIError.
+        """
         api, headers = self.api, {name.lower(): value.decode() for name, value in exchange.head.headers}
         call = read_call(api.catalogue, exchange.method, exchange.path, exchange.query)
         assert call is not None, exchange.path

@@ -104,7 +104,8 @@ def fetch(
     """
     Send one request and collect the answer, at most ``limit`` bytes of body, within ``timeout`` seconds.
 
-    Fails with :class:`FetchTimeout`, :class:`AnswerTooLarge` or another :class:`UpstreamError`.  Cancelling it drops the exchange.
+    Fails with :class:`FetchTimeout`, :class:`AnswerTooLarge` or another :class:`UpstreamError`.  Cancelling it drops the
+    exchange.
     """
 
     def cancel(_: Deferred[FetchedResponse]) -> None:

@@ -135,6 +135,11 @@ class LeaderElection(Service):
                 if problem != self.problem:
                     self.log.warn("{problem}; trying again", problem=problem)
                 self.problem = problem
+            except CancelledError:
+                raise
+            except Exception as error:
+                self.problem = f"{self.what}: {error}"
+                self.log.failure("{what}: a mistake of ours", what=self.what)
             await pause(self._reactor, self._times.retry * (1 + JITTER * self._draw()))
 
     async def _turn(self) -> None:

@@ -267,6 +267,11 @@ class DNSRecords(MultiService):
                 self.writes += await write()
             except (ApiError, NotNow) as error:
                 problems.append(str(error))
+            except CancelledError:
+                raise
+            except Exception as error:
+                problems.append(str(error))
+                self.log.failure("a mistake of ours in the DNS records")
         return "; ".join(dict.fromkeys(problems))
 
     async def _write_records(self) -> bool:

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.kube.api import ApiClient, ApiError
+from yurt.kube.api import ApiClient, ApiError, Document
 from yurt.kube.informer import Informer
 from yurt.kube.lease import lease_document, leases_path, micro_time
 from yurt.kube.pause import pause
@@ -42,7 +42,6 @@ BLIND_AFTER = 1.5 * RENEWAL
 """Seconds after its own last renewal came back to it that a server takes itself for blind."""
 GARBAGE_AFTER = 300.0
 """A Lease that did not change for so many seconds is removed: a server that crashed cannot do it."""
-CALL_TIMEOUT = 5.0
 LEAVE_TIMEOUT = 2.0
 """Seconds that a stop waits for its Lease to be removed."""
 MAX_MEMBERS = 64
@@ -146,6 +145,7 @@ class Members(MultiService):
         self._client = client
         self._id = server_id
         self._name = NAME_PREFIX + server_id
+        self._key = f"{NAMESPACE}/{self._name}"
         self._address = authority(host, port)
         self._wall = wall
         self._draw = draw
@@ -202,27 +202,27 @@ class Members(MultiService):
                 self.renewals += 1
                 self._problem = None
             except ApiError as error:
-                problem = f"Lease {NAMESPACE}/{self._name}: {error}"
+                problem = f"Lease {self._key}: {error}"
                 if problem != self._problem:
                     self.log.warn("{problem}; trying again", problem=problem)
                 self._problem = problem
+            except CancelledError:
+                raise
+            except Exception as error:
+                self._problem = f"Lease {self._key}: {error}"
+                self.log.failure("a mistake of ours in the renewal of a Lease")
             self._review()
             await self._collect_garbage()
             await pause(self._reactor, RENEWAL * (1 - 0.1 * self._draw()))
 
     async def _renew(self) -> None:
-        """
-        A patch needs no resourceVersion, so nothing that others do to the Lease is in its way.
-        """
         spec = {"holderIdentity": self._id, "leaseDurationSeconds": DURATION, "renewTime": micro_time(self._wall())}
         metadata = {"labels": {LABEL: "true"}, "annotations": {ADDRESS: self._address}}
-        document = lease_document(NAMESPACE, self._name, spec, metadata)
-        try:
-            await self._client.patch(f"{self._path}/{self._name}", document, timeout=CALL_TIMEOUT)
-        except ApiError as error:
-            if error.code != 404:
-                raise
-            await self._client.create(self._path, document, timeout=CALL_TIMEOUT)
+
+        def renewed(found: Document | None) -> Document:
+            return lease_document(NAMESPACE, self._name, spec, {**(found or {}).get("metadata", {}), **metadata})
+
+        await self._client.edit(self._path, self._name, renewed)
 
     async def _leave(self) -> None:
         try:
@@ -244,7 +244,7 @@ class Members(MultiService):
         """
         Whether renewals of others would not be seen: this server's own are not.
         """
-        seen = self._changed_at.get(f"{NAMESPACE}/{self._name}")
+        seen = self._changed_at.get(self._key)
         return seen is None or self._reactor.seconds() - seen > BLIND_AFTER
 
     def _review(self) -> None:
@@ -255,7 +255,7 @@ class Members(MultiService):
             return
         now = self._reactor.seconds()
         if self._blind:
-            self._changed_at = dict.fromkeys(self._changed_at, now)
+            self._changed_at = {key: seen if key == self._key else now for key, seen in self._changed_at.items()}
         alive = {
             one.member
             for key, one in self.informer.items.items()
@@ -278,9 +278,7 @@ class Members(MultiService):
         for key, one in self.informer.items.items():
             if self._changed_at[key] <= horizon and one.name != self._name:
                 try:
-                    await self._client.delete(
-                        f"{self._path}/{one.name}", uid=one.uid, resource_version=one.version, timeout=CALL_TIMEOUT
-                    )
+                    await self._client.delete(f"{self._path}/{one.name}", uid=one.uid, resource_version=one.version)
                 except ApiError as error:
                     self.log.info("Lease {name} of a server that is gone stays: {error}", name=one.name, error=error)
                 return
