@@ -353,7 +353,8 @@ class IncomingStream:
 
     def accept(self, protocol: IProtocol) -> None:
         """
-        Answer 200 and let ``protocol`` have the stream, with what came behind the head.
+        Answer 200 and let ``protocol`` have the stream, with what came behind the head.  It is told as well if the stream is
+        lost already.
         """
         self.on_lost = None
         self._reading.accept(protocol)
@@ -422,13 +423,20 @@ class _Reading(_PassThrough):
         self._timer: IDelayedCall | None = None
         self._data = b""
         self.incoming: IncomingStream | None = None
-        self.is_lost = False
         self._ended = False
+        self._reason: Failure | None = None
         self.head: Deferred[RequestHead] = Deferred(lambda _: self._stream.abortConnection())
 
     @property
     def _stream(self) -> MuxStream:
         return cast(MuxStream, self.transport)
+
+    @property
+    def is_lost(self) -> bool:
+        """
+        Whether the stream is gone.
+        """
+        return self._reason is not None
 
     def connectionMade(self) -> None:
         self._timer = self._reactor.callLater(HEAD_TIMEOUT, self._malformed, f"no whole head within {HEAD_TIMEOUT:g} s")
@@ -452,11 +460,10 @@ class _Reading(_PassThrough):
             self.head.callback(head)
 
     def accept(self, protocol: IProtocol) -> None:
-        if self.is_lost:
-            return
         stream = self._stream
-        stream.write(ACCEPTED)
-        stream.resumeProducing()
+        if not self.is_lost:
+            stream.write(ACCEPTED)
+            stream.resumeProducing()
         # What a stream delivers while it resumes is still collected here; only then the protocol takes over.
         self.pass_to(protocol)
         protocol.makeConnection(cast(ITransport, stream))
@@ -465,6 +472,8 @@ class _Reading(_PassThrough):
             protocol.dataReceived(data)
         if self._ended:
             super().readConnectionLost()
+        if self._reason is not None:
+            protocol.connectionLost(self._reason)
 
     def refuse(self, error: ConnectRefused) -> None:
         if self.is_lost:
@@ -507,7 +516,7 @@ class _Reading(_PassThrough):
             self._malformed("the stream ended within its head")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.is_lost = True
+        self._reason = reason
         self._end_timer()
         if self.inner is not None:
             self.inner.connectionLost(reason)
