@@ -8,6 +8,7 @@ connects all of them to an echo.  ``say`` prints what it got for TEXT.
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import sys
@@ -78,15 +79,19 @@ def say(host: str, port: int, text: str) -> None:
     """
     Send a text, and print what comes back until the end.
     """
-    with socket.create_connection((host, port), SAY_SECONDS) as connection:
-        connection.sendall(text.encode())
-        connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        try:
+    answer = b""
+    try:
+        with socket.create_connection((host, port), SAY_SECONDS) as connection:
+            connection.sendall(text.encode())
+            connection.shutdown(socket.SHUT_WR)
             while data := connection.recv(65536):
                 answer += data
-        except ConnectionResetError:
-            answer = b"reset"
+    except (ConnectionResetError, BrokenPipeError):
+        answer = b"reset"
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:  # of shutdown, after a reset
+            raise
+        answer = b"reset"
     print(answer.decode("latin-1"), end="")
 
 
