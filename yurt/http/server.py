@@ -272,7 +272,7 @@ class ServerConnection(Protocol):
         """
         Answer what cannot be understood or does not come, and close.
         """
-        self.log.debug("Refused a request from {peer}: {message}", peer=self.peer, message=message)
+        self.log.debug("Refused a request from {peer}: {why}", peer=self.peer, why=message)
         current, self._current = self._current, None
         if current is not None:
             started = current.started

@@ -119,10 +119,11 @@ class _Link(Protocol):
         Reset the connection.
         """
         self.over = True
-        if self.transport is not None:
+        if self.connected:
             cast(Any, self.transport).abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.connected = 0
         self.end_timer()
         if self.mux is not None:
             self.mux.connectionLost(reason)

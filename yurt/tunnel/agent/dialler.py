@@ -84,7 +84,7 @@ class Dialler:
     def _refuse(self, incoming: IncomingConnect, refused: ConnectRefused) -> None:
         self._metrics.refused(refused.word)
         message = f"{incoming.authority}: {refused.message}"
-        self.log.debug("refused: {message}", message=message)
+        self.log.debug("refused: {why}", why=message)
         incoming.refuse(refused.status, refused.reason, refused.word, message)
 
     async def _dial(self, incoming: IncomingConnect, splice: Splice) -> None:

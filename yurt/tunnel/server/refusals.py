@@ -46,4 +46,4 @@ class Refusals:
             counts = ", ".join(f"{count} × {word}" for word, count in sorted(self._untold.items()))
             self.log.warn("refused in the meantime, without a line each: {counts}", counts=counts)
             self._untold.clear()
-        self.log.warn("refused ({word}): {message}", word=word, message=message)
+        self.log.warn("refused ({word}): {what}", word=word, what=message)
