@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.tunnel.server.nodes import Node, Nodes, read_node
+from tests.tunnel.server.memory_cluster import ClusterCase
+from yurt.tunnel.server.nodes import Node, Nodes, nodes_informer, read_node
 
 
 def node_body(name: str = "edge-1", labels: dict[str, str] | None = None, **status: Any) -> bytes:
@@ -167,3 +168,96 @@ class WithoutClusterTests(SynchronousTestCase):
         Without a cluster there is nothing to wait for.
         """
         self.assertEqual((self.nodes.synced, self.nodes.problem, self.nodes.of_cluster), (True, None, False))
+
+
+class ClusterTests(ClusterCase):
+    """
+    Tests of the nodes of a cluster.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.informer = nodes_informer(self.clock, self.client)
+        self.nodes = Nodes(self.informer)
+
+    def test_follow(self) -> None:
+        """
+        Nodes come, change and go with those of the cluster, by name and by address.
+        """
+        self.put_node("cloud-1", ("InternalIP", "10.0.0.9"))
+        self.assertEqual((self.nodes.synced, self.nodes.problem), (False, "nodes: not listed yet"))
+        self.follow(self.informer)
+        self.assertEqual((self.nodes.synced, self.nodes.problem, self.nodes.of_cluster), (True, None, True))
+        self.put_node("edge-1", ("InternalIP", "192.168.1.2"), ("Hostname", "Box-1"), is_edge_worker="true")
+        edge = self.nodes.by_name("edge-1")
+        self.assertEqual([self.nodes.by_address("192.168.1.2"), self.nodes.by_host("box-1")], [edge, edge])
+        self.put_node("edge-1", ("InternalIP", "192.168.1.3"), is_edge_worker="true")
+        self.assertEqual((self.nodes.by_address("192.168.1.2"), self.nodes.by_host("box-1")), (None, None))
+        self.api.remove("nodes", "edge-1")
+        self.assertEqual((self.nodes.by_address("192.168.1.3"), len(self.nodes)), (None, 1))
+
+    def test_direct_addresses(self) -> None:
+        """
+        All addresses of the nodes without an agent, ready or not, are reached without the tunnel.
+        """
+        self.put_node("cloud-1", ("InternalIP", "10.0.0.9"), ("InternalIP", "fd00::9"), ("ExternalIP", "203.0.113.9"))
+        self.put_node("edge-1", ("InternalIP", "192.168.1.2"), is_edge_worker="true")
+        self.put_node("edge-2", ("InternalIP", "192.168.1.3"), edge_enable_reverseTunnel_client="true")
+        self.follow(self.informer)
+        self.assertEqual(self.nodes.direct_addresses(), {"10.0.0.9", "fd00::9", "203.0.113.9"})
+        self.put_node("edge-1", ("InternalIP", "192.168.1.2"))
+        self.assertIn("192.168.1.2", self.nodes.direct_addresses())
+
+    def test_same_address(self) -> None:
+        """
+        Of two nodes with one address the connected one is meant, else the one that has it as its InternalIP, else the first
+        in the alphabet.
+        """
+        connected: set[str] = set()
+        nodes = Nodes(self.informer, connected.__contains__)
+        self.put_node("a", ("InternalIP", "10.0.0.1"), ("ExternalIP", "192.168.1.2"))
+        for name in ("c", "b"):
+            self.put_node(name, ("InternalIP", "192.168.1.2"))
+        self.follow(self.informer)
+        found = [getattr(nodes.by_address("192.168.1.2"), "name")]
+        connected.update("ac")
+        found.append(getattr(nodes.by_address("192.168.1.2"), "name"))
+        connected.remove("c")
+        found.append(getattr(nodes.by_address("192.168.1.2"), "name"))
+        self.assertEqual(found, ["b", "c", "a"])
+
+    def test_agents_say_nothing(self) -> None:
+        """
+        What agents say of themselves does not count where the cluster says who is who.
+        """
+        self.put_node("edge-1", ("InternalIP", "192.168.1.2"), is_edge_worker="true")
+        self.follow(self.informer)
+        self.nodes.learn("edge-1", ["10.0.0.9"])
+        self.nodes.learn("stranger", ["10.0.0.10"])
+        self.nodes.forget("edge-1")
+        self.assertEqual((len(self.nodes), self.nodes.by_address("10.0.0.9")), (1, None))
+        self.assertEqual(self.nodes.by_address("192.168.1.2"), self.nodes.by_name("edge-1"))
+
+    def test_heartbeats(self) -> None:
+        """
+        What a node tells of its images and the like is neither kept nor told.
+        """
+        self.put_node("edge-1", ("InternalIP", "192.168.1.2"))
+        self.follow(self.informer)
+        heard: list[Node | None] = []
+        self.nodes.subscribe(lambda old, new: heard.append(new))
+        node = self.api.get("nodes", "edge-1")
+        self.api.put("nodes", {**node, "status": {**node["status"], "images": [{"names": ["x" * 1000]}]}})
+        self.assertEqual((heard, self.informer.mirror.events), ([], 1))
+
+    def test_server_away(self) -> None:
+        """
+        While the apiserver is away all nodes stay, and the problem says why they may be old.
+        """
+        self.put_node("edge-1", ("InternalIP", "192.168.1.2"))
+        self.follow(self.informer)
+        self.server.refusing = True
+        self.server.close_connections("reset")
+        self.advance(2)
+        self.assertEqual((len(self.nodes), self.nodes.synced), (1, True))
+        self.assertIn("connection refused", str(self.nodes.problem))
