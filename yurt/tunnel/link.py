@@ -186,7 +186,7 @@ class AcceptingLink(_Link):
         """
         self.over = True
         transport = cast(ITransport, self.transport)
-        self.log.debug("{peer}: refused: {message}", peer=transport.getPeer(), message=refusal.message)
+        self.log.debug("{peer}: refused: {why}", peer=transport.getPeer(), why=refusal.message)
         transport.write(serialise_answer(refusal))
         transport.loseConnection()
 
