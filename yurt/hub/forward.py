@@ -7,6 +7,7 @@ themselves when the cloud does not.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IDelayedCall
@@ -34,6 +35,7 @@ from yurt.kube.requestinfo import RequestInfo
 if TYPE_CHECKING:
     from yurt.hub.cloud import Server
     from yurt.hub.hub import Hub
+    from yurt.hub.turns import Steps
 
 MAX_REPLAYED_BODY = 64 * 1024
 """Bytes of a request body kept to try another server when the first took none of it."""
@@ -492,10 +494,18 @@ class Forward:
         """
         return False
 
-    def store(self, head: ResponseHead, body: bytes) -> None:
+    @property
+    def about(self) -> Hashable:
         """
-        Take a whole, decoded answer into the cache.
+        What the cache must know before it takes in what comes after, if anything; see :meth:`yurt.hub.turns.Turns.expects`.
         """
+        return None
+
+    def store(self, head: ResponseHead, body: bytes) -> Steps | None:
+        """
+        Take a whole, decoded answer into the cache, at once or in steps.
+        """
+        return None
 
 
 def narrow(head: RequestHead, accept: bytes, *, plain: bool = False) -> RequestHead:

@@ -32,6 +32,7 @@ from yurt.hub.patience import Patience
 from yurt.hub.reads import OpenLists
 from yurt.hub.timers import Timers
 from yurt.hub.tokenrequests import TokenAnswers
+from yurt.hub.turns import Steps, Turns
 from yurt.hub.watches import Watch
 from yurt.kube.watch import EventReader
 
@@ -81,6 +82,7 @@ class Hub:
         self.lease = NodeLease(reactor, cloud, config.node_name, store.table("meta"), lease_settings)
         self.open_lists = OpenLists(reactor)
         self.patience = Patience(reactor)
+        self.turns = Turns(reactor)
         self.watches: set[Watch] = set()
         self.read_event = EventReader().read
         self.timers = Timers(reactor)
@@ -129,7 +131,13 @@ class Hub:
 
     def keep(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> None:
         """
-        Store a whole answer; whatever goes wrong there is not the client's trouble.
+        Store a whole answer, after what came before it.
+        """
+        self.turns.run(lambda: self._take_in(forward, head, chunks), sum(map(len, chunks)), forward.about)
+
+    def _take_in(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> Steps:
+        """
+        Whatever goes wrong here is not the client's trouble.
         """
         try:
             body = b"".join(chunks)
@@ -138,7 +146,9 @@ class Hub:
                 body = gunzip(body)
             elif encoding != b"identity":
                 return
-            forward.store(head, body)
+            steps = forward.store(head, body)
+            if steps is not None:
+                yield from steps
         except BodyTooLarge as error:
             self.log.warn("{what}: {error}, not cached", what=forward.describe(), error=str(error))
         except Exception:

@@ -15,10 +15,10 @@ from yurt.http.heads import get_header
 from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import answer_status, cached_headers
-from yurt.hub.cache.views import ABSENT, Caller, Found, FoundList, ViewKey
+from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward, narrow
-from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list
+from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list_in_steps
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
 from yurt.kube.status import read_failure, status_body
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from yurt.hub.cloud import Server
+    from yurt.hub.turns import Steps
 
 MAX_OPEN_LISTS = 64
 """Paged lists of which some pages have come and the last has not."""
@@ -159,6 +160,7 @@ class Read(Forward):
         """
         if self.finished:
             return True
+        self.hub.turns.finish()
         accept = read_accept(get_header(self.request.head.headers, b"accept"))
         if not accept.json:
             answer_status(self.request, 406, "NotAcceptable", f"{self.describe()}: the cache has JSON only")
@@ -296,19 +298,26 @@ class ListRead(Read):
         self.respond_cached(found.body, found.stored_at)
         return True
 
-    def store(self, head: ResponseHead, body: bytes) -> None:
+    @property
+    def about(self) -> ViewKey:
+        """
+        The view in question.
+        """
+        return view_key(self.caller, self.info, "")
+
+    def store(self, head: ResponseHead, body: bytes) -> Steps:
         """
         A page; with the last one the view is complete.
         """
         try:
-            parts = split_list(body)
+            parts = yield from split_list_in_steps(body, LIST_STEP)
         except ObjectError as error:
             self.log.debug("not cached: {what}: {error}", what=self.describe(), error=str(error))
             return
         whole = self.hub.open_lists.add(self.caller, self.info, parts, self.known_versions.get(parts.form, ""))
         if whole is not None:
             key = view_key(self.caller, self.info, parts.form)
-            self.hub.views.store_list(
+            yield from self.hub.views.store_list_in_steps(
                 key, whole.parts, requested_version=whole.requested_version, known_version=whole.known_version
             )
 

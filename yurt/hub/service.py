@@ -327,6 +327,7 @@ class Core(Service):
         for server in whole.cloud.servers:
             server.upstream.close_connections("the hub stops")
             server.bare.close_connections("the hub stops")
+        whole.hub.turns.finish()
         await whole.store.close()
         whole.reactor.installNameResolver(self.resolver)
         self.log.info("the hub has stopped")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -170,13 +171,16 @@ class Watch:
         Tell the cache from where on events will come.
         """
         if self.initial:
-            self.initial_events = self.hub.views.begin_watch(self.key, self.version, initial_events=True)
+            self.hub.turns.finish()
+            self.initial_events = self.hub.views.begin_initial(self.key)
         elif self.begins_with_state:
             self.initial_events = InitialEvents()  # the first bookmark ends it, see keep()
         else:
             self.initial_events = None
-            self.close_gap()
-            self.hub.views.begin_watch(self.key, self.version)
+            if not self.hub.turns.expects(view_key(self.caller, self.info, "")):  # a list of it that is still taken in
+                self.close_gap()
+            key, version = self.key, self.version
+            self.hub.turns.run(lambda: self.hub.views.begin_watch(key, version))
 
     def close_gap(self) -> None:
         """
@@ -204,6 +208,7 @@ class Watch:
         if not self.accept.json:
             self.unavailable("the cache has JSON only")
             return
+        self.hub.turns.finish()
         lines: list[bytes] = []
         if self.initial or self.version in ("", "0"):
             found = self.find_state()
@@ -431,10 +436,7 @@ class Watch:
             self.key = view_key(self.caller, self.info, event.form)
         if event.type == BOOKMARK and self.initial_events is not None and not self.initial:
             event = structs.replace(event, initial_events_end=True)  # all that existed at the beginning has been told before it
-        try:
-            self.hub.views.apply_event(self.key, event, self.initial_events)
-        except Exception:
-            self.log.failure("an event of {resource} could not be cached", resource=self.info.resource)
+        self.hub.turns.run(partial(self.hub.views.apply_event, self.key, event, self.initial_events), len(event.object))
         if event.initial_events_end:
             self.initial_events = None
 
@@ -466,7 +468,7 @@ class Watch:
         """
         What the view missed is no longer to be had: go on from where the client is.
         """
-        self.hub.views.mark_gap(self.key)
+        self.hub.turns.run(partial(self.hub.views.mark_gap, self.key))
         self.version, self.known_version = self.known_version, ""
         server = self.hub.cloud.pick()
         if server is None:

@@ -157,6 +157,7 @@ class Write(Forward):
         info = self.info
         if info.verb != "create" or info.subresource or info.name:
             return False
+        self.hub.turns.finish()
         meta = read_body_head(self.body).meta
         found = self.hub.views.read_object(self.caller, info.gvr, "", info.namespace, meta.name) if meta.name else None
         if not isinstance(found, Found):
@@ -273,6 +274,7 @@ class StatusWrite(Write):
         Merge into the cached object, show it to the node's own readers and watchers, and journal the last state.
         """
         info = self.info
+        self.hub.turns.finish()
         found = self.hub.views.read_object(self.caller, info.gvr, "", info.namespace, info.name)
         if not isinstance(found, Found):
             return False

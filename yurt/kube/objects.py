@@ -8,7 +8,10 @@ objects as they are (form ``""``), ``Table`` (what ``kubectl get`` asks for; an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -124,22 +127,58 @@ def split_list(body: bytes) -> ListParts:
     Raises ObjectError for anything but a list (a Status, a single object, discovery documents), and for a Table whose rows
     carry no object.
     """
+    return exhaust(split_list_in_steps(body, sys.maxsize))
+
+
+def split_list_in_steps(body: bytes, step: int) -> Generator[None, None, ListParts]:
+    """
+    As :func:`split_list`, with a pause after each ``step`` items but the last.
+    """
     try:
         whole = _decode_list(body)
         if whole.kind == TABLE:
-            form, items = TABLE, [_split_row(row) for row in whole.rows or ()]
+            form, items = TABLE, (_split_row(row) for row in whole.rows or ())
         elif whole.kind.endswith("List") and whole.items is not msgspec.UNSET:
             item_kind = whole.kind[:-4]
             form = PARTIAL if item_kind == PARTIAL and whole.apiVersion.startswith("meta.k8s.io/") else ""
-            items = _split_items(whole.items or [], item_kind, whole.apiVersion)
+            items = (_split_item(raw, item_kind, whole.apiVersion) for raw in whole.items or ())
         else:
             raise ObjectError(f"not a list but {whole.kind or 'a document without a kind'}")
+        split: list[tuple[Meta, bytes]] = []
+        for some in slices(items, step):
+            if split:
+                yield
+            split += some
     except _UNDECODABLE as error:
         raise ObjectError(f"not a Kubernetes list: {error}") from error
     meta = whole.metadata or _ListMeta()
     columns = bytes(whole.columnDefinitions) if form == TABLE else b""
     columns = b"" if columns == b"null" else columns
-    return ListParts(whole.kind, whole.apiVersion, meta.resourceVersion, meta.continue_token, form, items, columns)
+    return ListParts(whole.kind, whole.apiVersion, meta.resourceVersion, meta.continue_token, form, split, columns)
+
+
+T = TypeVar("T")
+
+
+def slices(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """
+    The items, at most ``size`` at a time.
+    """
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
+
+
+def exhaust(steps: Generator[None, None, T]) -> T:
+    """
+    Do all steps now; what they return.
+    """
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def _split_row(row: msgspec.Raw) -> tuple[Meta, bytes]:
@@ -149,12 +188,9 @@ def _split_row(row: msgspec.Raw) -> tuple[Meta, bytes]:
     return head.meta, bytes(row)
 
 
-def _split_items(raws: list[msgspec.Raw], kind: str, api_version: str) -> list[tuple[Meta, bytes]]:
-    items = []
-    for raw in raws:
-        head = _decode_head(raw)
-        items.append((head.meta, _with_type(bytes(raw), head, kind, api_version)))
-    return items
+def _split_item(raw: msgspec.Raw, kind: str, api_version: str) -> tuple[Meta, bytes]:
+    head = _decode_head(raw)
+    return head.meta, _with_type(bytes(raw), head, kind, api_version)
 
 
 def _with_type(item: bytes, head: ObjectHead, kind: str, api_version: str) -> bytes:

@@ -114,7 +114,7 @@ class World:
         """
         A caller watches with initial events.
         """
-        token = self.cache.views.begin_watch(key, "", initial_events=True)
+        token = self.cache.views.begin_initial(key)
         for each, (version, color) in self.cloud.objects.items():
             if selects(key, each, color):
                 self.cache.views.apply_event(key, event("ADDED", each, version, labels={"color": color}), token)

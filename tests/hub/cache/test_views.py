@@ -462,9 +462,9 @@ class WatchTests(ViewsCase):
         Two watches that fill the same view at the same time do not spoil it.
         """
         self.list(ALL, 10, "old")
-        first = self.views.begin_watch(ALL, "", initial_events=True)
+        first = self.views.begin_initial(ALL)
         self.views.apply_event(ALL, event("ADDED", "a", 8), first)
-        second = self.views.begin_watch(ALL, "", initial_events=True)
+        second = self.views.begin_initial(ALL)
         self.views.apply_event(ALL, event("ADDED", "a", 8), second)
         self.views.apply_event(ALL, event("ADDED", "b", 50), second)
         self.views.apply_event(ALL, bookmark(40, initial_events_end=True), first)

@@ -49,6 +49,31 @@ GONE = b"-"
 _COUNTS_KEY = b"counts"
 
 
+class Draft:
+    """
+    What a list will change, put together over several turns: ``members`` are the list's, ``held`` those that its view had before;
+    ``objects`` are the records to be stored, ``fresh`` those that are not there yet, ``growth`` how much longer each becomes.
+    """
+
+    __slots__ = ("fresh", "growth", "held", "members", "objects")
+
+    def __init__(self) -> None:
+        self.members: set[bytes] = set()
+        self.held: set[bytes] = set()
+        self.objects: dict[bytes, bytes] = {}
+        self.fresh: set[bytes] = set()
+        self.growth: dict[bytes, int] = {}
+
+    def put(self, member: bytes, stored: StoredObject, before: StoredObject | None) -> None:
+        """
+        Let an object be stored in place of ``before``.
+        """
+        self.objects[member] = encode_object(stored)
+        self.growth[member] = len(stored.body) - (0 if before is None else len(before.body))
+        if before is None:
+            self.fresh.add(member)
+
+
 class Shelf:
     """
     The tables ``views`` (records by view id), ``members`` (view id and name) and ``objects``, and the index of views in memory.
@@ -65,6 +90,10 @@ class Shelf:
         self._records = store.table("views", expendable=True)
         self._members = store.table("members", expendable=True)
         self._objects = store.table("objects", expendable=True)
+        self.upheavals = 0
+        """How often everything that is stored may have changed at once."""
+        self.drafting = 0
+        """Lists whose draft would be wrong if what evicted views held were removed now."""
         self._evicted: list[View] = []
         self._sweep: IDelayedCall | None = None
         store.join(self)
@@ -105,6 +134,16 @@ class Shelf:
         self._objects.replace(object_prefix(gvr, form) + member, encode_object(stored))
         self.counts.objects += before is None
         self.counts.bytes += len(stored.body) - (0 if before is None else len(before.body))
+
+    def put_all(self, view: View, draft: Draft) -> None:
+        """
+        Store the objects of a draft, and let the view hold all that the draft names.
+        """
+        prefix = object_prefix(view.key.gvr, view.key.form)
+        self._objects.replace_all({prefix + member: record for member, record in draft.objects.items()})
+        self._members.replace_all({view.id + member: HELD for member in draft.members - draft.held})
+        self.counts.objects += len(draft.fresh)
+        self.counts.bytes += sum(draft.growth.values())
 
     def _release(self, gvr: str, form: str, member: bytes) -> None:
         """
@@ -211,7 +250,8 @@ class Shelf:
 
     def _sweep_step(self) -> None:
         self._sweep = None
-        self._remove_members(self._evicted[0], SWEEP_MEMBERS)
+        if not self.drafting:
+            self._remove_members(self._evicted[0], SWEEP_MEMBERS)
         self._schedule_sweep()
 
     def _remove_members(self, view: View, limit: int | None) -> None:
@@ -241,6 +281,7 @@ class Shelf:
         """
         Go back to the views of the disk; those that had changed since take no events, until the next list.
         """
+        self.upheavals += 1
         self._evicted = []
         for view in list(self.index.views.values()):
             record = self._read(view.id)
@@ -254,6 +295,7 @@ class Shelf:
         """
         Take in the views of the disk.  One that is in memory already replaces that of the disk, members and all.
         """
+        self.upheavals += 1
         whole = [view for view in self.index.views.values() if view.whole]
         left = [(view, member) for view in whole for member in self._replace_stored(view)]
         self._take_in_stored()

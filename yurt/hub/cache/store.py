@@ -106,6 +106,15 @@ class _Overlay:
         self.entries[key] = value
         self.size += len(value or b"")
 
+    def put_all(self, entries: dict[bytes, bytes]) -> None:
+        """
+        Many at once, at a fraction of the time.
+        """
+        replaced = entries.keys() & self.entries.keys()
+        self.size -= sum(len(key) + ENTRY_BYTES + len(self.entries[key] or b"") for key in replaced)
+        self.size += sum(map(len, entries)) + sum(map(len, entries.values())) + ENTRY_BYTES * len(entries)
+        self.entries.update(entries)
+
 
 class Store:
     """
@@ -286,8 +295,16 @@ class Store:
             self._put_anew(key, value)
 
     def _put_anew(self, key: bytes, value: bytes | None) -> None:
-        self.changes += 1
         self._pending.put(key, value)
+        self._changed()
+
+    def _put_all(self, entries: dict[bytes, bytes]) -> None:
+        if entries:
+            self._pending.put_all(entries)
+            self._changed()
+
+    def _changed(self) -> None:
+        self.changes += 1
         if self._next_commit is None:
             self._schedule_commit()
         if self._pending.size > MAX_PENDING_BYTES and self._relief is None and self._is_open:
@@ -481,6 +498,12 @@ class Table:
         Set a value that is known to be another than the one that is there.
         """
         self._store._put_anew(self._prefix + key, value)
+
+    def replace_all(self, values: dict[bytes, bytes]) -> None:
+        """
+        Set many values, all known to be others than those that are there.
+        """
+        self._store._put_all({self._prefix + key: value for key, value in values.items()})
 
     def delete(self, key: bytes) -> None:
         """

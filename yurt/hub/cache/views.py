@@ -8,7 +8,7 @@ the resourceVersion up to which that is known.  Nobody reads an object that no v
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
@@ -16,9 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
 from yurt.hub.cache.index import Group, InitialEvents, View
 from yurt.hub.cache.records import GETS, Caller, StoredObject, ViewKey, member_of
-from yurt.hub.cache.shelf import GONE, Shelf
+from yurt.hub.cache.shelf import GONE, Draft, Shelf
 from yurt.hub.cache.store import Store
-from yurt.kube.objects import TABLE, ListParts, is_newer, join_list, read_object, split_list
+from yurt.kube.objects import TABLE, ListParts, exhaust, is_newer, join_list, read_object, slices, split_list
 from yurt.kube.selectors import compile_selection, parse_field_selector
 from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
 
@@ -38,6 +38,9 @@ __all__ = [
 MAX_SEEN = 64
 MAX_SEEN_BODY = 16 * 1024
 """Objects, and bytes of each, that single reads just found unchanged and that are compared without a look into the store."""
+
+LIST_STEP = 500
+"""Items of a list that are looked at in one turn of the reactor; a few milliseconds on a small box."""
 
 MAX_CONFIRMED = 4096
 """Objects for which it is remembered that the cloud gave them again, unchanged."""
@@ -88,26 +91,53 @@ class Views:
         view changes nothing if an old one was asked for, or if the view was not yet newer when the list was: ``known_version``
         is the view's version at that time, empty when there was no view; None stands for the present one.
         """
-        view = self._shelf.obtain(key)
-        if not view.frozen and view.record.complete and is_newer(view.record.resource_version, parts.resource_version):
-            known_version = view.record.resource_version if known_version is None else known_version
-            if requested_version or not known_version or not is_newer(known_version, parts.resource_version):
-                return
+        exhaust(self.store_list_in_steps(key, parts, requested_version=requested_version, known_version=known_version))
+
+    def store_list_in_steps(
+        self, key: ViewKey, parts: ListParts, *, requested_version: str, known_version: str | None = None
+    ) -> Generator[None, None, None]:
+        """
+        As :meth:`store_list`, with a pause after each LIST_STEP items.  Readers see nothing of it before its end, and in the
+        pauses nobody may write to the views: what the cloud says meanwhile has to wait.
+        """
+        self._shelf.drafting += 1
+        try:
+            while True:
+                view, upheavals = self._shelf.obtain(key), self._shelf.upheavals
+                if _is_overtaken(view, parts.resource_version, requested_version, known_version):
+                    return
+                draft = yield from self._draft(view, parts, authoritative=not requested_version)
+                if upheavals == self._shelf.upheavals and self._shelf.index.views.get(key) is view:
+                    break
+        finally:
+            self._shelf.drafting -= 1
         view.frozen = False
-        items = {member_of(meta.namespace, meta.name): (meta.resource_version, item) for meta, item in parts.items}
-        before = self._shelf.get_many(key.gvr, key.form, items)
-        for (member, (version, item)), stored in zip(items.items(), before, strict=True):
-            self._store(view, member, version, item, stored, authoritative=not requested_version)
-        held = set(self._shelf.members(view))
-        for member in items.keys() - held:
-            self._shelf.admit(view, member)
-        for member in held - items.keys():
+        self._shelf.put_all(view, draft)
+        view.record.members = len(draft.members | draft.held)
+        for member in draft.held - draft.members:
             self._shelf.dismiss(view, member)
         record = view.record
         record.kind, record.api_version, record.columns = parts.kind, parts.api_version, parts.table_columns
-        record.members = len(items)
         self._complete(view, parts.resource_version)
-        self._adjust_gets(view, items, parts.resource_version if requested_version else None)
+        self._adjust_gets(view, draft.members, parts.resource_version if requested_version else None)
+
+    def _draft(self, view: View, parts: ListParts, *, authoritative: bool) -> Generator[None, None, Draft]:
+        gvr, form = view.key.gvr, view.key.form
+        draft = Draft()
+        for some in slices(parts.items, LIST_STEP):
+            if draft.members:
+                yield
+            items = {member_of(meta.namespace, meta.name): (meta.resource_version, item) for meta, item in some}
+            before = self._shelf.get_many(gvr, form, items)
+            for (member, (version, item)), stored in zip(items.items(), before, strict=True):
+                if self._is_new(gvr, form, member, version, item, stored, authoritative=authoritative):
+                    draft.put(member, StoredObject(self._wall(), False, version, item), stored)
+            draft.members.update(items)
+        for members in slices(self._shelf.members(view), LIST_STEP):
+            if draft.held:
+                yield
+            draft.held.update(members)
+        return draft
 
     def store_object(self, caller: Caller, gvr: str, form: str, body: bytes) -> None:
         """
@@ -178,18 +208,14 @@ class Views:
         elif group.gets is not None:
             self._shelf.dismiss(group.gets, member)
 
-    def begin_watch(self, key: ViewKey, resource_version: str, *, initial_events: bool = False) -> InitialEvents | None:
+    def begin_watch(self, key: ViewKey, resource_version: str) -> None:
         """
-        A watch that goes on from ``resource_version`` begins; returns what its events are to be applied with.
-
-        Where it leaves out events after what the view knows, the view is no longer complete.
+        A watch that goes on from ``resource_version`` begins: where it leaves out events after what the view knows, the view is
+        no longer complete.
         """
-        if initial_events:
-            return self.begin_initial(key)
         view = self._shelf.index.views.get(key)
         if view is not None and (resource_version in ("", "0") or is_newer(resource_version, view.record.resource_version)):
             self.mark_gap(key)
-        return None
 
     def begin_initial(self, key: ViewKey) -> InitialEvents:
         """
@@ -322,21 +348,37 @@ class Views:
 
     # How views change
 
-    def _store(
-        self, view: View, member: bytes, version: str, body: bytes, before: StoredObject | None, *, authoritative: bool = False
-    ) -> None:
+    def _store(self, view: View, member: bytes, version: str, body: bytes, before: StoredObject | None) -> None:
         """
         Store an object that the cloud gave, unless what is stored is newer, or is the same.
         """
         gvr, form = view.key.gvr, view.key.form
-        if before is not None:
-            is_same = version == before.resource_version
-            if (is_same and before.local) or not (is_same or authoritative or is_newer(version, before.resource_version)):
-                return
-            if before.body == body and not before.local:
-                self._confirm((gvr, form, member))
-                return
-        self._shelf.put(gvr, form, member, StoredObject(self._wall(), False, version, body), before)
+        if self._is_new(gvr, form, member, version, body, before):
+            self._shelf.put(gvr, form, member, StoredObject(self._wall(), False, version, body), before)
+
+    def _is_new(
+        self,
+        gvr: str,
+        form: str,
+        member: bytes,
+        version: str,
+        body: bytes,
+        before: StoredObject | None,
+        *,
+        authoritative: bool = False,
+    ) -> bool:
+        """
+        Whether an object that the cloud gave is to be stored in place of ``before``.  That it is the same is remembered.
+        """
+        if before is None:
+            return True
+        is_same = version == before.resource_version
+        if (is_same and before.local) or not (is_same or authoritative or is_newer(version, before.resource_version)):
+            return False
+        if before.body == body and not before.local:
+            self._confirm((gvr, form, member))
+            return False
+        return True
 
     def _confirm(self, key: tuple[str, str, bytes]) -> None:
         self._confirmed[key] = self._wall()
@@ -479,6 +521,17 @@ def _describe(view: View, event: WatchEvent) -> None:
         record.api_version = event.api_version
     if event.form == TABLE and not record.columns and event.object:
         record.columns = split_list(event.object).table_columns
+
+
+def _is_overtaken(view: View, version: str, requested_version: str, known_version: str | None) -> bool:
+    """
+    Whether a list of that version changes nothing; see :meth:`Views.store_list`.
+    """
+    record = view.record
+    if view.frozen or not record.complete or not is_newer(record.resource_version, version):
+        return False
+    known_version = record.resource_version if known_version is None else known_version
+    return bool(requested_version) or not known_version or not is_newer(known_version, version)
 
 
 def _newer(view: View, best: View | None) -> View:
