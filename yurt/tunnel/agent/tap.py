@@ -37,6 +37,8 @@ def servers(text: str) -> tuple[tuple[str, int], ...]:
     """
     Servers of a comma list: host, host:port, [IPv6 address]:port.
     """
+    if "://" in text:
+        raise ValueError("write host:port, without https://")
     found = tuple(host_port(part, CONNECT_PORT) for part in comma_list(text))
     if any(not number for _, number in found):
         raise ValueError("port 0 is none")
