@@ -261,10 +261,16 @@ class Site:
         local = free_ports(1)[0] if destination is not None else 0
         if destination is not None:
             self.destinations[local] = destination
-        endpoint = TCP4ClientEndpoint(self.reactor, LOOPBACK, port, 5, (LOOPBACK, local) if local else None)
-        client = cast(Client, await endpoint.connect(cast(IProtocolFactory, Build(lambda _: Client()))))
+        client = await self.dial(port, local)
         self.case.addCleanup(client.wire.abortConnection)
         return client
+
+    async def dial(self, port: int, local: int = 0) -> Client:
+        """
+        A connection that its caller is to end; ``local`` is the port that it comes from.
+        """
+        endpoint = TCP4ClientEndpoint(self.reactor, LOOPBACK, port, 5, (LOOPBACK, local) if local else None)
+        return cast(Client, await endpoint.connect(cast(IProtocolFactory, Build(lambda _: Client()))))
 
     async def agent(
         self,
