@@ -196,7 +196,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_lose_connection_waits_for_producer(self) -> None:
         """
-        As long as a producer is registered it may write.
+        A producer that is registered may write before the end.
         """
         link, there = Link(), Memory()
         stream, _ = link.open(Memory(), there)
@@ -207,6 +207,29 @@ class CloseTests(SynchronousTestCase):
         link.flush()
         self.assertEqual((there.data, there.ends), (b"more", ["ConnectionDone"]))
         self.gone(link)
+
+    def test_lose_connection_under_a_producer(self) -> None:
+        """
+        A streaming producer that stays registered holds up the end for as long as it is paused, and no longer, as with TCP: TLS
+        that fails closes its transport so.
+        """
+        link, source, there = Link(), Source(), Memory()
+        stream, _ = link.open(Memory(), there)
+        stream.registerProducer(source, True)
+        stream.loseConnection()
+        link.flush()
+        self.assertEqual(there.ends, ["ConnectionDone"])
+        self.gone(link)
+        link, source, stalled = Link(), Source(), Stalled()
+        stream, peer = link.open(Memory(), stalled)
+        stream.registerProducer(source, True)
+        stream.write(bytes(2 * WINDOW))
+        stream.loseConnection()
+        link.flush()
+        self.assertEqual((source.asked, stalled.ends), (["pause"], []))
+        peer.resumeProducing()
+        link.flush()
+        self.assertEqual((len(stalled.data), stalled.ends), (2 * WINDOW, ["read"]))
 
     def test_closed_stream_gets_data(self) -> None:
         """

@@ -147,7 +147,8 @@ class MuxStream(Stream):
 
     def loseConnection(self, *_: object) -> None:
         """
-        Close when all is written, and a producer has unregistered; what comes is dropped from now on.
+        Close when all is written, and a producer has unregistered; what comes is dropped from now on.  As with TCP a streaming
+        producer that is not paused has this turn: TLS that has failed closes without unregistering the protocol's.
         """
         if self._losing or not (self.open or self._protocol):
             return
@@ -155,6 +156,16 @@ class MuxStream(Stream):
         self._unread = bool(self._held)
         self._held = None
         if self._producer is None or self.finishing:
+            self._close()
+        else:
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        if self._streaming and not self._producer_paused:
+            self.mux.reactor.callLater(0, self._close_behind_producer)
+
+    def _close_behind_producer(self) -> None:
+        if self.open and not (self.finishing or self._producer_paused):
             self._close()
 
     def _close(self) -> None:
@@ -230,7 +241,7 @@ class MuxStream(Stream):
         """
         if self._producer is not None:
             self._producer = None
-            if self._losing and self.open:
+            if self._losing and self.open and not self.finishing:
                 self._close()
 
     def _hold_producer(self) -> None:
@@ -349,6 +360,8 @@ class MuxStream(Stream):
                 self._producer.resumeProducing()
             except Exception:
                 self._broken("produce data")
+            if self._losing:
+                self._close_soon()
 
     def finished(self) -> None:
         """

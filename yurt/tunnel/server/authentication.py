@@ -23,6 +23,9 @@ from yurt.tunnel.server.routing import Refused, is_loopback
 
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 
+AUTHENTICATED = "system:authenticated"
+"""The group that everyone is in whom an API server knows."""
+
 MAX_TOKENS = 1024
 """Tokens whose owner is remembered, by their digest."""
 TOKEN_KEPT = 60.0
@@ -151,4 +154,4 @@ def caller_of_certificate(certificate: Certificate) -> Caller:
     if not names or not names[0].value:
         raise Refused(401, "Unauthorized", "unauthenticated", "the client certificate has no common name, which is the user's")
     groups = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return Caller(str(names[0].value), tuple(str(group.value) for group in groups))
+    return Caller(str(names[0].value), (*(str(group.value) for group in groups), AUTHENTICATED))

@@ -35,7 +35,7 @@ from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.nodes import Node, usual_spelling
 from yurt.tunnel.server.passage import Joined, Passage
 from yurt.tunnel.server.routing import Refused, authority, own_address
-from yurt.tunnel.server.ways import NoWay
+from yurt.tunnel.server.ways import NoWay, Way
 
 DIAL_TIMEOUT = 5.0
 """Seconds that the server itself tries to connect; an agent has as long."""
@@ -107,12 +107,13 @@ class Opened(Passage):
         address = host if usual_spelling(host) or not node.addresses else own_address(node)
         if port in ports.localhost:
             address = "::1" if ":" in address else "127.0.0.1"
-        try:
-            return self.front.ways.way_to(node.name, address, port)
-        except NoWay:
-            if node.has_agent:
-                raise
-            return None
+        way = Way(self.front.ways, node.name, address, port, early=False, local_only=False)
+        if not node.has_agent:
+            try:
+                way.find()
+            except NoWay:
+                return None
+        return way
 
     async def connect_directly(self, factory: IProtocolFactory, host: str, port: int) -> Dialled:
         """
