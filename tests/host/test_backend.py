@@ -6,11 +6,15 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.host.contracts import RULES
 from yurt.host.backend import choose_flavour
 from yurt.host.firewall import POD_COMMENT
+from yurt.host.tunnel_rules import tunnel_chains
 
 RULE = "-A INPUT -j ACCEPT\n"
 OURS = f'-A INPUT -m comment --comment "{POD_COMMENT}" -j ACCEPT\n'
+JUMP = f"-A OUTPUT {tunnel_chains(RULES, 'ipv4').jump}\n"
+BRANCH = "-A TUNNEL-PORT-10250 -d 10.0.0.1/32 -j RETURN\n"
 HINT = ":KUBE-KUBELET-CANARY - [0:0]\n"
 
 
@@ -45,4 +49,6 @@ class ChooseFlavourTests(SynchronousTestCase):
         """
         Our own rules do not count: a choice that was wrong once is put right.
         """
-        self.assertEqual(choose_flavour(9 * OURS, RULE, "legacy"), "nft")
+        for ours in (OURS, JUMP, BRANCH):
+            self.assertEqual(choose_flavour(9 * ours, RULE, "legacy"), "nft")
+            self.assertEqual(choose_flavour(RULE, 9 * ours, "nft"), "legacy")

@@ -159,6 +159,7 @@ class Redirect(Service):
         Begin; returns at once and never fails.
         """
         super().startService()
+        self._known, self._check_at, self._failed = None, 0.0, False
         self._ends = [self._nodes.subscribe(self._node_changed), self._ports.subscribe(self._ports_changed)]
         self._loop = Deferred.fromCoroutine(self._keep())
 

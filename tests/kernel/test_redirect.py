@@ -1,0 +1,307 @@
+"""
+Tests for :mod:`yurt.tunnel.server.redirect` in a real daemon on the running kernel, with real connections.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.kernel.namespaces import TOOL_SECONDS, Namespace, add_namespace, end, read_line, saved_rules
+from yurt.host.tunnel_rules import TUNNEL_COMMENT, TUNNEL_ROOT
+
+if TYPE_CHECKING:
+    _Mixin = SynchronousTestCase
+else:
+    _Mixin = object  # a contract alone is no test case
+
+CLOUD, NODE = "10.5.0.1", "10.5.0.2"
+CLOUD6, NODE6 = "fd05::1", "fd05::2"
+FAR, FAR6 = "10.9.9.9", "fd09::9"
+"""A node behind NAT: nothing answers there."""
+
+USED = """\
+*filter
+-A INPUT -p icmp -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
+COMMIT
+*nat
+-A POSTROUTING -o e9 -j RETURN
+COMMIT
+"""
+"""Rules of others; what is left of the table nat without them is empty, but it is there."""
+
+
+def ask(process: subprocess.Popen[bytes], order: str) -> None:
+    """
+    Write one line to a process.
+    """
+    assert process.stdin is not None
+    process.stdin.write(order.encode() + b"\n")
+    process.stdin.flush()
+
+
+class RedirectContract(_Mixin):
+    """
+    A cloud host with the daemon, and a node that it reaches directly.
+    """
+
+    flavour: str
+    backend: str
+
+    def setUp(self) -> None:
+        self.cloud, self.node = add_namespace(self), add_namespace(self)
+        self.cloud.run("ip", "link", "add", "e0", "type", "veth", "peer", "name", "e1", "netns", self.node.name)
+        for namespace, link, addresses in ((self.cloud, "e0", (CLOUD, CLOUD6)), (self.node, "e1", (NODE, NODE6))):
+            namespace.run("ip", "link", "set", link, "up")
+            namespace.run("ip", "address", "add", f"{addresses[0]}/24", "dev", link)
+            namespace.run("ip", "-6", "address", "add", f"{addresses[1]}/64", "dev", link, "nodad")
+        self.cloud.run("ip", "route", "add", "default", "via", NODE)
+        self.cloud.run("ip", "-6", "route", "add", "default", "via", NODE6)
+        self.cloud.run("sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done")
+        for family in ("iptables", "ip6tables"):
+            text = USED if family == "iptables" else USED.replace("icmp", "ipv6-icmp")
+            self.cloud.run(f"{family}-{self.flavour}-restore", "--noflush", text=text)
+        self.before = self.saved()
+
+    def saved(self) -> str:
+        """
+        All rules of the cloud host.
+        """
+        return saved_rules(self.cloud, self.flavour)
+
+    def start_doors(self, namespace: Namespace, *places: str) -> subprocess.Popen[bytes]:
+        """
+        Start listeners in a namespace.
+        """
+        process = namespace.start_python("-m", "tests.kernel.dialler", *places)
+        self.addCleanup(end, process)
+        self.assertEqual(read_line(process), "listening")
+        return process
+
+    def start_all_doors(self) -> subprocess.Popen[bytes]:
+        """
+        The server's doors in the cloud, and a kubelet on the node.
+        """
+        self.start_doors(self.node, NODE, "10250", NODE6, "10250", NODE, "10255")
+        return self.start_doors(self.cloud, "::", "10263", "127.0.0.1", "10264", "::1", "10264")
+
+    def start(self, bind: str = "::", period: float = 60.0) -> subprocess.Popen[bytes]:
+        """
+        Start the daemon.
+        """
+        daemon = self.cloud.start_python("-m", "tests.kernel.redirect_daemon", bind, str(period))
+        self.addCleanup(end, daemon)
+        self.state_with(daemon, problem="firewall rules: waiting for the first list of nodes and ports")
+        return daemon
+
+    def state_with(self, daemon: subprocess.Popen[bytes], **expected: Any) -> dict[str, Any]:
+        """
+        The daemon's first state from now on in which these are so.
+        """
+        while True:
+            line = read_line(daemon)
+            self.assertTrue(line.startswith("{"), f"instead of {expected} came {line!r}")
+            state: dict[str, Any] = json.loads(line)
+            if all(state[name] == value for name, value in expected.items()):
+                return state
+
+    def tell(self, daemon: subprocess.Popen[bytes], direct: list[str], ports: tuple[int, ...] = ()) -> None:
+        """
+        Tell the daemon which addresses are those of nodes without an agent, and which ports to divert.
+        """
+        ask(daemon, json.dumps({"direct": direct, "ports": ports}))
+
+    def dial(self, dialler: subprocess.Popen[bytes], address: str, port: int) -> Any:
+        """
+        What a connection from the cloud host finds: the port that answered, and where it was going; or an error.
+        """
+        ask(dialler, f"{address} {port}")
+        line = read_line(dialler)
+        return json.loads(line) if line.startswith("[") else line
+
+    def stop(self, daemon: subprocess.Popen[bytes]) -> None:
+        """
+        Stop the daemon and wait for its end.
+        """
+        daemon.terminate()
+        while (line := read_line(daemon)) != "stopped":
+            self.assertTrue(line, "the daemon ended without having stopped")
+        daemon.wait(TOOL_SECONDS)
+
+    def test_packets(self) -> None:
+        """
+        Connections to nodes arrive at the doors and know where they were going; those to a node without agent, and to loopback,
+        arrive where they were going.  In both families.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start()
+        self.tell(daemon, [NODE, NODE6], (9100,))
+        self.state_with(daemon, problem=None, backend=self.backend, direct_addresses=2)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+        self.assertEqual(self.dial(dialler, FAR, 10255), [10264, FAR, 10255])
+        self.assertEqual(self.dial(dialler, FAR, 9100), [10264, FAR, 9100])
+        self.assertEqual(self.dial(dialler, FAR6, 10250), [10263, FAR6, 10250])
+        self.assertEqual(self.dial(dialler, FAR6, 10255), [10264, FAR6, 10255])
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10250, NODE, 10250])
+        self.assertEqual(self.dial(dialler, NODE, 10255), [10255, NODE, 10255])
+        self.assertEqual(self.dial(dialler, NODE6, 10250), [10250, NODE6, 10250])
+        for address in ("127.0.0.1", "::1"):
+            self.assertIn("ConnectionRefused", self.dial(dialler, address, 10250))
+        self.stop(daemon)
+        self.assertEqual(self.saved(), self.before)
+
+    def test_one_address(self) -> None:
+        """
+        A server on one address is reached there; without an IPv6 address of its own it has no rules of IPv6.
+        """
+        dialler = self.start_doors(self.cloud, CLOUD, "10263", "127.0.0.1", "10264")
+        daemon = self.start(CLOUD)
+        self.tell(daemon, [])
+        self.state_with(daemon, problem=None)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+        self.assertEqual(self.dial(dialler, FAR, 10255), [10264, FAR, 10255])
+        self.assertNotIn(TUNNEL_ROOT, saved_rules(self.cloud, self.flavour, ("ip6tables",)))
+
+    def test_change(self) -> None:
+        """
+        A node that gets an agent, or loses it, goes the other way from its next connection on.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start()
+        self.tell(daemon, [])
+        self.state_with(daemon, problem=None)
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10263, NODE, 10250])
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, direct_addresses=1)
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10250, NODE, 10250])
+        self.tell(daemon, [])
+        self.state_with(daemon, direct_addresses=0)
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10263, NODE, 10250])
+
+    def test_open_connections(self) -> None:
+        """
+        What connection tracking knows of connections on the old way is forgotten, and only that.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start()
+        self.tell(daemon, [])
+        self.state_with(daemon, problem=None)
+        for address in (NODE, FAR):
+            self.dial(dialler, address, 10250)
+        self.assertIn(f"dst={NODE} ", self.cloud.run("conntrack", "-L"))
+        self.tell(daemon, [NODE])
+        deadline = time.monotonic() + TOOL_SECONDS
+        while f"dst={NODE} " in (known := self.cloud.run("conntrack", "-L")):
+            self.assertLess(time.monotonic(), deadline, "it was never forgotten")
+            time.sleep(0.05)
+        self.assertIn(f"dst={FAR} ", known)
+
+    def test_kill(self) -> None:
+        """
+        After kill -9 the rules hold; the next start touches nothing before it knows the nodes, and then puts them right.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start()
+        self.tell(daemon, [NODE], (9100,))
+        self.state_with(daemon, problem=None)
+        rules = self.saved()
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+        daemon = self.start()
+        self.assertEqual(self.saved(), rules)
+        self.tell(daemon, [])
+        state = self.state_with(daemon, problem=None)
+        self.assertEqual((state["changes"], state["repairs"]), (1, 0))
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10263, NODE, 10250])
+        self.assertNotIn(f"{TUNNEL_ROOT}-9100", self.saved())
+        self.stop(daemon)
+        self.assertEqual(self.saved(), self.before)
+
+    def test_healed(self) -> None:
+        """
+        When somebody flushes chains, or deletes the jump, a check puts all back; it is counted.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start(period=0.5)
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        wanted = self.saved()
+        jump = ["-p", "tcp", "-m", "comment", "--comment", TUNNEL_COMMENT, "-j", TUNNEL_ROOT]
+        meddlings = (["-F", "OUTPUT"], ["-F", f"{TUNNEL_ROOT}-10250"], ["-D", "OUTPUT", *jump])
+        for repairs, meddling in enumerate(meddlings, 1):
+            self.cloud.run(f"iptables-{self.flavour}", "-w", "-t", "nat", *meddling)
+            self.state_with(daemon, repairs=repairs, problem=None)
+            self.assertEqual(self.saved(), wanted)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10250, NODE, 10250])
+
+    def test_broken_before_change(self) -> None:
+        """
+        A change that finds the chains gone puts all back at once.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start()
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        self.cloud.run(f"iptables-{self.flavour}", "-w", "-t", "nat", "-F")
+        self.cloud.run(f"iptables-{self.flavour}", "-w", "-t", "nat", "-X")
+        self.tell(daemon, [NODE, "10.5.0.3"])
+        self.state_with(daemon, problem=None, direct_addresses=2)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+        self.assertEqual(self.dial(dialler, NODE, 10250), [10250, NODE, 10250])
+
+    def test_no_gap(self) -> None:
+        """
+        While chains are changed and written anew, every connection finds the way that it has before and after.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start()
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        for address in (FAR, NODE):
+            ask(dialler, f"watch {address} 10250")
+        crowd = [f"10.1.{n // 256}.{n % 256}" for n in range(1000)]
+        for direct in ([NODE, *crowd], [NODE], [NODE, "10.1.0.1"], [NODE, *crowd], [NODE]):
+            self.tell(daemon, direct)
+            self.state_with(daemon, direct_addresses=len(direct))
+        ask(dialler, "end")
+        far, near = json.loads(read_line(dialler))
+        self.assertEqual(set(far), {json.dumps([10263, FAR, 10250])})
+        self.assertEqual(set(near), {json.dumps([10250, NODE, 10250])})
+        self.assertGreater(min(*far.values(), *near.values()), 50)
+
+    def test_rule_by_hand(self) -> None:
+        """
+        A rule that someone put into a chain of ours by hand goes with the next check, the others stay as they were.
+        """
+        daemon = self.start(period=0.5)
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        wanted = self.saved()
+        by_hand = ["-d", "10.7.7.7/32", "-p", "tcp", "-j", "RETURN"]
+        self.cloud.run(f"iptables-{self.flavour}", "-w", "-t", "nat", "-I", f"{TUNNEL_ROOT}-10250", *by_hand)
+        self.state_with(daemon, repairs=1)
+        self.assertEqual(self.saved(), wanted)
+
+
+class RestoreTests(RedirectContract, SynchronousTestCase):
+    """
+    A host on nf_tables.
+    """
+
+    flavour, backend = "nft", "nf_tables"
+
+
+class LegacyTests(RedirectContract, SynchronousTestCase):
+    """
+    A host on legacy tables.
+    """
+
+    flavour, backend = "legacy", "legacy"
