@@ -16,6 +16,7 @@ from tests.hub.memory_site import (
     event,
     open_watch,
 )
+from yurt.hub.cache.views import Caller, ViewKey
 from yurt.hub.watches import BOOKMARK_INTERVAL, STATE_SETTLES
 
 
@@ -194,3 +195,61 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual(len(request.events), 1)
         self.assertEqual(self.listed(accept=accept), ("12", {"a": "10", "b": "12"}))
         self.assertEqual(self.listed(), ("10", {"object": "3"}))
+
+
+class FrozenTests(SynchronousTestCase):
+    """
+    A view that went back to the disk's state, because the disk took no writes for long.
+    """
+
+    def setUp(self) -> None:
+        self.site = MemorySite(self)
+        self.site.online()
+        self.site.store_list(MAPS, [config_map("a", 3), config_map("b", 4)], "10")
+        self.site.run(5)
+        self.request, self.exchange = open_watch(self.site)
+        self.exchange.send(event("DELETED", config_map("a", 11)))
+        self.site.store._drop_pending()
+        self.exchange.send(event("ADDED", config_map("c", 12)))
+        self.assertEqual(self.known(), ("10", 2))
+
+    def known(self) -> tuple[str, int]:
+        """
+        Version and size of the view.
+        """
+        info = self.site.hub.views.view(ViewKey(Caller("node", "kubelet"), "/v1/configmaps", "", "default"))
+        assert info is not None
+        return info.resource_version, info.members
+
+    def test_thaws_with_the_next_watch(self) -> None:
+        """
+        The next watch is told again what the view missed, and the client only what is new to it.
+        """
+        self.exchange.end()
+        self.request.hang_up()
+        request, exchange = open_watch(self.site, "resourceVersion=12")
+        self.assertEqual(exchange.query["resourceVersion"], "10")
+        repeated = event("DELETED", config_map("a", 11)) + event("ADDED", config_map("c", 12))
+        exchange.send(repeated + event("ADDED", config_map("d", 13)))
+        self.assertEqual(request.told, [("ADDED", "13")])
+        self.assertEqual(self.known(), ("13", 3))
+
+    def test_stays_frozen(self) -> None:
+        """
+        Not beside another watch of the same, which is further on already, and not while the disk is broken.
+        """
+        self.site.ask("GET", f"{MAPS}?watch=true&resourceVersion=12")
+        exchange = self.site.at_cloud(MAPS)[1]
+        self.assertEqual(exchange.query["resourceVersion"], "12")
+        exchange.begin()
+        exchange.send(event("ADDED", config_map("d", 13)))
+        self.assertEqual(self.known(), ("10", 2))
+        self.exchange.end()
+        self.request.hang_up()
+        exchange.end()
+        self.site.store.problem = "no space left on device"
+        again = self.site.arriving(MAPS)
+        self.assertEqual(again.query["resourceVersion"], "13")
+        again.begin()
+        again.send(event("ADDED", config_map("e", 14)))
+        self.assertEqual(self.known(), ("10", 2))

@@ -179,20 +179,28 @@ class Watch:
             self.initial_events = None
             if not self.hub.turns.expects(view_key(self.caller, self.info, "")):  # a list of it that is still taken in
                 self.close_gap()
-            key, version = self.key, self.version
-            self.hub.turns.run(lambda: self.hub.views.begin_watch(key, version))
+            begin_watch = self.hub.views.begin_watch
+            self.hub.turns.run(partial(begin_watch, self.key, self.version, thaw=self.may_thaw()))
 
     def close_gap(self) -> None:
         """
         If the view on disk is older than what the client has seen, let the cloud repeat what the view missed.
         """
         view = None if self.version in ("", "0") else self.hub.views.view(self.key)
-        if view is None or view.frozen or not view.complete or not view.resource_version:
+        if view is None or not view.complete or not view.resource_version or (view.frozen and not self.may_thaw()):
             return
         if is_newer(self.version, view.resource_version):
             if not self.known_version or is_newer(self.version, self.known_version):
                 self.known_version = self.version
             self.version = view.resource_version
+
+    def may_thaw(self) -> bool:
+        """
+        Whether a view that missed events while the disk was broken can have them now.  Those of another watch, which is further
+        on already, would make it take the repeated ones for old.
+        """
+        others = (watch for watch in self.hub.watches if watch is not self and watch.key == self.key)
+        return self.hub.store.problem is None and not any(watch.attempt is not None for watch in others)
 
     def begin_offline(self) -> None:
         """

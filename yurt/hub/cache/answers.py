@@ -47,7 +47,8 @@ class FoundList:
 @dataclass(frozen=True, slots=True)
 class ViewInfo:
     """
-    What is known of a view.  ``frozen``: the disk takes no writes, and the view stays what it is there until the next list.
+    What is known of a view.  ``frozen``: the disk took no writes, and the view stays what it is there until a list, or a watch
+    that tells all that it missed.
     """
 
     resource_version: str

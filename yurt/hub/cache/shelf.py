@@ -279,7 +279,7 @@ class Shelf:
 
     def pending_dropped(self) -> None:
         """
-        Go back to the views of the disk; those that had changed since take no events, until the next list.
+        Go back to the views of the disk; those that had changed since take no events until they are told all that they missed.
         """
         self.upheavals += 1
         self._evicted = []

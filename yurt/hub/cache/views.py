@@ -208,14 +208,18 @@ class Views:
         elif group.gets is not None:
             self._shelf.dismiss(group.gets, member)
 
-    def begin_watch(self, key: ViewKey, resource_version: str) -> None:
+    def begin_watch(self, key: ViewKey, resource_version: str, *, thaw: bool = False) -> None:
         """
         A watch that goes on from ``resource_version`` begins: where it leaves out events after what the view knows, the view is
-        no longer complete.
+        no longer complete; where it leaves out none, a frozen view takes events again, if it is to ``thaw``.
         """
         view = self._shelf.index.views.get(key)
-        if view is not None and (resource_version in ("", "0") or is_newer(resource_version, view.record.resource_version)):
+        if view is None:
+            return
+        if resource_version in ("", "0") or is_newer(resource_version, view.record.resource_version):
             self.mark_gap(key)
+        elif thaw:
+            view.frozen = False
 
     def begin_initial(self, key: ViewKey) -> InitialEvents:
         """
