@@ -63,6 +63,16 @@ class Child:
                 raise RuntimeError(f"waited in vain: {what}\n{self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(pause)
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """
+        End it at once, as a crash would.
+        """
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         """
         End it and wait; kill it when it does not go.
