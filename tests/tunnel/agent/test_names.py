@@ -5,7 +5,6 @@ Tests of :mod:`yurt.tunnel.agent.names`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError
@@ -54,8 +53,8 @@ class NamesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.resolver = FakeResolver()
-        self.reactor: Any = Clock()
-        self.reactor.nameResolver = self.resolver
+        self.reactor = Clock()
+        setattr(self.reactor, "nameResolver", self.resolver)
         self.names = Names(self.reactor)
 
     def test_all_addresses(self) -> None:

@@ -217,8 +217,8 @@ class DaemonTests(SynchronousTestCase):
             ]
         )
         before = set(os.listdir("/proc/self/fd"))
-        delayed = len(reactor.getDelayedCalls())  # type: ignore[attr-defined]  # the module is typed as itself
+        delayed = len(reactor.getDelayedCalls())
         service = makeService(options)
-        self.assertEqual(len(reactor.getDelayedCalls()), delayed)  # type: ignore[attr-defined]
+        self.assertEqual(len(reactor.getDelayedCalls()), delayed)
         self.assertEqual(set(os.listdir("/proc/self/fd")) - before, set())
         self.assertFalse(service.running)
