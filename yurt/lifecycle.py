@@ -35,8 +35,8 @@ log = Logger()
 MAX_OPEN_FILES = 65536
 """More than any daemon here needs; some systems allow a thousand million, which slows the start of children down."""
 
-BACKLOG = 512
-"""Connections that the kernel holds for a listener until they are accepted."""
+BACKLOG = 4096
+"""Connections that the kernel holds for a listener until they are accepted; it may have been told to hold fewer."""
 
 
 # twistd takes its pid file away and reports to the parent process only for an Exception; the interpreter prints one line

@@ -11,12 +11,13 @@ from typing import Any, cast
 
 from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.http.connection import describe
+from yurt.lifecycle import Listen
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.mux.frames import IllegalFrame, PeerWentAway
 from yurt.tunnel.hello import FEATURES, PEER_PATH, AgentHello, NotAnAgent, Refusal, is_server, node_of
@@ -25,8 +26,17 @@ from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Agent, Registry
 
-MAX_HANDSHAKES = 4096
-"""Connections whose hello is not over; when there are more the oldest is dropped, as honest ones take no time."""
+WAVE = 64
+"""
+Connections whose hello is not over at which no more are accepted for HOLD seconds: of a thousand agents that come at once the
+first are through soon, while all together would be through when the first lose patience.  The others wait in the kernel.
+"""
+
+HOLD = 0.5
+"""Seconds, at most: those who connect and say nothing must not keep the others out."""
+
+MAX_HANDSHAKES = 1024
+"""Connections whose hello is not over; of more the oldest is dropped, as honest ones take no time."""
 
 MAX_OLD_CONNECTIONS = 4
 """Connections of one node beside its newest; of more the oldest is cut."""
@@ -71,6 +81,9 @@ class Agents(Factory):
         self.stopping = False
         self.pending: dict[Link, None] = {}
         """Connections whose hello is not over, the oldest first."""
+        self.listeners: list[Listen] = []
+        """Where connections come from; they are held while many say hello."""
+        self._held: IDelayedCall | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
@@ -83,7 +96,31 @@ class Agents(Factory):
             oldest.abort()
         link = Link(self)
         self.pending[link] = None
+        if len(self.pending) >= WAVE and self._held is None:
+            self._held = self.reactor.callLater(HOLD, self.accept_again)
+            for listener in self.listeners:
+                if listener.port is not None:
+                    cast(Any, listener.port).stopReading()
         return link
+
+    def hello_over(self, link: Link) -> None:
+        """
+        A connection has said hello, or is gone.
+        """
+        self.pending.pop(link, None)
+        if self._held is not None and len(self.pending) <= WAVE // 2:
+            self.accept_again()
+
+    def accept_again(self) -> None:
+        """
+        Take further connections from the kernel.
+        """
+        held, self._held = self._held, None
+        if held is not None and held.active():
+            held.cancel()
+        for listener in self.listeners:
+            if listener.port is not None:
+                cast(Any, listener.port).startReading()
 
     # What a link asks
 
@@ -159,6 +196,8 @@ class Agents(Factory):
         """
         Cut all links.
         """
+        if self._held is not None and self._held.active():
+            self._held.cancel()
         for link in list(self.pending):
             link.abort()
         for agent in list(self.registry.agents()):
@@ -206,8 +245,8 @@ class Link(AcceptingLink):
         """
         See the base.
         """
-        self._agents.pending.pop(self, None)
         super().hand_over(mux, rest)
+        self._agents.hello_over(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """
@@ -227,5 +266,5 @@ class Link(AcceptingLink):
         """
         See the base.
         """
-        self._agents.pending.pop(self, None)
         super().connectionLost(reason)
+        self._agents.hello_over(self)

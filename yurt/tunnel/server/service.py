@@ -180,7 +180,10 @@ class TunnelServer(MultiService):
             (config.insecure_bind_addresses, config.meta_port, meta, "meta pages"),
         ):
             for address in addresses if port else ():
-                self.add(Listen(tcp_endpoint(reactor, address, port), factory, f"{what} on {address}:{port}"))
+                listener = Listen(tcp_endpoint(reactor, address, port), factory, f"{what} on {address}:{port}")
+                self.add(listener)
+                if factory is agents:
+                    self.agents.listeners.append(listener)
         if config.egress_socket is not None:
             self.add(EgressSocket(reactor, config.egress_socket, self.http_factory(Entrance.EGRESS)))
         self.add(ReturnMemory(reactor))
