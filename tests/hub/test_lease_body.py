@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.hub.lease_body import LeaseError, micro_time, read_lease, renewed
+from yurt.hub.lease_body import LeaseError, read_lease, renewed
 
 PROTOBUF = bytes.fromhex(
     "6b3873000a1f0a16636f6f7264696e6174696f6e2e6b38732e696f2f763112054c6561736512aa010a82010a06656467652d3112001a0f6b"
@@ -93,9 +93,3 @@ class RenewedTests(SynchronousTestCase):
         kept, in_cloud = read_lease(PROTOBUF), read_lease(PROTOBUF)
         renewed(kept, in_cloud, "edge-1", 1_700_000_000.0)
         self.assertEqual((kept, in_cloud), (read_lease(PROTOBUF), read_lease(PROTOBUF)))
-
-    def test_micro_time(self) -> None:
-        """
-        Six digits, also when they are zeros.
-        """
-        self.assertEqual(micro_time(1_700_000_000), "2023-11-14T22:13:20.000000Z")

@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 from yurt.http.fetch import FetchedResponse, FetchTimeout, fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, Server
-from yurt.hub.lease_body import API_VERSION, LEASE_NAMESPACE, STAMPED, Lease, LeaseError, micro_time, read_lease, renewed
+from yurt.hub.lease_body import LEASE_NAMESPACE, STAMPED, Lease, LeaseError, read_lease, renewed
+from yurt.kube.lease import API_VERSION, micro_time
 from yurt.kube.patch import PatchError, apply_patch
 from yurt.kube.status import status_body
 

@@ -8,17 +8,16 @@ Field numbers of the protobuf form: ``generated.proto`` of ``k8s.io/api/coordina
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
+from yurt.kube.lease import API_VERSION, micro_time
 from yurt.kube.protobuf import MAGIC, ProtobufError, fields, messages, read_unknown
 
 Lease = dict[str, Any]
 
 LEASE_NAMESPACE = "kube-node-lease"
-API_VERSION = "coordination.k8s.io/v1"
 MAX_NUMBER = (1 << 32) - 1
 """The largest number that a field of a Lease sensibly holds; as seconds it is a time of the year 2106."""
 STAMPED = ("uid", "creationTimestamp", "resourceVersion")
@@ -57,13 +56,6 @@ def renewed(kept: Lease, in_cloud: Lease | None, node_name: str, now: float) -> 
         metadata["ownerReferences"] = owners
     spec = {**known.get("spec", {}), **kept["spec"], "renewTime": micro_time(now)}
     return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec}
-
-
-def micro_time(seconds: float) -> str:
-    """
-    A time of day as Kubernetes' MicroTime.
-    """
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _read_protobuf(body: bytes) -> Lease:

@@ -4,13 +4,10 @@ The node's bearer token, when it has one instead of a certificate.
 
 from __future__ import annotations
 
-import os
-
-from twisted.logger import Logger
-
 from yurt import __version__
 from yurt.http.interfaces import Headers
 from yurt.hub.config import NodeCredentials
+from yurt.kube.bearer import BearerToken
 
 USER_AGENT = (b"User-Agent", b"yurthub/" + __version__.encode())
 
@@ -20,8 +17,6 @@ class NodeToken:
     A token given as such, or in a file that is read again when it changes.
     """
 
-    log = Logger()
-
     def __init__(self, credentials: NodeCredentials) -> None:
         self.replace(credentials)
 
@@ -29,33 +24,16 @@ class NodeToken:
         """
         Take other credentials.
         """
-        self._path = credentials.token_file
-        self._token = credentials.token.encode("latin-1") if credentials.token else None
-        self._seen: tuple[int, int, int] | None = None
+        self._bearer = BearerToken(credentials.token, credentials.token_file)
 
     def read(self) -> bytes | None:
         """
-        The token, or None; a file that cannot be read leaves the last token in force.
+        The token as it is now, or None.
         """
-        if self._path is None:
-            return self._token
-        try:
-            stat = os.stat(self._path)
-            seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            if seen != self._seen:
-                with open(self._path, "rb") as file:
-                    token = file.read().strip()
-                self._seen = seen
-                self._token = token or self._token
-        except OSError as error:
-            if self._seen is not None:
-                self.log.warn("token file {path}: {error}; the last token stays in use", path=self._path, error=error.strerror)
-                self._seen = None
-        return self._token
+        return self._bearer.read()
 
     def headers(self) -> Headers:
         """
         The headers of the hub's own requests: its name, and the token if there is one.
         """
-        token = self.read()
-        return [USER_AGENT] if token is None else [USER_AGENT, (b"Authorization", b"Bearer " + token)]
+        return [USER_AGENT, *self._bearer.headers()]

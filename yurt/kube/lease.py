@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-
-from yurt.kube.api import Document
+from typing import Any
 
 API_VERSION = "coordination.k8s.io/v1"
 
@@ -22,7 +21,7 @@ def micro_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def lease_document(namespace: str, name: str, spec: Mapping[str, object], metadata: Mapping[str, object] = {}) -> Document:
+def lease_document(namespace: str, name: str, spec: Mapping[str, object], metadata: Mapping[str, object] = {}) -> dict[str, Any]:
     """
     A Lease as it is written.
     """
