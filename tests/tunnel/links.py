@@ -151,6 +151,12 @@ class Said(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
 
+    def has(self, data: bytes) -> bool:
+        """
+        Whether that is what it heard.
+        """
+        return self.data == data
+
     def write(self, data: bytes) -> None:
         """
         Say something.

@@ -240,6 +240,18 @@ class DiallingTests(Case):
         await self.assertFailure(dialling, CancelledError)
         await until(lambda: heard[0].lost)
 
+    async def test_cancel_before(self) -> None:
+        """
+        So does giving up before there is one.
+        """
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            with socket.create_connection(full.getsockname()):
+                dialling = Deferred.fromCoroutine(self.dial(full.getsockname()[1]))
+                dialling.cancel()
+                await self.assertFailure(dialling, CancelledError)
+
 
 class AcceptingTests(Case):
     """

@@ -12,8 +12,8 @@ from typing import Any, cast
 from cryptography import x509
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -222,6 +222,8 @@ async def dial_link(
     endpoint = tcp_endpoint(reactor, address or host, port, patience)
     try:
         await endpoint.connect(wrapper)
+    except ConnectingCancelledError:
+        raise CancelledError from None
     except DIAL_ERRORS as error:
         failure = dial_failure(error, patience)
         raise LinkError(f"{where}: {failure.message}", word=failure.word) from None

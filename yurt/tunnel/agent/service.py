@@ -48,10 +48,10 @@ class TunnelAgent(MultiService):
         self.dialler = Dialler(reactor, allowed, names, metrics)
         self.connector = Connector(reactor, config, tls, names, self.dialler.accept, metrics)
         metrics.read = self.connector.figures
+        self.site = meta_site(self, registry)
         if config.meta_port:
             endpoint = tcp_endpoint(reactor, config.meta_host, config.meta_port)
-            self.meta = Listen(endpoint, meta_site(self, registry), f"meta pages on {config.meta_host}:{config.meta_port}")
-            self._add(self.meta)
+            self._add(Listen(endpoint, self.site, f"meta pages on {config.meta_host}:{config.meta_port}"))
         self._add(ReturnMemory(reactor))
         self._add(Core(self))
         self._add(ReactorLag(reactor, registry, PREFIX))
