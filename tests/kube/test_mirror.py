@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.kube.api import NO_ANSWER, TOO_LARGE, ApiError
+from yurt.kube.api import NO_ANSWER, TIMEOUT, TOO_LARGE, ApiError
 from yurt.kube.mirror import MAX_PAUSE, PAGE_ITEMS, STEADY_AFTER, WATCH_GRACE, Change, Mirror
 from yurt.kube.objects import ObjectError
 from yurt.kube.watch import WatchError
@@ -164,6 +164,20 @@ class ListTests(MirrorCase):
             self.refuse(0, TOO_LARGE)
         self.assertEqual(limits[:3], [PAGE_ITEMS, PAGE_ITEMS // 2, PAGE_ITEMS // 4])
         self.assertEqual(limits[-1], 1)
+        list(self.mirror.page(page(9, one("a", 1), go_on="token")))
+        self.assertEqual(self.query()["limit"], "1")
+
+    def test_thin_link(self) -> None:
+        """
+        After a page that did not come in time half as many objects are asked for; as pages come they grow again.
+        """
+        self.refuse(0, TIMEOUT)
+        self.refuse(0, TIMEOUT)
+        limits = [int(self.query()["limit"])]
+        for number in range(3):
+            list(self.mirror.page(page(9, one(f"a{number}", 1), go_on="token")))
+            limits.append(int(self.query()["limit"]))
+        self.assertEqual(limits, [PAGE_ITEMS // 4, PAGE_ITEMS // 4 * 2, PAGE_ITEMS // 4 * 4, PAGE_ITEMS])
 
     def test_no_list(self) -> None:
         """

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from twisted.logger import Logger
 
-from yurt.kube.api import TOO_LARGE, ApiError, target
+from yurt.kube.api import TIMEOUT, TOO_LARGE, ApiError, target
 from yurt.kube.objects import Meta, ObjectError, is_newer, split_list
 from yurt.kube.status import read_failure
 from yurt.kube.watch import BOOKMARK, DELETED, ERROR, JSONFramer, read_event
@@ -29,7 +29,7 @@ T = TypeVar("T")
 OUTDATED = frozenset({400, 410})
 """Answers to a continue token or a resourceVersion that is of no use any more."""
 PAGE_ITEMS = 250
-"""Objects asked for at once; halved for as long as a page is too large to be taken."""
+"""Objects asked for at once; halved when a page is too large to be taken, or for a while when it does not come in time."""
 MIN_WATCH, MAX_WATCH = 240, 300
 """Seconds that a watch is asked to last, at random, so that clients do not come back all at once."""
 WATCH_GRACE = 30.0
@@ -98,7 +98,7 @@ class Mirror(Generic[T]):
         self._versions: dict[str, str] = {}
         self._listed: set[str] = set()
         self._continue = ""
-        self._page_items = PAGE_ITEMS
+        self._page_items = self._most_items = PAGE_ITEMS
         self._failures = 0
         self._refusals = 0
         self.items: dict[str, T] = {}
@@ -142,6 +142,7 @@ class Mirror(Generic[T]):
             self._listed.add(key)
             if self._versions.get(key) != meta.resource_version:
                 yield from self._put(key, meta.resource_version, item)
+        self._page_items = min(2 * self._page_items, self._most_items)
         self._continue = parts.continue_token
         if not self._continue:
             for key in sorted(self._versions.keys() - self._listed):
@@ -229,8 +230,10 @@ class Mirror(Generic[T]):
         return pause if after is None else max(pause, min(after, MAX_PAUSE))
 
     def _refused(self, error: ApiError, watched: bool) -> None:
-        if error.reason == TOO_LARGE:
+        if error.reason in (TOO_LARGE, TIMEOUT) and not watched:
             self._page_items = max(1, self._page_items // 2)
+            if error.reason == TOO_LARGE:
+                self._most_items = self._page_items
         elif error.code:
             self._refusals += watched
             if error.code in OUTDATED or self._refusals >= REFUSALS_BEFORE_LIST:

@@ -157,6 +157,7 @@ class WithoutClusterTests(SynchronousTestCase):
         self.nodes.subscribe(fail)
         leave = self.nodes.subscribe(hear)
         self.nodes.learn("a")
+        self.nodes.learn("a")
         self.nodes.forget("a")
         leave()
         self.nodes.learn("b")

@@ -232,7 +232,9 @@ class Nodes:
             spelt = dict.fromkeys(usual_spelling(address) for address in list(addresses)[:MAX_ADDRESSES])
             spelt.pop("", None)
             kept = tuple(spelt)
-            self._changed(self._nodes.get(name), Node(name, kept, kept[0] if kept else "", has_agent=True, edge=True, ready=True))
+            old, new = self.by_name(name), Node(name, kept, next(iter(kept), ""), has_agent=True, edge=True, ready=True)
+            if old != new:
+                self._changed(old, new)
 
     def forget(self, name: str) -> None:
         """
