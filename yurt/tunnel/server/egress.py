@@ -56,6 +56,9 @@ class Opened(Passage):
     A CONNECT: answered 200 when the other side has connected, and bytes from then on.
     """
 
+    half_closed = 0.0
+    """Who has nothing to send before the answer has gone: a Unix socket that was closed looks no other than a half-closed one."""
+
     async def serve(self) -> None:
         """
         Find out who asks for what, connect, and join.
@@ -141,13 +144,9 @@ class Opened(Passage):
 
     def check_address(self, host: str) -> None:
         """
-        Raise :class:`Refused` for an address that means this host or nothing but its own link.
+        Raise :class:`Refused` for an address that the server must not dial.
         """
-        try:
-            address = ip_address(usual_spelling(host) or host.partition("%")[0])
-        except ValueError:
-            return  # a name: its address is looked at when it is connected
-        if address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast:
+        if is_own(host):
             message = f"{host} is not dialled by the server: loopback and link-local addresses are not the cluster's"
             raise Refused(403, "Forbidden", "forbidden", message)
 
@@ -155,6 +154,18 @@ class Opened(Passage):
         """
         Nothing more to give up than what was being waited for.
         """
+
+
+def is_own(host: str) -> bool:
+    """
+    Whether an address means this very host or its link, and nothing of the cluster.  A name is none: its address is looked at
+    when it is connected.
+    """
+    try:
+        address = ip_address(usual_spelling(host) or host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
 
 
 @implementer(IHalfCloseableProtocol)

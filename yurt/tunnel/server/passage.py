@@ -38,6 +38,9 @@ class Passage:
 
     log = Logger()
 
+    half_closed: float | None = None
+    """As in :meth:`yurt.http.interfaces.IncomingRequest.when_lost`."""
+
     def __init__(self, front: Front, request: IncomingRequest) -> None:
         self.front = front
         self.request = request
@@ -50,7 +53,7 @@ class Passage:
         """
         Start; what comes of it goes to the client.
         """
-        self.request.when_lost(self.client_lost)
+        self.request.when_lost(self.client_lost, self.half_closed)
         if not self.finished:
             self._serving = Deferred.fromCoroutine(self.serve())
             self._serving.addErrback(self._failed)
