@@ -61,9 +61,7 @@ def _do_rules(request: Request, result: Result) -> Result:
         _each_family(rules_of(other), nothing, changes, problems)
     firewall = rules_of(chosen)
     _each_family(firewall, rules if request.action == "ensure" else nothing, changes, problems)
-    return replace(
-        result, changes=(*result.changes, *changes), problems=(*result.problems, *problems), backend=firewall.name
-    )
+    return replace(result, changes=(*result.changes, *changes), problems=(*result.problems, *problems), backend=firewall.name)
 
 
 def _each_family(firewall: Firewall, rules: RuleSet, changes: list[str], problems: list[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from yurt.host.errors import FirewallError
@@ -25,7 +26,7 @@ def in_fork(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     pid = os.fork()
     if not pid:
         os.close(reading)
-        _answer(writing, lambda: call(*args, **kwargs))
+        _answer(writing, partial(call, *args, **kwargs))
     os.close(writing)
     with open(reading, "rb") as pipe:
         data = pipe.read()
@@ -40,16 +41,18 @@ def in_fork(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-def _answer(writing: int, call: Callable[[], object]) -> None:
+def _answer(writing: int, call: partial[object]) -> None:
     """
     Write what the call returns or raises, and end at once: nothing of the other process may be written or closed here.
     """
     status = 1
     try:
         try:
-            answer = (True, call())
+            answer: tuple[bool, object] = (True, call())
         except FirewallError as error:
             answer = (False, error)
+        except Exception as error:  # whatever it is, the other process is to tell it
+            answer = (False, FirewallError(f"{call.func.__module__}: {type(error).__name__}: {error}"))
         with open(writing, "wb") as pipe:
             pickle.dump(answer, pipe, pickle.HIGHEST_PROTOCOL)
         status = 0

@@ -11,6 +11,7 @@ import ctypes
 import re
 import shlex
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from yurt.host.chains import (
 from yurt.host.firewall import Family, Rule, Slot
 from yurt.host.fork import in_fork
 from yurt.host.iptables_restore_edge import quote
-from yurt.host.iptc_edge import UNREADABLE, changing, loaded_tables, make_entry, open_table, read_spec
+from yurt.host.iptc_edge import ENTRIES, UNREADABLE, changing, loaded_tables, make_entry, open_table, read_spec
 
 _HOST = re.compile(r"-d ([0-9a-f.:]+)/(?:32|128) ")
 
@@ -37,7 +38,7 @@ _HOST = re.compile(r"-d ([0-9a-f.:]+)/(?:32|128) ")
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """
-    Where in the bytes of a rule (struct ipt_entry, struct ip6t_entry) the destination and the counters are.
+    Where in the bytes of a rule the destination and the counters are; matches and target follow the counters.
     """
 
     kind: int
@@ -46,10 +47,13 @@ class _Layout:
     counters: slice
 
 
-_LAYOUTS: dict[Family, _Layout] = {
-    "ipv4": _Layout(socket.AF_INET, "0.0.0.0/32", slice(4, 8), slice(96, 112)),
-    "ipv6": _Layout(socket.AF_INET6, "::/128", slice(16, 32), slice(152, 168)),
-}
+def _layout(family: Family) -> _Layout:
+    counters = ENTRIES[family].counters
+    place = slice(counters.offset, counters.offset + counters.size)
+    # An entry begins with source and destination.
+    if family == "ipv4":
+        return _Layout(socket.AF_INET, "0.0.0.0/32", slice(4, 8), place)
+    return _Layout(socket.AF_INET6, "::/128", slice(16, 32), place)
 
 
 class LegacyChains:
@@ -125,9 +129,10 @@ class _Reader:
     """
 
     def __init__(self, family: Family, table: Any) -> None:
-        self._layout = _LAYOUTS[family]
+        self._layout = _layout(family)
         self._table = table
-        self._texts: dict[tuple[bytes, ...], tuple[str, str] | str] = {}
+        self._masks: dict[int, list[int]] = {}
+        self._texts: dict[int, tuple[str, str] | str] = {}
 
     def texts(self, chain: Any) -> Iterator[str]:
         """
@@ -141,23 +146,50 @@ class _Reader:
 
     def _text(self, chain: Any, entry: Any) -> str:
         data = ctypes.string_at(entry, entry[0].next_offset)
-        layout = self._layout
-        at, counters = layout.destination, layout.counters
-        kind = (data[: at.start], data[at.stop : counters.start], data[counters.stop :])
-        known = self._texts.get(kind)
+        number = int.from_bytes(data, "little")
+        known = None
+        for mask in self._masks.get(len(data), ()):
+            known = known or self._texts.get(number & mask)
         if known is None:
-            known = self._texts[kind] = self._learn(chain, entry)
+            known = self._learn(chain, entry, data)
         if isinstance(known, str):
             return known
-        return f"{known[0]}{socket.inet_ntop(layout.kind, data[at])}{known[1]}"
+        return f"{known[0]}{socket.inet_ntop(self._layout.kind, data[self._layout.destination])}{known[1]}"
 
-    def _learn(self, chain: Any, entry: Any) -> tuple[str, str] | str:
+    def _learn(self, chain: Any, entry: Any, data: bytes) -> tuple[str, str] | str:
         try:
             text = " ".join(map(quote, read_spec(self._table.create_rule(entry[0], chain))))
         except UNREADABLE:
-            return "unreadable"  # in a chain of ours it is none that is wanted, elsewhere none of ours
+            text = "unreadable"  # in a chain of ours it is none that is wanted, elsewhere none of ours
         found = _HOST.match(text)
-        return (text[: found.start(1)], text[found.end(1) :]) if found else text
+        known = (text[: found.start(1)], text[found.end(1) :]) if found else text
+        mask = _mask(data, entry[0].target_offset, self._layout, found is not None)
+        masks = self._masks.setdefault(len(data), [])
+        if mask not in masks:
+            masks.append(mask)
+        self._texts[int.from_bytes(data, "little") & mask] = known
+        return known
+
+
+def _mask(data: bytes, target_offset: int, layout: _Layout, one_host: bool) -> int:
+    """
+    The bits of a rule that tell its kind.
+
+    Not among them are the counters, the destination of a rule for one host, and what follows the names of matches and target: the
+    kernel writes these as long as they are, and behind them is whatever was in the memory before.
+    """
+    mask = bytearray(b"\xff" * len(data))
+    mask[layout.counters] = bytes(layout.counters.stop - layout.counters.start)
+    if one_host:
+        mask[layout.destination] = bytes(layout.destination.stop - layout.destination.start)
+    at = layout.counters.stop
+    while at < len(data):
+        # struct xt_entry_match, struct xt_entry_target: u16 size, char name[29], u8 revision
+        size = int.from_bytes(data[at : at + 2], sys.byteorder) if at < target_offset else len(data) - at
+        end = data.index(b"\0", at + 2) + 1
+        mask[end : at + 31] = bytes(at + 31 - end)
+        at += size
+    return int.from_bytes(mask, "little")
 
 
 class _Writer:
@@ -168,7 +200,7 @@ class _Writer:
     def __init__(self, family: Family, table: str) -> None:
         self._family = family
         self._slot = Slot(table, "")
-        self._layout = _LAYOUTS[family]
+        self._layout = _layout(family)
         self._made: dict[str, tuple[bytes, Any]] = {}
 
     def rule(self, text: str) -> tuple[Any, Any]:

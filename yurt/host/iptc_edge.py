@@ -23,6 +23,9 @@ with quick_search():
 
 _TABLES: dict[Family, Any] = {"ipv4": iptc.Table, "ipv6": iptc.Table6}
 _RULES: dict[Family, Any] = {"ipv4": iptc.Rule, "ipv6": iptc.Rule6}
+ENTRIES: dict[Family, Any] = {"ipv4": iptc.ip4tc.ipt_entry, "ipv6": iptc.ip6tc.ip6t_entry}
+"""What the kernel has of a rule, up to its matches."""
+
 _LOADED: dict[Family, str] = {"ipv4": "/proc/net/ip_tables_names", "ipv6": "/proc/net/ip6_tables_names"}
 _FIELDS = {"-s": "src", "-d": "dst", "-p": "protocol", "-i": "in_interface", "-o": "out_interface"}
 _EVERY = frozenset({"0.0.0.0/0.0.0.0", "::/0", "ip", None})

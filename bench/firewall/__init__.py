@@ -1,0 +1,3 @@
+"""
+What the firewall rules of a large cluster cost.
+"""
