@@ -179,6 +179,7 @@ class AcceptingLink(_Link):
         features = answer.features & hello.features
         transport.write(serialise_answer(ServerHello(answer.server_id, features=features)))
         self.hand_over(answer.make(), self._reader.rest)
+        del self._reader  # a server holds thousands of idle links
 
     def refuse(self, refusal: Refusal) -> None:
         """
