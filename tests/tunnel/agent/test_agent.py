@@ -173,7 +173,7 @@ class DialTests(AgentCase):
         """
         A request that ends by a half-close gets the whole of a large answer, then both ends close.
         """
-        answer = os.urandom(8 * 1024 * 1024)
+        answer = os.urandom(1024 * 1024)
 
         class Kubelet(HalfCloseable):
             def readConnectionLost(self) -> None:
@@ -326,7 +326,7 @@ class ConnectionTests(AgentCase):
         A refusal is shown, and ends when the server takes the agent.
         """
         server = self.serve()
-        server.refusal = Refusal(503, "ServiceUnavailable", "this server is full", 0.0)
+        server.refusal = Refusal(503, "ServiceUnavailable", "this server is full")
         self.begin(server)
         await until(lambda: len(server.hellos) > 1)
         status, ready = self.page("/v1/readyz")
