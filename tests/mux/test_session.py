@@ -5,6 +5,7 @@ Tests of :mod:`yurt.mux.session`.
 from __future__ import annotations
 
 import random
+from heapq import heappop, heappush
 from struct import pack
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,6 +29,7 @@ from yurt.mux.frames import (
     head,
 )
 from yurt.mux.limits import BATCH, MAX_CONTROL_FRAMES, MAX_SKIPPED, MuxLimits
+from yurt.mux.line import MIN_FLIGHT
 
 KIB = 1024
 
@@ -223,6 +225,67 @@ class StreamTests(SynchronousTestCase):
         self.assertTrue(second.open)
 
 
+class SlowLine:
+    """
+    A client that writes all it may over a line with a round trip (seconds) and a rate (bytes a second).
+    """
+
+    def __init__(self, rtt: float, rate: float, streams: int = 1) -> None:
+        self.rtt, self.rate = rtt, rate
+        self.client, self.server = pair(MuxLimits())
+        self.streams = [self.client.open() for _ in range(streams)]
+        self.client.session.ping()
+        self.server.session.ping()
+        self.on_way: list[tuple[float, int, Side, bytes]] = []
+        self.count = 0
+        self.now = self.free = 0.0
+        self.most_on_its_way = 0
+
+    def send(self, at: float, to: Side, data: bytes) -> None:
+        """
+        Let bytes arrive at a time.
+        """
+        self.count += 1
+        heappush(self.on_way, (at, self.count, to, data))
+
+    def run(self, seconds: float) -> None:
+        """
+        Let time pass.
+        """
+        until = self.now + seconds
+        client, server = self.client.session, self.server.session
+        while self.now < until:
+            for stream in self.streams:
+                if stream.queued < 1024 * KIB:
+                    client.write(stream, bytes(4096 * KIB))
+            while client.has_output and self.free <= self.now + 0.01:
+                data = client.output(BATCH)
+                self.free = max(self.free, self.now) + len(data) / self.rate
+                self.send(self.free + self.rtt / 2, self.server, data)
+            while server.has_output:
+                self.send(self.now + self.rtt / 2, self.client, server.output(BATCH))
+            taken = server.bytes_received
+            self.most_on_its_way = max(self.most_on_its_way, client.line.sent - taken)
+            self.now, _, side, data = heappop(self.on_way)
+            self.client.now = self.server.now = self.now
+            side.session.receive(data)
+
+    def carried(self, seconds: float) -> int:
+        """
+        How many bytes arrive in so many seconds from now.
+        """
+        before = self.server.session.bytes_received
+        self.run(seconds)
+        return self.server.session.bytes_received - before
+
+    @property
+    def window(self) -> int:
+        """
+        The first stream's, at the receiver.
+        """
+        return self.server.accepted[0].window
+
+
 class WindowTests(SynchronousTestCase):
     """
     Tests of credit.
@@ -255,15 +318,28 @@ class WindowTests(SynchronousTestCase):
 
     def test_credit_by_halves(self) -> None:
         """
-        Credit is returned when half a window was read, not for each frame.
+        On a short line credit is returned when half a window was read, not for each frame.
         """
         side = Side(client=False)
-        side.session.receive(head(WINDOW_UPDATE, SYN, 1, 0))
+        side.session.ping()
+        side.session.receive(head(WINDOW_UPDATE, SYN, 1, 0) + head(PING, ACK, 0, 1))
         side.take()
         side.session.receive(head(DATA, 0, 1, 127 * KIB) + bytes(127 * KIB))
         self.assertEqual(side.take(), b"")
         side.session.receive(head(DATA, 0, 1, KIB) + bytes(KIB))
         self.assertEqual(frames(side.take()), [(WINDOW_UPDATE, 0, 1, 128 * KIB)])
+
+    def test_credit_by_quarters(self) -> None:
+        """
+        On a long line it is returned by quarters.
+        """
+        side = Side(client=False)
+        side.session.ping()
+        side.now = 0.1
+        side.session.receive(head(WINDOW_UPDATE, SYN, 1, 0) + head(PING, ACK, 0, 1))
+        side.take()
+        side.session.receive(head(DATA, 0, 1, 64 * KIB) + bytes(64 * KIB))
+        self.assertEqual(frames(side.take()), [(WINDOW_UPDATE, 0, 1, 64 * KIB)])
 
     def test_credit_on_a_thin_line(self) -> None:
         """
@@ -288,49 +364,40 @@ class WindowTests(SynchronousTestCase):
         side.accepted[0].read_all()
         self.assertEqual(side.take(), b"")
 
-    def run_line(self, rtt: float, rate: float) -> int:
-        """
-        The window after many round trips on a line of that length (seconds) and bandwidth (bytes a second).
-        """
-        client, server = pair(MuxLimits())
-        stream = client.open()
-        join(client, server)
-        server.session.ping()
-        ping = server.take()
-        server.now = rtt
-        client.session.receive(ping)
-        server.session.receive(client.take())
-        for _ in range(40):
-            client.session.write(stream, bytes(stream.credit))
-            sent = client.take()
-            server.now += rtt / 2
-            for position in range(0, len(sent), 64 * KIB):
-                piece = sent[position : position + 64 * KIB]
-                server.now += len(piece) / rate
-                server.session.receive(piece)
-            server.now += rtt / 2
-            client.session.receive(server.take())
-            server.session.receive(client.take())
-        return server.accepted[0].window
-
     def test_window_grows(self) -> None:
         """
-        On a long, fast line the window grows to twice the product of bandwidth and delay.
+        On a long, fast line the window grows to twice the product of bandwidth and delay, and the line is filled.
         """
-        window = self.run_line(rtt=0.1, rate=50e6)
-        self.assertTrue(8e6 <= window <= 10.5e6, window)
+        line = SlowLine(rtt=0.1, rate=50e6)
+        line.run(5)
+        self.assertTrue(8e6 <= line.window <= 10.5e6, line.window)
+        self.assertGreater(line.carried(2), 2 * 0.9 * 50e6)
 
     def test_window_stays(self) -> None:
         """
-        On a short line the window stays as it is.
+        On a short line the window stays as it is, and suffices.
         """
-        self.assertEqual(self.run_line(rtt=0.001, rate=50e6), 1024 * KIB)
+        line = SlowLine(rtt=0.001, rate=50e6)
+        line.run(1)
+        self.assertEqual(line.window, 1024 * KIB)
+        self.assertGreater(line.carried(1), 0.9 * 50e6)
 
     def test_window_has_an_end(self) -> None:
         """
         No line makes it larger than 16 MiB.
         """
-        self.assertEqual(self.run_line(rtt=1.0, rate=1e9), 16 * 1024 * KIB)
+        line = SlowLine(rtt=1.0, rate=1e8)
+        line.run(20)
+        self.assertEqual(line.window, 16 * 1024 * KIB)
+
+    def test_flight_is_bounded(self) -> None:
+        """
+        What a slow peer has not yet taken stays small, although its window is not exhausted; other pings still tell.
+        """
+        line = SlowLine(rtt=0.0005, rate=20e6, streams=8)
+        line.run(1)
+        self.assertLess(line.most_on_its_way, MIN_FLIGHT + BATCH)
+        self.assertGreater(line.carried(1), 0.9 * 20e6)
 
     def test_credit_wakes(self) -> None:
         """

@@ -135,7 +135,7 @@ class MuxConnection(Protocol):
         """
         Bytes of streams that were sent.
         """
-        return self._session.bytes_sent
+        return self._session.line.sent
 
     @property
     def rtt(self) -> float | None:
@@ -321,7 +321,7 @@ class MuxConnection(Protocol):
         session = self._session
         now = self.reactor.seconds()
         silent = now - self._heard_at
-        awaited = session.line.pinged_at is not None
+        awaited = session.line.awaits_answer
         if awaited and silent >= self._dead_after and now - due < LATENESS:
             self._end(MuxError(f"no sign of life for {silent:.0f} s"))
             return
@@ -330,7 +330,7 @@ class MuxConnection(Protocol):
             session.ping()
         self._end_lingering(now - self.limits.linger)
         self.flush()
-        awaited = session.line.pinged_at is not None
+        awaited = session.line.awaits_answer
         due = self._heard_at + self._dead_after if awaited else min(self._heard_at, self._sent_at) + self._ping_after
         self._wait_until(min(now + self._ping_after, max(due, now + LATENESS)))
 

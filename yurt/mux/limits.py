@@ -24,6 +24,12 @@ MAX_GROWTH: Final = 64 * 1024 * 1024
 STREAM_BUFFER: Final = 256 * 1024
 """What a stream may hold unsent, waiting for the peer's window or for its turn, before its producer is paused."""
 
+FEW_BYTES: Final = 4096
+"""
+A stream that writes no more than this in a round trip, as one with keystrokes does, need not wait for its turn, nor for the
+peer to have taken what is on its way.
+"""
+
 BATCH: Final = 128 * 1024
 """
 What is handed to the transport at once.  A stream that has something to say at last waits behind that, what the transport

@@ -1,59 +1,142 @@
 """
-What is known of the line below a session: its round trip, and from that the window that a stream needs.
+What is known of the line below a session: its round trip, its rate, and from these how much may be on it.
+
+A ping is answered when the peer has taken all that was sent before it, from the buffers of both kernels, too.  So pings tell how
+much is on its way, and bound it: without that bound megabytes wait in the peer's kernel when the peer cannot keep up, and a
+keystroke waits behind them.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from yurt.mux.frames import MAX_UINT32
 from yurt.mux.stream import Stream
 
-SAMPLES: Final = 10
-"""The shortest of so many round trips is taken for that of the line when nothing queues on it."""
+BASE_AGE: Final = 300.0
+"""
+Seconds for which, and at most twice that, the shortest round trip is taken for that of the line when nothing queues on it.
+"""
 
 STALE: Final = 5.0
 """Seconds after which a round trip is measured anew before a window grows because of it."""
 
+LONG: Final = 0.005
+"""The round trip from which on a line counts as a long one, seconds."""
+
+MAX_PINGS: Final = 16
+"""Pings without an answer."""
+
+MIN_FLIGHT: Final = 1024 * 1024
+MAX_FLIGHT: Final = 64 * 1024 * 1024
+"""Bounds of what may be on the way to the peer, bytes; between them it is twice the bandwidth-delay product."""
+
 
 class Line:
     """
-    Pings under way, and what they told.  Times are seconds.
+    Pings under way, and what they told.  Times are seconds, amounts bytes.
     """
 
-    __slots__ = ("_samples", "measured_at", "pinged_at", "rtt", "value")
+    __slots__ = ("_based_at", "_bases", "_flight", "_marked", "_pings", "acked", "answers", "measured_at", "rtt", "sent", "value")
 
     def __init__(self, now: float) -> None:
         self.rtt: float | None = None
         self.measured_at = now
-        self.pinged_at: float | None = None
-        """When the ping was sent that is unanswered."""
         self.value = 0
-        self._samples: tuple[float, ...] = ()
+        self.answers = 0
+        self.sent = 0
+        self.acked = 0
+        """How much of what was sent the peer has taken for sure."""
+        self._pings: list[tuple[int, float, int, int]] = []
+        """Those without an answer: value, when it was sent, and how much was sent and taken then."""
+        self._marked = 0
+        self._flight = MIN_FLIGHT
+        self._bases = (inf, inf)
+        self._based_at = now
+
+    @property
+    def base(self) -> float:
+        """
+        The shortest round trip of the last minutes; infinite when none was measured.
+        """
+        return min(self._bases)
+
+    @property
+    def awaits_answer(self) -> bool:
+        """
+        Whether a ping is unanswered.
+        """
+        return bool(self._pings)
+
+    @property
+    def room(self) -> int:
+        """
+        How much more may be sent now.  A peer that never answered a ping is trusted to know what it can take.
+        """
+        return self._flight - (self.sent - self.acked) if self.answers else MAX_FLIGHT
+
+    @property
+    def wants_ping(self) -> bool:
+        """
+        Whether so much was sent since the last ping that another one is worth its while.
+        """
+        return self.sent - self._marked >= self._flight >> self.credit_shift and len(self._pings) < MAX_PINGS
+
+    @property
+    def credit_shift(self) -> int:
+        """
+        Credit is returned when the window shifted by so much was read: each half on a short line, each quarter on a long one,
+        where a window of which half is always on its way back would carry only half of what it should.
+        """
+        return 1 if self.base < LONG else 2
 
     def ping(self, now: float) -> int:
         """
         Begin to measure; returns the value to send.
         """
-        self.pinged_at = self.measured_at = now
+        self.measured_at = now
         self.value = (self.value + 1) & MAX_UINT32
+        self._pings.append((self.value, now, self.sent, self.acked))
+        self._marked = self.sent
         return self.value
 
     def pong(self, value: int, now: float) -> None:
         """
-        An answer came; one to no ping of ours is ignored.
+        An answer came; one to no ping of ours is ignored, and so is one that another overtook.
         """
-        if self.pinged_at is not None and value == self.value:
-            self.rtt = now - self.pinged_at
-            self.pinged_at = None
-            self._samples = (*self._samples[1 - SAMPLES :], self.rtt)
+        for place, (asked, at, sent, acked) in enumerate(self._pings):
+            if asked == value:
+                del self._pings[: place + 1]
+                self.answers += 1
+                self.acked = sent
+                self.rtt = now - at
+                self._note_base(self.rtt, now)
+                self._adapt(sent - acked, self.rtt)
+                return
+
+    def _note_base(self, rtt: float, now: float) -> None:
+        newer, older = self._bases
+        if now - self._based_at > BASE_AGE:
+            self._bases = (rtt, newer)
+            self._based_at = now
+        elif rtt < newer:
+            self._bases = (rtt, older)
+
+    def _adapt(self, carried: int, rtt: float) -> None:
+        """
+        Let the flight follow what the line has carried in one round trip; one that was not full tells nothing against it.
+        """
+        wanted = int(2 * carried * self.base / rtt) if rtt > 0 else 2 * carried
+        if wanted > self._flight or 2 * carried > self._flight:
+            self._flight = max(MIN_FLIGHT, min(MAX_FLIGHT, max(wanted, self._flight - (self._flight >> 2))))
 
     def window(self, stream: Stream, elapsed: float, most: int) -> int:
         """
         The window that the stream should have: twice the product of the rate at which it was read since its credit was last
         returned, ``elapsed`` seconds ago, and the round trip; never smaller than now, at most doubled, at most ``most``.
         """
-        if not self._samples or elapsed <= 0:
+        if elapsed <= 0 or not self.answers:
             return stream.window
-        wanted = int(2 * stream.owed * min(self._samples) / elapsed)
+        wanted = int(2 * stream.owed * self.base / elapsed)
         return max(stream.window, min(wanted, 2 * stream.window, most))

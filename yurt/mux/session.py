@@ -28,7 +28,7 @@ from yurt.mux.frames import (
     PeerWentAway,
     head,
 )
-from yurt.mux.limits import MAX_CONTROL_FRAMES, MAX_GROWTH, MAX_SKIPPED, MuxLimits
+from yurt.mux.limits import FEW_BYTES, MAX_CONTROL_FRAMES, MAX_GROWTH, MAX_SKIPPED, MuxLimits
 from yurt.mux.line import STALE, Line
 from yurt.mux.stream import Stream
 
@@ -63,7 +63,6 @@ class Session:
         self.going_away = False
         self.peer_going_away = False
         self.bytes_received = 0
-        self.bytes_sent = 0
         self._make = make
         self._accept = accept
         self._next = 1 if client else 2
@@ -73,6 +72,7 @@ class Session:
         self._growth = 0
         self._control: list[bytes | memoryview] = []
         self._ready: deque[Stream] = deque()
+        self._first: deque[Stream] = deque()
         self._partial = b""
         # The data frame that has begun: what is missing of it, whose it is (None: to be dropped), whether it ends its stream.
         self._missing = 0
@@ -110,9 +110,12 @@ class Session:
             stream.queue = deque()
         stream.queue.append(data)
         stream.queued += len(data)
+        if stream.burst_of != self.line.answers:
+            stream.burst_of, stream.burst = self.line.answers, 0
+        stream.burst += len(data)
         if stream.credit and not stream.ready:
             stream.ready = True
-            self._ready.append(stream)
+            (self._first if stream.burst <= FEW_BYTES else self._ready).append(stream)
 
     def finish(self, stream: Stream) -> None:
         """
@@ -122,7 +125,7 @@ class Session:
             stream.finishing = True
             if not stream.queued and not stream.ready:
                 stream.ready = True
-                self._ready.append(stream)
+                self._first.append(stream)
 
     def reset(self, stream: Stream) -> None:
         """
@@ -134,12 +137,12 @@ class Session:
 
     def consumed(self, stream: Stream, count: int) -> None:
         """
-        Bytes were read: let the peer send as many more, half a window at a time.
+        Bytes were read: let the peer send as many more, half or a quarter of a window at a time.
         """
         stream.owed += count
         if stream.owed < EARLY_CREDIT_BYTES or stream.peer_fin or not stream.open:
             return
-        enough = stream.owed * 2 >= stream.window
+        enough = stream.owed >= stream.window >> self.line.credit_shift
         now = self.clock()
         elapsed = now - stream.credited_at
         if enough or elapsed >= EARLY_CREDIT_AFTER:
@@ -171,7 +174,7 @@ class Session:
         """
         Ask for a sign of life, and measure the round trip, unless an answer is awaited already.
         """
-        if self.line.pinged_at is None:
+        if not self.line.awaits_answer:
             self._control.append(head(PING, SYN, 0, self.line.ping(self.clock())))
 
     def end(self) -> list[Stream]:
@@ -185,6 +188,7 @@ class Session:
             stream.queue = None
             stream.queued = 0
         self._ready.clear()
+        self._first.clear()
         self._control = []
         self._partial = b""
         self._body_of = None
@@ -204,16 +208,22 @@ class Session:
         """
         Whether there is anything to send.
         """
-        return bool(self._control or self._ready)
+        return bool(self._control or self._first or (self._ready and self.line.room > 0))
 
     def output(self, most: int) -> bytes:
         """
-        What to send now: all frames without data, then data, a frame of each stream in turn, until there are ``most`` bytes.
+        What to send now: all frames without data, then those of streams with little to say, then a frame of each other stream
+        in turn, until there are ``most`` bytes or the line holds enough.
         """
         out, self._control = self._control, []
-        ready = self._ready
+        first, ready, line = self._first, self._ready, self.line
+        most = min(most, line.room)
+        while first:
+            most -= self._put_frame(first.popleft(), out)
         while ready and most > 0:
             most -= self._put_frame(ready.popleft(), out)
+        if line.wants_ping:
+            out.append(head(PING, SYN, 0, line.ping(self.clock())))
         return b"".join(out)
 
     def _put_frame(self, stream: Stream, out: list[bytes | memoryview]) -> int:
@@ -223,7 +233,7 @@ class Session:
         if size:
             stream.credit -= size
             stream.bytes_sent += size
-            self.bytes_sent += size
+            self.line.sent += size
             out.append(head(DATA, 0, stream.number, size))
             stream.take(size, out)
         if stream.queued and stream.credit:
@@ -296,6 +306,7 @@ class Session:
     def _illegal(self, name: str, what: str) -> IllegalFrame:
         self._control = [head(GO_AWAY, 0, 0, PROTOCOL_ERROR)]
         self._ready.clear()
+        self._first.clear()
         return IllegalFrame(name, what)
 
     def _data(self, flags: int, number: int, length: int) -> None:

@@ -24,6 +24,8 @@ class Stream:
     __slots__ = (
         "bytes_received",
         "bytes_sent",
+        "burst",
+        "burst_of",
         "credit",
         "credited_at",
         "fin_sent",
@@ -55,6 +57,9 @@ class Stream:
         self.offset = 0
         self.ready = False
         """Whether the stream waits for its turn to send."""
+        self.burst = 0
+        self.burst_of = 0
+        """What the stream wrote since the line's round trip was measured for the so-manieth time."""
         self.finishing = False
         self.fin_sent = False
         self.peer_fin = False
