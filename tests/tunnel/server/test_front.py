@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor as _reactor
+from twisted.internet.defer import DeferredList
 
 from tests import certs
 from tests.tunnel.server.edge import NODE_IP, EdgeCase, Flood, parse
@@ -179,6 +180,19 @@ class PlainTests(EdgeCase):
         self.assertEqual(self.sample("total_in_proxy_requests"), 1)
         client.wire.abortConnection()
         await self.until(lambda: not self.link.streams and not self.front.passages)
+
+    async def test_nothing_is_left(self) -> None:
+        """
+        Hundreds of requests whose clients leave at once leave no request, stream, socket or connection behind.
+        """
+        for _ in range(30):
+            clients = [await self.client(tls=False) for _ in range(10)]
+            for client, target in zip(clients, ("/silent", "/flood") * 5, strict=True):
+                client.wire.write(self.head(target))
+                reactor.callLater(0.001, client.wire.abortConnection)
+            await DeferredList([client.lost for client in clients])
+        await self.until(lambda: not (self.front.passages or self.agent.sockets or self.link.streams))
+        self.assertEqual([pool.open_connections for pool in self.upstreams.pools()], [0])
 
     async def test_kubelet_gone(self) -> None:
         """

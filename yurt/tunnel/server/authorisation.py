@@ -25,6 +25,9 @@ ALLOWED_KEPT = 60.0
 FORBIDDEN_KEPT = 10.0
 """Seconds for which they hold."""
 
+MAX_WHY = 500
+"""Characters that are remembered of its reasons."""
+
 VERBS = {
     b"GET": "get", b"HEAD": "get", b"OPTIONS": "get", b"POST": "create", b"PUT": "update", b"PATCH": "patch",
     b"DELETE": "delete", b"CONNECT": "create",
@@ -133,4 +136,5 @@ class Authoriser:
             spec["extra"] = {name: list(values) for name, values in caller.extra.items()}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         status = (await self._api.create(REVIEWS, review)).get("status") or {}
-        return status.get("allowed") is True, str(status.get("reason") or status.get("evaluationError") or "")
+        why = str(status.get("reason") or status.get("evaluationError") or "")
+        return status.get("allowed") is True, why[:MAX_WHY]

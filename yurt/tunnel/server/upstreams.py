@@ -14,7 +14,7 @@ from yurt.tunnel.server.routing import Route
 from yurt.tunnel.server.ways import Way, Ways
 
 MAX_UPSTREAMS = 1024
-"""Pools that are kept; beyond that those without a connection go, the one used longest ago first."""
+"""Pools that are kept beside those in use."""
 
 LIMITS = ClientLimits(connect_timeout=15.0, max_idle=8, idle_timeout=75.0)
 """
@@ -40,9 +40,6 @@ class Upstreams:
         self._verified = ClientTLS(credentials) if verifies else self._unverified
         self._pools: OrderedDict[Route, HTTPUpstream] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._pools)
-
     def upstream(self, route: Route) -> HTTPUpstream:
         """
         The pool for ``route``.
@@ -52,16 +49,28 @@ class Upstreams:
             way = Way(self._ways, route.node, route.host, route.port, early=False, local_only=False)
             tls = self._verified if route.kubelet else self._unverified
             pool = HTTPUpstream(self._reactor, route.url, tls, limits=LIMITS, endpoint=way)
-            self._pools[route] = pool
             self._make_room()
+            self._pools[route] = pool
         self._pools.move_to_end(route)
         return pool
 
     def _make_room(self) -> None:
-        if len(self._pools) > MAX_UPSTREAMS:
-            idle = next((route for route, pool in self._pools.items() if not pool.open_connections), None)
-            if idle is not None:
-                del self._pools[idle]
+        """
+        Forget the pool that was used longest ago among those that carry nothing now.
+        """
+        if len(self._pools) < MAX_UPSTREAMS:
+            return
+        for route, pool in self._pools.items():
+            pool.drop_idle()
+            if not pool.open_connections:
+                del self._pools[route]
+                return
+
+    def pools(self) -> list[HTTPUpstream]:
+        """
+        All pools.
+        """
+        return list(self._pools.values())
 
     def drop_idle(self, node: str) -> None:
         """
