@@ -312,6 +312,17 @@ class WatchTests(MirrorCase):
         self.refuse(504, "Timeout")
         self.assertFalse(self.mirror.next_ask().watch)
 
+    def test_poison(self) -> None:
+        """
+        An event that cannot be taken, and comes again each time, is got past by a list.
+        """
+        for _ in range(3):
+            self.assertTrue(self.mirror.next_ask().watch)
+            with self.assertRaises(WatchError) as caught:
+                self.watch(b'{"type":1}\n')
+            self.mirror.failed(caught.exception, 0.1)
+        self.assertFalse(self.mirror.next_ask().watch)
+
     def test_lost_connections_do_not_list(self) -> None:
         """
         However often the server cannot be reached, the watch resumes: a returning server is not asked for whole lists.

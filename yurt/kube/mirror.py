@@ -4,7 +4,7 @@ carries its requests out.
 
     list ──page with continue──▶ list ──last page──▶ watch ──ends, breaks──▶ watch from the last resourceVersion
      ▲                                                 │
-     └────── 410, or REFUSALS_BEFORE_LIST refusals ────┘
+     └────── 410, or REFUSALS_BEFORE_LIST errors ──────┘
 
 A list is taken in pages, and each page counts as soon as it is there; a page that fails is asked for again.  What the whole
 list did not hold is gone.
@@ -39,7 +39,7 @@ STEADY_AFTER = 5.0
 FIRST_PAUSE, MAX_PAUSE = 1.0, 30.0
 """After a failure nothing is asked for a random time up to this many seconds, doubled with each failure in a row."""
 REFUSALS_BEFORE_LIST = 3
-"""A watch that is refused so often in a row begins anew with a list: nobody knows any more what its resourceVersion means."""
+"""A watch that ends so often in a row without anything but an error begins anew with a list, which may get past it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,6 @@ class Mirror(Generic[T]):
         """
         The server has taken the watch.
         """
-        self._refusals = 0
         self.problem = None
 
     def received(self, data: bytes) -> Iterator[Change[T]]:
@@ -169,6 +168,7 @@ class Mirror(Generic[T]):
             if event.type == ERROR:
                 failure = read_failure(event.object)
                 raise ApiError(event.status_code, failure.reason, f"{self._path}: the watch ended: {failure.message}")
+            self._refusals = 0
             version = event.meta.resource_version
             if version and is_newer(version, self.version):
                 self.version = version
@@ -210,7 +210,7 @@ class Mirror(Generic[T]):
         The server ended the watch in good order after so many seconds; the pause before the next request.
         """
         if lasted >= STEADY_AFTER:
-            self._failures = 0
+            self._failures = self._refusals = 0
             return 0.0
         return self._pause()
 
@@ -221,23 +221,24 @@ class Mirror(Generic[T]):
         self.failures += 1
         self.problem = str(error)
         watched = bool(self.version)
-        if isinstance(error, ApiError):
-            self._refused(error, watched)
         if watched and lasted >= STEADY_AFTER:
-            self._failures = 0
+            self._failures = self._refusals = 0
+        code, reason, after = 0, "", None
+        if isinstance(error, ApiError):
+            code, reason, after = error.code, error.reason, error.retry_after
+        if watched:
+            self._refusals += code != 0 or not isinstance(error, ApiError)
+        elif reason in (TOO_LARGE, TIMEOUT):
+            self._take_smaller_pages(reason)
+        if code in OUTDATED or self._refusals >= REFUSALS_BEFORE_LIST:
+            self._begin_list()
         pause = self._pause()
-        after = error.retry_after if isinstance(error, ApiError) else None
         return pause if after is None else max(pause, min(after, MAX_PAUSE))
 
-    def _refused(self, error: ApiError, watched: bool) -> None:
-        if error.reason in (TOO_LARGE, TIMEOUT) and not watched:
-            self._page_items = max(1, self._page_items // 2)
-            if error.reason == TOO_LARGE:
-                self._most_items = self._page_items
-        elif error.code:
-            self._refusals += watched
-            if error.code in OUTDATED or self._refusals >= REFUSALS_BEFORE_LIST:
-                self._begin_list()
+    def _take_smaller_pages(self, reason: str) -> None:
+        self._page_items = max(1, self._page_items // 2)
+        if reason == TOO_LARGE:
+            self._most_items = self._page_items
 
     def _begin_list(self) -> None:
         """

@@ -156,6 +156,7 @@ class DNSRecords(MultiService):
         self._poked = False
         self._asleep: Deferred[None] | None = None
         self._syncing: Deferred[None] | None = None
+        self._unsubscribe: list[Callable[[], None]] = []
         self.election = LeaderElection(
             reactor, client, NAMESPACE, LEASE, identity, on_started=self._started, on_stopped=self._stopped, draw=draw
         )
@@ -201,8 +202,8 @@ class DNSRecords(MultiService):
         """
         Write no more, and let another server lead.
         """
-        for unsubscribe in self._unsubscribe:
-            unsubscribe()
+        while self._unsubscribe:
+            self._unsubscribe.pop()()
         return cast("Deferred[Any]", super().stopService())
 
     # While leading
