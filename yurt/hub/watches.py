@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
-from msgspec import structs
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header, without
@@ -28,18 +25,18 @@ from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, Ups
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, cached_headers, name_source
 from yurt.hub.attempt import Attempt, watch_target
-from yurt.hub.cache.views import Caller, Found, FoundList, InitialEvents
+from yurt.hub.cache.views import Caller, Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.identity import Credential
-from yurt.hub.reads import view_key
+from yurt.hub.progress import Progress
 from yurt.hub.timers import Timers
-from yurt.kube.objects import is_newer, read_object, split_list
-from yurt.kube.requestinfo import RequestInfo, is_true
+from yurt.hub.viewfeed import ViewFeed
+from yurt.kube.objects import read_object, split_list
+from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError, compile_selection
 from yurt.kube.status import status_body
 from yurt.kube.watch import (
     ADDED,
-    BOOKMARK,
     DELETED,
     ERROR,
     MODIFIED,
@@ -77,9 +74,6 @@ out until its authorizer has caught up."""
 REFUSAL_TIMEOUT = 1.0
 """Seconds that the body of a refusal may take which the client need not see."""
 
-STATE_SETTLES = 1.0
-"""Seconds without a further event after which the state that a watch begins with is taken for told: servers send it in one go."""
-
 TIMEOUT_SLACK = 5.0
 """Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
 
@@ -108,7 +102,8 @@ class Watch:
         self.credential = credential
         self.accept = read_accept(get_header(request.head.headers, b"accept"))
         self.cached = cached and self.accept.json and not info.name
-        self.key = view_key(caller, info, self.accept.forms[0] if self.accept.forms else "")
+        self.progress = Progress(info.query)
+        self.feed = ViewFeed(hub, info, caller, self.accept, self.progress)
         self.started = False
         self.finished = False
         self.passing = False
@@ -116,21 +111,10 @@ class Watch:
         self.tried: list[Server] = []
         self.framer: JSONFramer | ProtobufFramer | None = None
         self.protobuf = False
-        query = info.query
-        self.version = query.get("resourceVersion", "")
-        self.known_version = ""
-        self.initial_events: InitialEvents | None = None
-        self.bookmarks = is_true(query.get("allowWatchBookmarks"))
-        self.initial = is_true(query.get("sendInitialEvents"))
-        self.from_now = "sendInitialEvents" in query and not self.initial
-        self.telling_state = self.begins_with_state
-        self.told_at = -inf
         self.stalled = False
-        self.kind = ""
-        self.api_version = ""
         self.resume_pause = RESUME_PAUSE
         self.refused_since: float | None = None
-        seconds = query.get("timeoutSeconds", "")
+        seconds = info.query.get("timeoutSeconds", "")
         self.ends_at = hub.reactor.seconds() + int(seconds) if seconds.isdecimal() and int(seconds) else None
         self.timers = Timers(hub.reactor)
         self.series = hub.metrics.series(caller.component, "watch", info.resource, info.subresource)
@@ -159,49 +143,6 @@ class Watch:
             return
         self.attach(server)
 
-    @property
-    def begins_with_state(self) -> bool:
-        """
-        Whether the first events tell what exists, rather than what changes.
-        """
-        return self.initial or (self.version in ("", "0") and not self.from_now)
-
-    def prepare_view(self) -> None:
-        """
-        Tell the cache from where on events will come.
-        """
-        if self.initial:
-            self.hub.turns.finish()
-            self.initial_events = self.hub.views.begin_initial(self.key)
-        elif self.begins_with_state:
-            self.initial_events = InitialEvents()  # the first bookmark ends it, see keep()
-        else:
-            self.initial_events = None
-            if not self.hub.turns.expects(view_key(self.caller, self.info, "")):  # a list of it that is still taken in
-                self.close_gap()
-            begin_watch = self.hub.views.begin_watch
-            self.hub.turns.run(partial(begin_watch, self.key, self.version, thaw=self.may_thaw()))
-
-    def close_gap(self) -> None:
-        """
-        If the view on disk is older than what the client has seen, let the cloud repeat what the view missed.
-        """
-        view = None if self.version in ("", "0") else self.hub.views.view(self.key)
-        if view is None or not view.complete or not view.resource_version or (view.frozen and not self.may_thaw()):
-            return
-        if is_newer(self.version, view.resource_version):
-            if not self.known_version or is_newer(self.version, self.known_version):
-                self.known_version = self.version
-            self.version = view.resource_version
-
-    def may_thaw(self) -> bool:
-        """
-        Whether a view that missed events while the disk was broken can have them now.  Those of another watch, which is further
-        on already, would make it take the repeated ones for old.
-        """
-        others = (watch for watch in self.hub.watches if watch is not self and watch.key == self.key)
-        return self.hub.store.problem is None and not any(watch.attempt is not None for watch in others)
-
     def begin_offline(self) -> None:
         """
         Start the response without the cloud: what the cache has first, if the client asked for the present state.
@@ -218,35 +159,24 @@ class Watch:
             return
         self.hub.turns.finish()
         lines: list[bytes] = []
-        if self.initial or self.version in ("", "0"):
-            found = self.find_state()
+        progress = self.progress
+        if progress.initial or progress.version in ("", "0"):
+            found = self.feed.find_state()
             if found is None:
                 self.unavailable("the cache never saw this for this caller")
                 return
-            self.version, self.kind, self.api_version = found.resource_version, found.kind.removesuffix("List"), found.api_version
-            if not self.from_now:
+            progress.tell_state(found.resource_version, found.kind.removesuffix("List"), found.api_version)
+            if not progress.from_now:
                 lines = [self.encode_item(ADDED, body) for _, body in split_list(found.body).items]
-            if self.initial and self.bookmarks:
-                lines.append(encode_bookmark(self.kind, self.api_version, self.version, initial_events_end=True))
-            self.initial = False
+            if progress.initial and progress.bookmarks:
+                lines.append(encode_bookmark(progress.kind, progress.api_version, progress.version, initial_events_end=True))
+            progress.initial = False
         self.framer = JSONFramer()
-        view, now = self.hub.views.view(self.key), self.hub.now()
+        view, now = self.feed.view, self.hub.now()
         headers = cached_headers(view.updated_at if view is not None else now, now)
         self.start(ResponseHead(200, b"OK", headers), FROM_CACHE)
         self.write(lines)
         self.hold()
-
-    def find_state(self) -> FoundList | None:
-        """
-        What the cache holds of what is watched, in the first form that the client takes and the cache has.
-        """
-        for form in self.accept.forms:
-            key = view_key(self.caller, self.info, form)
-            found = self.hub.views.read_list(key)
-            if found is not None:
-                self.key = key
-                return found
-        return None
 
     def admitted_offline(self) -> bool:
         """
@@ -258,7 +188,7 @@ class Watch:
         """
         An event about an item as the cache holds it; a Table's item is a row and travels in a Table of its own.
         """
-        if self.key.form == "Table":
+        if self.feed.key.form == "Table":
             body = b'{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":[],"rows":[%b]}' % body
         return encode_event(event_type, body)
 
@@ -289,7 +219,7 @@ class Watch:
         Send the watch to ``server``.
         """
         if self.cached:
-            self.prepare_view()
+            self.feed.prepare()
         attempt = self.attempt = Attempt(self, server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         attempt.exchange = upstream.send(self.upstream_head(), attempt)
@@ -315,7 +245,7 @@ class Watch:
         """
         head = self.request.head
         remaining = None if self.ends_at is None else max(1, round(self.ends_at - self.hub.reactor.seconds()))
-        target = watch_target(head.target, self.version, remaining, resumed=self.started and not self.initial)
+        target = watch_target(head.target, self.progress.version, remaining, resumed=self.started and not self.progress.initial)
         headers = without(head.headers, b"edge-cache", b"accept-encoding")
         if self.cached or (self.started and not self.protobuf):
             headers = [*without(headers, b"accept"), (b"Accept", self.accept.narrowed)]
@@ -364,7 +294,7 @@ class Watch:
         """
         if status in LOAD_BALANCER_ERRORS:
             return self.accept.json and self.admitted_offline()
-        return status == 410 and bool(self.known_version)
+        return status == 410 and bool(self.progress.known_version)
 
     def choose_framer(self, content_type: bytes | None) -> None:
         """
@@ -417,36 +347,11 @@ class Watch:
             return True
         if event.type == ERROR:
             return self.take_error(event, frame, lines)
-        if event.kind and not self.kind:
-            self.kind, self.api_version = event.kind, event.api_version
         if self.cached and not self.protobuf:
-            self.keep(event)
-        version = event.meta.resource_version
-        known = bool(self.known_version) and not is_newer(version, self.known_version)
-        if version and is_newer(version, self.version):
-            self.version = version
-        if self.known_version and not known:
-            self.known_version = ""
-        if event.initial_events_end:
-            self.initial = False
-        if self.telling_state:
-            self.telling_state = event.type == ADDED
-            self.told_at = self.hub.reactor.seconds()
-        if not known and (event.type != BOOKMARK or self.bookmarks):
+            self.feed.keep(event)
+        if self.progress.told(event, self.hub.reactor.seconds()):
             lines.append(self.encode_frame(frame))
         return True
-
-    def keep(self, event: WatchEvent) -> None:
-        """
-        Let the cache know.
-        """
-        if event.form != self.key.form:
-            self.key = view_key(self.caller, self.info, event.form)
-        if event.type == BOOKMARK and self.initial_events is not None and not self.initial:
-            event = structs.replace(event, initial_events_end=True)  # all that existed at the beginning has been told before it
-        self.hub.turns.run(partial(self.hub.views.apply_event, self.key, event, self.initial_events), len(event.object))
-        if event.initial_events_end:
-            self.initial_events = None
 
     def encode_frame(self, frame: bytes) -> bytes:
         """
@@ -461,9 +366,9 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
-        if event.status_code == 410 and self.known_version:
+        if event.status_code == 410 and self.progress.known_version:
             self.give_up_gap()
-        elif event.status_code == 410 or not self.version:
+        elif event.status_code == 410 or not self.progress.version:
             lines.append(self.encode_frame(frame))
             self.write(lines)
             lines.clear()
@@ -476,8 +381,7 @@ class Watch:
         """
         What the view missed is no longer to be had: go on from where the client is.
         """
-        self.hub.turns.run(partial(self.hub.views.mark_gap, self.key))
-        self.version, self.known_version = self.known_version, ""
+        self.feed.give_up_gap()
         server = self.hub.cloud.pick()
         if server is None:
             self.hold()
@@ -509,7 +413,7 @@ class Watch:
             self.give_up_gap()
         elif not self.started:
             self.first_attempt_failed(attempt)
-        elif self.initial or self.state_is_torn():
+        elif self.progress.initial or self.is_torn():
             self.request.abort()  # half of the initial state cannot be resumed
             self.end()
         elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
@@ -519,14 +423,11 @@ class Watch:
                 self.resume_pause = RESUME_PAUSE
             self.hold()
 
-    def state_is_torn(self) -> bool:
+    def is_torn(self) -> bool:
         """
-        Whether the break came while the server was still telling what exists: it does so in the order of names, so that what
-        was not told yet may be older than what was, and no version to resume from would bring it.
+        Whether the break leaves the client with half of the state that its watch begins with.
         """
-        if not self.telling_state or self.framer is None:
-            return False
-        return self.framer.pending or self.hub.reactor.seconds() - self.told_at < STATE_SETTLES
+        return self.framer is not None and self.progress.is_torn(self.framer.pending, self.hub.reactor.seconds())
 
     def first_attempt_failed(self, attempt: Attempt) -> None:
         """
@@ -545,7 +446,7 @@ class Watch:
         """
         now = self.hub.reactor.seconds()
         if attempt.status == 410:
-            if self.known_version:
+            if self.progress.known_version:
                 self.give_up_gap()
             else:
                 self.expired(b"".join(attempt.refusal))
@@ -569,7 +470,8 @@ class Watch:
         if self.protobuf:
             self.write([encode_protobuf_error(body)])
         else:
-            status = body if body.startswith(b"{") else status_body(410, "Expired", f"too old resource version: {self.version}")
+            too_old = f"too old resource version: {self.progress.version}"
+            status = body if body.startswith(b"{") else status_body(410, "Expired", too_old)
             self.write([encode_error(status)])
         self.finish()
 
@@ -581,7 +483,7 @@ class Watch:
         """
         self.stalled = False
         self.request.produce_from(self)
-        if self.bookmarks:
+        if self.progress.bookmarks:
             self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
         if self.hub.cloud.reachable:
             self.resume_within(self.resume_pause)
@@ -626,27 +528,20 @@ class Watch:
         """
         Show the client that the watch lives.
         """
-        if not self.kind:
-            self.learn_kind()
-        version = self.known_version or self.version
-        if self.kind and version and not self.stalled:
+        progress, view = self.progress, self.feed.view
+        if not progress.kind and view is not None and view.kind:  # no event has told it
+            progress.kind, progress.api_version = view.kind.removesuffix("List"), view.api_version
+        version = progress.client_version
+        if progress.kind and version and not self.stalled:
             encode = encode_protobuf_bookmark if self.protobuf else encode_bookmark
-            self.write([encode(self.kind, self.api_version, version)])
+            self.write([encode(progress.kind, progress.api_version, version)])
         self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
-
-    def learn_kind(self) -> None:
-        """
-        No event has told the kind of what is watched: its view may.
-        """
-        view = self.hub.views.view(self.key)
-        if view is not None and view.kind:
-            self.kind, self.api_version = view.kind.removesuffix("List"), view.api_version
 
     def publish(self, before: bytes, body: bytes) -> None:
         """
         A local change while the cloud is away, for those who may read the object, as it looks through their selectors.
         """
-        if self.attempt is not None or not self.started or self.protobuf or self.key.form:
+        if self.attempt is not None or not self.started or self.protobuf or self.feed.key.form:
             return
         meta = read_object(body).meta
         if self.info.namespace not in ("", meta.namespace) or self.info.name not in ("", meta.name):
