@@ -20,6 +20,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.certs import issue, make_ca
+from tests.mux.links import Link, Memory
 from yurt.mux.connection import TCP_NOTSENT_LOWAT, MuxConnection, MuxStream
 from yurt.mux.limits import KERNEL_BUFFER
 from yurt.tls import ClientTLS, Credentials, ServerTLS
@@ -229,6 +230,37 @@ class LoopbackTests:
             tcp = tcp.transport
         bound = tcp.getHandle().getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT)
         cast(TestCase, self).assertEqual(bound, KERNEL_BUFFER)
+
+
+class InnerTLSTests(TestCase):
+    """
+    TLS inside a stream, as to a kubelet through the tunnel.
+    """
+
+    def test_tls_inside_a_stream(self) -> None:
+        """
+        A stream carries TLS like any transport: hand-shake, megabytes both ways, clean end.
+        """
+        link = Link()
+        ca = make_ca()
+        identity = issue(ca, "kubelet", ips=["127.0.0.1"])
+        server_tls = ServerTLS(Credentials(cert_data=identity.cert_pem, key_data=identity.key_pem))
+        creator = ClientTLS(Credentials(ca_data=ca.cert_pem)).creator("127.0.0.1")
+        here, there = Memory(), Memory()
+        outer: Any = TLSMemoryBIOFactory(creator, True, Factory.forProtocol(lambda: here), link.clock)
+        inner: Any = TLSMemoryBIOFactory(cast(Any, server_tls), False, Factory.forProtocol(lambda: there), link.clock)
+        link.open(outer.buildProtocol(None), inner.buildProtocol(None))
+        body = random.Random(5).randbytes(3 * MIB)
+        cast(Any, here.transport).write(body)
+        cast(Any, there.transport).write(body[::-1])
+        for _ in range(10):
+            link.flush()
+        self.assertTrue(there.data == body and here.data == body[::-1])
+        cast(Any, here.transport).loseConnection()
+        for _ in range(3):
+            link.flush()
+        self.assertEqual((here.ends, there.ends), (["ConnectionDone"], ["ConnectionDone"]))
+        self.assertEqual((link.server.mux.streams, link.client.mux.streams), (0, 0))
 
 
 class TCPTests(LoopbackTests, TestCase):
