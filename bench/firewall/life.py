@@ -9,6 +9,7 @@ each rule a call of iptables that looks and one that inserts.
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -38,22 +39,24 @@ CALL = "-t nat {} TUNNEL-PORT-{port} -d {address}/32 -p tcp -m comment --comment
 class Life:
     """
     One service on the nodes ``10.x.y.z``, and what its children cost: ``spent`` has for each whether it looked at all rules, and
-    its seconds.
+    its seconds, ``processor`` the seconds of a processor.
     """
 
     def __init__(self, reactor: Any, flavour: str) -> None:
         self.reactor = reactor
         self.flavour = flavour
         self.spent: list[tuple[bool, float]] = []
+        self.processor: list[float] = []
         self.cluster = ToldCluster()
         doors: Any = {"secure": Bound(("0.0.0.0",), 10263), "insecure": Bound(("127.0.0.1",), 10264)}
         self.redirect = Redirect(reactor, self.cluster.nodes, self.cluster.ports, doors, period=3600.0, run=self.run)
 
     def run(self, reactor: Any, request: Request, timeout: float = 30.0) -> Deferred[Result]:
-        began = time.monotonic()
+        began, used = time.monotonic(), children_seconds()
 
         def ended(result: Result) -> Result:
             self.spent.append((result.checked, time.monotonic() - began))
+            self.processor.append(children_seconds() - used)
             return result
 
         return run_child(reactor, request, timeout).addCallback(ended)
@@ -87,6 +90,7 @@ class Life:
             news.append(await self.until(self.has(NODES + 1)))
             self.cluster.no_node("new")
             news.append(await self.until(self.has(NODES)))
+        processor = self.processor[1:]
         changes = [seconds for looked, seconds in self.spent if not looked]
         self.spent.clear()
         for _ in range(CHECKS):
@@ -96,7 +100,15 @@ class Life:
         began = time.monotonic()
         await self.redirect.stopService()
         stop = time.monotonic() - began
-        return {"first": first, "changes": changes, "news": news, "checks": checks, "calls": calls, "stop": stop}
+        return {
+            "first": first,
+            "changes": changes,
+            "processor": processor,
+            "news": news,
+            "checks": checks,
+            "calls": calls,
+            "stop": stop,
+        }
 
     def call_for_each(self) -> float:
         """
@@ -109,6 +121,14 @@ class Life:
                     words = CALL.format(verb, port=port, address=f"10.254.0.{number}").split()
                     subprocess.run([f"iptables-{self.flavour}", "-w", *words], capture_output=True, timeout=PATIENCE)
         return (time.monotonic() - began) / SAMPLE
+
+
+def children_seconds() -> float:
+    """
+    Seconds of a processor that children which ended have used.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def live(reactor: Any, flavour: str) -> None:

@@ -41,7 +41,7 @@ def in_fork(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result
 
 
-def _answer(writing: int, call: partial[object]) -> None:
+def _answer(writing: int, call: partial[T]) -> None:
     """
     Write what the call returns or raises, and end at once: nothing of the other process may be written or closed here.
     """
