@@ -9,11 +9,14 @@ import json
 import weakref
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+import yurt.kube.mirror
 from tests.certs import make_ca
 from tests.miniapi import MiniAPI
 from tests.miniapi.memory import MemoryAPI, MemoryExchange
@@ -451,6 +454,119 @@ class TroubleTests(InformerCase):
         gc.collect()
         self.assertEqual((len(made), sum(1 for value in made if value() is not None)), (200, 1))
         informer.stopService()
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("put"), st.integers(0, 5), st.integers(0, 3)),
+    st.tuples(st.just("remove"), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["reset", "compact", "bookmark", "silent", "refuse", "forbid", "heal"])),
+    st.tuples(st.just("wait"), st.sampled_from([0.01, 0.3, 5.0])),
+)
+
+
+SETTLING = 5.0
+
+
+class Chaos:
+    """
+    A server to which anything may happen, and an informer on it.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.server = MemoryAPI(self.clock, CA)
+        self.api = self.server.api
+        self.informer = Informer(self.clock, ApiClient(self.clock, self.server), PATH, value_of, what="config")
+        self.known: dict[str, str] = {}
+        self.wrong: list[tuple[str, str | None, str | None]] = []
+        self.informer.subscribe(self.heard)
+        self.informer.startService()
+
+    def heard(self, key: str, old: str | None, new: str | None) -> None:
+        """
+        Do as the change says, and note one that does not follow from those before.
+        """
+        if self.known.pop(key, None) != old or old == new:
+            self.wrong.append((key, old, new))
+        if new is not None:
+            self.known[key] = new
+
+    @property
+    def there(self) -> dict[str, str]:
+        """
+        What the server has.
+        """
+        collection = self.api.store.collection(self.api.catalogue.named("configmaps"))
+        return {"/".join(key): one.document["data"]["value"] for key, one in collection.objects.items()}
+
+    def do(self, what: str, *arguments: Any) -> None:
+        getattr(self, what)(*arguments)
+
+    def put(self, number: int, value: int) -> None:
+        self.api.put("configmaps", {"metadata": {"name": f"c{number}"}, "data": {"value": str(value)}})
+
+    def remove(self, number: int) -> None:
+        if f"default/c{number}" in self.there:
+            self.api.remove("configmaps", f"c{number}")
+
+    def reset(self) -> None:
+        self.server.close_connections("reset")
+
+    def compact(self) -> None:
+        self.api.compact()
+
+    def bookmark(self) -> None:
+        self.clock.advance(self.api.bookmark_interval)
+
+    def silent(self) -> None:
+        self.server.silent = True
+
+    def refuse(self) -> None:
+        self.server.refusing = True
+        self.reset()
+
+    def forbid(self) -> None:
+        self.api.permits = lambda user, verb, call, path: False
+        self.reset()
+
+    def heal(self) -> None:
+        self.server.silent = self.server.refusing = False
+        self.api.permits = lambda user, verb, call, path: True
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(20):
+            self.clock.advance(seconds / 20)
+
+    def settle(self) -> None:
+        """
+        Heal, and wait for as long as it may take until a watch that is dead is given up.
+        """
+        self.heal()
+        for _ in range(round((MAX_WATCH + WATCH_GRACE + 2 * MAX_PAUSE) / SETTLING)):
+            self.clock.advance(SETTLING)
+
+
+class ChaosTests(SynchronousTestCase):
+    """
+    Tests of an informer to whose server anything may happen, in any order.
+    """
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(OPERATIONS, max_size=40))
+    def test_in_the_end(self, operations: list[tuple[Any, ...]]) -> None:
+        """
+        In the end it has what the server has, so has who did as the changes said, and each change followed from those before.
+        """
+        self.patch(yurt.kube.mirror, "PAGE_ITEMS", 2)
+        chaos = Chaos()
+        for what, *arguments in operations:
+            chaos.do(what, *arguments)
+        chaos.settle()
+        self.assertEqual(chaos.informer.items, chaos.there)
+        self.assertEqual((chaos.known, chaos.wrong), (chaos.there, []))
+        self.assertEqual((chaos.informer.problem, chaos.informer.synced), (None, True))
+        chaos.informer.stopService()
+        self.assertEqual((chaos.server.open, chaos.informer.running), ([], 0))
 
 
 class LoopbackTests(TestCase):

@@ -41,6 +41,8 @@ class MemoryExchange:
         self.body = b""
         self.cancelled = False
         self.open = True
+        self.deaf = False
+        """Whether something was lost on the way, after which a connection brings nothing more."""
         self.lost: Deferred[None] = Deferred()
 
     @property
@@ -62,11 +64,13 @@ class MemoryExchange:
             self.receiver.head_received(ResponseHead(status, b"", list(headers)))
 
     def send(self, data: bytes) -> None:
-        if self.open and not self.upstream.silent:
+        self.deaf = self.deaf or self.upstream.silent
+        if self.open and not self.deaf:
             self.receiver.data_received(data)
 
     def end(self) -> None:
-        if not self.upstream.silent and self._over():
+        self.deaf = self.deaf or self.upstream.silent
+        if not self.deaf and self._over():
             self.receiver.response_finished([])
 
     def answer(self, status: int, body: Any, headers: Headers = JSON) -> None:
