@@ -236,6 +236,15 @@ class Shelf:
         self.index.add(view)
         return view
 
+    def mark_gap(self, view: View) -> None:
+        """
+        A view has missed something: it no longer tells what does not exist, nor what a list holds.  A frozen one has missed some
+        anyway, and stays the old state that it is.
+        """
+        if view.record.complete and not view.frozen:
+            view.record.complete = False
+            view.dirty = True
+
     def _evict_one(self) -> None:
         view = min(self.index.views.values(), key=_rank)
         self.index.remove(view)
