@@ -353,6 +353,20 @@ class SecureTests(EdgeCase):
         verbs = [asked["spec"]["resourceAttributes"]["verb"] for asked in self.api.asked]
         self.assertEqual(verbs, ["get", "create", "update", "patch", "delete"])
 
+    async def test_log(self) -> None:
+        """
+        The log of a refusal names the request and its sender, but neither tokens nor what a command is.
+        """
+        lines: list[str] = []
+        self.patch(self.front.refusals, "refuse", lambda word, message: lines.append(f"{word}: {message}"))
+        client = await self.client()
+        for target in ("/exec/default/web/c?command=p4ss", "/cri/exec/t0ken", "/pods"):
+            await self.ask(client, self.head(target, Authorization="Bearer s3cret"))
+        self.assertEqual(len(lines), 3)
+        self.assertTrue(lines[0].startswith("unauthenticated: GET '/exec/default/web/c' from 127.0.0.1: "), lines)
+        for secret in ("p4ss", "t0ken", "s3cret"):
+            self.assertNotIn(secret, "".join(lines))
+
     async def test_api_server_gone(self) -> None:
         """
         While the API server does not answer nobody gets in, the answer says why, and nothing of it is kept.

@@ -94,5 +94,6 @@ class LeakTests(TestCase):
         await self.many(agent, DIALS)
         await until(self.reactor, lambda: descriptors() <= before[0])
         self.assertEqual((link.mux.streams, agent.mux.streams), (0, 0))
-        self.assertEqual(living(), before[1])
+        for kind, count in living().items():  # tests before this one may leave some that are freed meanwhile
+            self.assertLessEqual(count, before[1][kind], kind)
         self.assertLess(len(self.reactor.getDelayedCalls()), before[2] + AT_ONCE)

@@ -91,10 +91,12 @@ class Passage:
 
     def describe(self) -> str:
         """
-        The request in a few words, for the log; a query may hold what must not stand there.
+        The request in a few words, for the log; a query may hold what must not stand there, and so does the path of a
+        container runtime's stream, which is a token.
         """
         head = self.request.head
-        target = head.target.partition(b"?")[0][:200].decode("latin-1")
+        is_stream = path_class(head.target) == b"cri"
+        target = "/cri/..." if is_stream else head.target.partition(b"?")[0][:200].decode("latin-1")
         return f"{head.method.decode('latin-1')} {target!r} from {getattr(self.request.peer, 'host', 'a socket')}"
 
     def client_lost(self) -> None:
