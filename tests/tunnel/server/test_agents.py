@@ -132,6 +132,7 @@ class AgentsTests(TestCase):
         running.wire.write(b" two")
         await running.receives(b"one two")
         self.assertEqual((len(first.asked), len(second.asked)), (1, 1))
+        self.assertEqual(self.value("reconnects_total", reason="replaced"), 1)
         first.mux.abort("the old one goes")
         await until(self.reactor, lambda: running.lost)
         self.assertTrue(self.server.registry.connected("edge-1"))
@@ -232,6 +233,7 @@ class DrainTests(TestCase):
         client.wire.write(b"y")
         await client.receives(b"xy")
         self.assertFalse(stopped.called)
+        self.assertEqual(server.readiness(), ["the server is stopping"])
         client.wire.loseWriteConnection()
         await stopped
         await until(self.reactor, lambda: agent.ended)

@@ -162,6 +162,8 @@ class Agents(Factory):
             self.refusals.metrics.reconnected(before.ending)
         self.connections += 1
         older = self.registry.add(agent)
+        if older:
+            self.refusals.metrics.reconnected("replaced")
         self.nodes.learn(node, hello.addresses)
         self.moved(node)
         self.log.info("node {node} connected from {peer} ({version})", node=node, peer=peer, version=hello.user_agent)

@@ -17,9 +17,6 @@ PREFIX = "yurttunnel_server"
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-DOORS = ("diverted", "tls", "plain", "egress", "peer")
-"""Where connections come in."""
-
 REFUSALS = frozenset(
     {
         "malformed", "forbidden", "refused", "unreachable", "timeout", "name-unknown", "draining", "exhausted", "unknown-node",
@@ -85,7 +82,7 @@ class ServerMetrics:
 
     def accepted(self, door: str) -> None:
         """
-        A connection came in by one of DOORS.
+        A connection came in: ``tls`` or ``plain``, ``diverted`` on either port, or a stream by a ``peer``.
         """
         self._accepted[door] += 1
 
@@ -155,7 +152,13 @@ class ServerMetrics:
         yield _gauge("peers", "Other servers connected", figures.peers)
         yield _gauge("streams", "Streams open to agents and other servers", figures.streams)
         yield _labelled(GaugeMetricFamily, "connections", "Connections open, by door", "door", figures.connections)
-        yield _labelled(CounterMetricFamily, "accepted", "Connections and requests taken, by door", "door", self._accepted)
+        yield _labelled(
+            CounterMetricFamily,
+            "accepted",
+            "Connections taken on the two ports, and streams of other servers, by door",
+            "door",
+            self._accepted,
+        )
         yield _labelled(CounterMetricFamily, "refused", "What was refused, by reason", "reason", self._refusals)
         yield _labelled(CounterMetricFamily, "agent_endings", "Ends of agents' connections", "reason", self._endings)
         yield _labelled(

@@ -147,7 +147,9 @@ class TunnelServer(MultiService):
             moved=self.upstreams.drop_idle,
         )
         self.factories: dict[str, HTTPServerFactory] = {}
+        self.doors: list[Listen] = []
         self.listeners: list[Listen] = []
+        """All listeners; the doors are those that close first."""
         self.redirect: Redirect | None = None
         self.wire()
 
@@ -173,19 +175,16 @@ class TunnelServer(MultiService):
         tls = self.door(Entrance.TLS, tls_factory(server_tls, False, self.http_factory(Entrance.TLS)))
         plain = self.door(Entrance.PLAIN, self.http_factory(Entrance.PLAIN))
         meta = cast(IProtocolFactory, meta_site(self, self.prometheus))
-        for addresses, port, factory, what in (
-            (config.bind_addresses, config.tunnel_agent_connect_port, agents, "agents"),
-            (config.bind_addresses, config.secure_port, tls, "TLS"),
-            (config.insecure_bind_addresses, config.insecure_port, plain, "plain HTTP"),
-            (config.insecure_bind_addresses, config.meta_port, meta, "meta pages"),
-        ):
-            for address in addresses if port else ():
-                listener = Listen(tcp_endpoint(reactor, address, port), factory, f"{what} on {address}:{port}")
-                self.add(listener)
-                if factory is agents:
-                    self.agents.listeners.append(listener)
+        outside, inside = config.bind_addresses, config.insecure_bind_addresses
+        self.agents.listeners = self.listen(outside, config.tunnel_agent_connect_port, agents, "agents")
+        self.doors += self.agents.listeners
+        self.doors += self.listen(outside, config.secure_port, tls, "TLS")
+        self.doors += self.listen(inside, config.insecure_port, plain, "plain HTTP")
         if config.egress_socket is not None:
-            self.add(EgressSocket(reactor, config.egress_socket, self.http_factory(Entrance.EGRESS)))
+            egress = EgressSocket(reactor, config.egress_socket, self.http_factory(Entrance.EGRESS))
+            self.doors.append(egress)
+            self.add(egress)
+        self.listeners = [*self.doors, *self.listen(inside, config.meta_port, meta, "meta pages")]
         self.add(ReturnMemory(reactor))
         self.add(self.cluster)
         self.add(self.peers)
@@ -201,6 +200,19 @@ class TunnelServer(MultiService):
         self.add(ReactorLag(reactor, self.prometheus, PREFIX))
         self.add(OnHangup(reactor, self.reload))
         self.add(Notify(reactor, interval=watchdog_interval()))
+
+    def listen(self, addresses: tuple[str, ...], port: int, factory: IProtocolFactory, what: str) -> list[Listen]:
+        """
+        Listeners on a port of some addresses; none for port 0.
+        """
+        made = [
+            Listen(tcp_endpoint(self.reactor, address, port), factory, f"{what} on {address}:{port}")
+            for address in addresses
+            if port
+        ]
+        for listener in made:
+            self.add(listener)
+        return made
 
     def http_factory(self, entrance: Entrance) -> IProtocolFactory:
         """
@@ -225,8 +237,6 @@ class TunnelServer(MultiService):
         Make ``child`` start and stop with this service.
         """
         cast(Service, child).setServiceParent(IServiceCollection(self))
-        if isinstance(child, Listen):
-            self.listeners.append(child)
 
     # Running
 
@@ -255,7 +265,7 @@ class TunnelServer(MultiService):
         """
         if self.redirect is not None:
             await cast("Deferred[None]", self.redirect.disownServiceParent())
-        await DeferredList([listener.stop_listening() for listener in self.listeners], consumeErrors=True)
+        await DeferredList([door.stop_listening() for door in self.doors], consumeErrors=True)
         self.agents.drain()
         self.peer_streams.drain()
         timeout = self.config.drain_timeout
@@ -274,7 +284,8 @@ class TunnelServer(MultiService):
         """
         Why the server is not ready.
         """
-        reasons = [listener.problem for listener in self.listeners if listener.problem]
+        reasons = ["the server is stopping"] if self.agents.stopping else []
+        reasons += [listener.problem for listener in self.listeners if listener.problem]
         reasons += self.cluster.unready()
         if self.redirect is not None and self.redirect.problem:
             reasons.append(self.redirect.problem)
