@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -86,9 +88,9 @@ class Candidate:
         return [what for what, _ in self.events]
 
 
-class ElectionTests(SynchronousTestCase):
+class ElectionCase(SynchronousTestCase):
     """
-    Tests of elections, on a clock before an apiserver in memory.
+    Candidates on a clock, before an apiserver in memory.
     """
 
     def setUp(self) -> None:
@@ -122,6 +124,12 @@ class ElectionTests(SynchronousTestCase):
     def spec(self) -> dict[str, Any]:
         spec: dict[str, Any] = self.api.get("leases", NAME, NAMESPACE)["spec"]
         return spec
+
+
+class ElectionTests(ElectionCase):
+    """
+    Tests of elections.
+    """
 
     def test_first(self) -> None:
         """
@@ -321,3 +329,56 @@ class ElectionTests(SynchronousTestCase):
         self.advance(20)
         self.assertEqual(one.told, ["started", "stopped"])
         self.assertAlmostEqual(one.events[1][1], asked_at[0] + TIMES.renew, delta=0.2)
+
+
+TROUBLES = st.one_of(
+    st.tuples(st.sampled_from(["silent", "refusing", "well", "stop", "start"]), st.integers(0, 2)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 5, 12, 20])),
+)
+
+
+class ChaosTests(ElectionCase):
+    """
+    Tests of elections among candidates who may be cut off, stopped and started at any time.
+    """
+
+    def apply(self, what: str, number: int) -> None:
+        one = self.candidates[number]
+        if what == "stop" and one.election.running:
+            one.election.stopService()
+        elif what == "start" and not one.election.running:
+            one.election.startService()
+        elif what in ("silent", "refusing", "well"):
+            one.server.silent, one.server.refusing = what == "silent", what == "refusing"
+
+    def watch_for(self, seconds: float) -> None:
+        """
+        Let time pass, and see that nobody leads beside another.
+        """
+        for _ in range(round(seconds / 0.5)):
+            self.clock.advance(0.5)
+            self.assertLessEqual(sum(one.election.leading for one in self.candidates), 1)
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(TROUBLES, max_size=25))
+    def test_never_two(self, troubles: list[tuple[str, int]]) -> None:
+        """
+        Never do two lead at once while nobody removes the Lease; and one leads when all are well again.
+        """
+        self.setUp()
+        for identity in ("one", "two", "three"):
+            self.candidate(identity)
+        for what, number in troubles:
+            if what == "wait":
+                self.watch_for(number)
+            else:
+                self.apply(what, number)
+        for number in range(3):
+            self.apply("well", number)
+            self.apply("start", number)
+        self.watch_for(40)
+        self.assertEqual(sum(one.election.leading for one in self.candidates), 1)
+        for one in self.candidates:
+            started, stopped = one.told.count("started"), one.told.count("stopped")
+            self.assertEqual(started - stopped, int(one.election.leading))
+        self.stop_all()
