@@ -32,6 +32,10 @@ MAX_RECENT = 64
 """Hosts whose last session a client keeps to resume it; the host not dialled for longest is forgotten first."""
 
 
+ENABLE_PARTIAL_WRITE = 1
+"""From OpenSSL's ssl.h.  pyOpenSSL sets it, so that a write ends with its first record; without it one call encrypts all."""
+
+
 class CredentialsError(ValueError):
     """
     A certificate or key cannot be used; the message names the file, never what is in it.
@@ -101,6 +105,7 @@ def _make_context(credentials: Credentials, method: int, minimum: int) -> SSL.Co
     context.set_min_proto_version(minimum)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.clear_mode(ENABLE_PARTIAL_WRITE)
     if credentials.ca_file is not None or credentials.ca_data is not None:
         store = context.get_cert_store()
         assert store is not None

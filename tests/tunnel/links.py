@@ -6,15 +6,14 @@ the certificates of both sides.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from cryptography import x509
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -24,6 +23,7 @@ from yurt.mux.connection import MuxConnection
 from yurt.tls import TLS1_3, ClientTLS, Credentials, ServerTLS
 from yurt.tunnel.hello import FEATURES, SERVER_NAME, AgentHello, Refusal, node_of
 from yurt.tunnel.link import AcceptingLink, LinkAccepted
+from yurt.tunnel.records import link_factory
 
 reactor: Any = _reactor
 
@@ -76,7 +76,7 @@ class TunnelServer:
         """
         Listen; on the same port as before when it is started again.
         """
-        factory = TLSMemoryBIOFactory(self._tls, False, Build(self._build))
+        factory = link_factory(self._tls, False, cast(IProtocolFactory, Build(self._build)))
         self._listening = reactor.listenTCP(port or self.port, factory, interface=interface)
         self.port = self._listening.getHost().port
         return self

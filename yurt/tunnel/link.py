@@ -14,10 +14,9 @@ from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError, ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from yurt.http.connection import describe
@@ -36,6 +35,7 @@ from yurt.tunnel.hello import (
     serialise_answer,
     serialise_hello,
 )
+from yurt.tunnel.records import link_factory
 
 HELLO_TIMEOUT = 10.0
 """Seconds within which the TLS hand-shake and the hello must be over, on either side."""
@@ -217,12 +217,11 @@ async def dial_link(
     """
     where = authority(host, port) if address in (None, host) else f"{authority(host, port)} ({address})"
     link = _DialledLink(reactor, where, hello, make, timeout)
-    wrapper = TLSMemoryBIOFactory(tls.creator(host), True, Build(lambda _: link))
-    wrapper.protocol = TLSMemoryBIOProtocol
+    factory = link_factory(tls.creator(host), True, cast(IProtocolFactory, Build(lambda _: link)))
     patience = timeout if connect_timeout is None else connect_timeout
     endpoint = tcp_endpoint(reactor, address or host, port, patience)
     try:
-        await endpoint.connect(wrapper)
+        await endpoint.connect(factory)
     except ConnectingCancelledError:
         raise CancelledError from None
     except DIAL_ERRORS as error:
