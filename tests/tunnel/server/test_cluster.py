@@ -35,6 +35,14 @@ class ServiceAddressTests(SynchronousTestCase):
         self.assertEqual(self.read("x-tunnel-server-svc", clusterIP="None", externalIPs=["192.0.2.9"]), {"192.0.2.9"})
         self.assertIsNone(self.read("kube-dns", clusterIP="10.96.0.10"))
 
+    def test_of_a_load_balancer(self) -> None:
+        """
+        Addresses of a load balancer count, too; it may have names instead.
+        """
+        ingress = [{"ip": "192.0.2.10"}, {"hostname": "lb.example.com"}]
+        service = {"metadata": {"name": "x-tunnel-server-svc"}, "status": {"loadBalancer": {"ingress": ingress}}}
+        self.assertEqual(read_service_addresses(json.dumps(service).encode()), {"192.0.2.10"})
+
 
 class AdvertisedAddressTests(SynchronousTestCase):
     """

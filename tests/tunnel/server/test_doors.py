@@ -123,11 +123,13 @@ class DoorTests(SynchronousTestCase):
 
     def test_nodes_of_this_host(self) -> None:
         """
-        An address that is a node's is the node's, also when it is this host's: whoever dialled it wanted its kubelet.
+        An address of this host that is a node's with an agent is the node's on the ports of the tunnel; on other ports, such as
+        those of a Service, it is this host's.
         """
         self.nodes.learn("edge-1", ["10.0.0.1"])
         self.arrive(("10.0.0.1", 10250))
         self.assertEqual(self.streams.asked[-1][1], "10.0.0.1")
+        self.assertIs(self.arrive(("10.0.0.1", 31008)).protocol.factory, self.addressed)
 
     def test_loopback_ports(self) -> None:
         """

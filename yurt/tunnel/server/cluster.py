@@ -42,9 +42,22 @@ class _Spec(msgspec.Struct):
     externalIPs: list[str] | None = None
 
 
+class _Ingress(msgspec.Struct):
+    ip: str = ""
+
+
+class _LoadBalancer(msgspec.Struct):
+    ingress: list[_Ingress] | None = None
+
+
+class _Status(msgspec.Struct):
+    loadBalancer: _LoadBalancer | None = None
+
+
 class _Service(msgspec.Struct):
     metadata: _Metadata
     spec: _Spec | None = None
+    status: _Status | None = None
 
 
 _decode = msgspec.json.Decoder(_Service).decode
@@ -58,7 +71,9 @@ def read_service_addresses(body: bytes) -> frozenset[str] | None:
     if not service.metadata.name.startswith(SERVICE_PREFIX):
         return None
     spec = service.spec or _Spec()
-    found = [*(spec.clusterIPs or []), spec.clusterIP, *(spec.externalIPs or [])]
+    balancer = (service.status or _Status()).loadBalancer or _LoadBalancer()
+    ingress = [one.ip for one in balancer.ingress or []]
+    found = [*(spec.clusterIPs or []), spec.clusterIP, *(spec.externalIPs or []), *ingress]
     return frozenset(filter(None, map(plain_address, found)))
 
 

@@ -78,10 +78,12 @@ class Door(Factory):
         going = self.original(connection)
         if going is None or going == local_destination(connection):
             return None
-        host = going[0]
-        if self.diverted.nodes.by_address(host) is None and (host in self.own_addresses or is_own_address(host)):
-            return None
-        return going
+        host, port = going
+        node = self.diverted.nodes.by_address(host)
+        if node is not None and node.has_agent and port in self.diverted.ports.ports.tunnel_ports:
+            return going
+        # What kube-proxy turns here was going to one of the tunnel's Services, or to a port of this host.
+        return None if host in self.own_addresses or is_own_address(host) else going
 
 
 class Arrival(Protocol):
