@@ -65,7 +65,7 @@ class RecordTests(SynchronousTestCase):
         self.client, self.server = Pieces(), Pieces()
         near = self.transport(client_tls().creator(NAME), True, self.client)
         far = self.transport(tls or server_tls(), False, self.server)
-        self.pump: IOPump = connect(ends[1], FakeTransport(ends[1], True), ends[0], FakeTransport(ends[0], False), clock=Clock())
+        self.pump: IOPump = connect(far, FakeTransport(far, True), near, FakeTransport(near, False), clock=Clock())
         if flush:
             self.pump.flush()
 
