@@ -146,6 +146,10 @@ class Contract:
     assertEqual: Any
     assertIn: Any
     assertTrue: Any
+    assertFalse: Any
+    assertIs: Any
+    assertRaises: Any
+    addCleanup: Any
     assertNotIn: Any
     assertNotEqual: Any
 

@@ -29,8 +29,6 @@ class InformerContract(Contract):
 
     url: str
     ca: Authority
-    addCleanup: Any
-    assertFalse: Any
     patch: Any
     forget_history: Any
 

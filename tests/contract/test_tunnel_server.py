@@ -55,9 +55,6 @@ class ServerContract(Contract):
     url: str
     ca: Authority
     has_roles = True
-    addCleanup: Any
-    assertIs: Any
-    assertRaises: Any
 
     def client_as(self, identity: Identity) -> ApiClient:
         kubeconfig = Kubeconfig(
