@@ -71,6 +71,41 @@ class IdentityContract(Contract):
             (await self.client(issue(self.ca, "anyone", ["system:masters"])).ask("GET", "/api/v1/nodes")).status, 200
         )
 
+    async def review(self, group: str, kind: str, **spec: Any) -> dict[str, Any]:
+        """
+        The status of a review.
+        """
+        document = {"kind": kind, "apiVersion": f"{group}.k8s.io/v1", "spec": spec}
+        reply = await self.admin.ask("POST", f"/apis/{group}.k8s.io/v1/{kind.lower()}s", document)
+        self.assertEqual((reply.status, reply.json["kind"]), (201, kind), reply.body)
+        status: dict[str, Any] = reply.json["status"]
+        return status
+
+    async def test_token_review(self) -> None:
+        """
+        A review says whose a token is, with groups, and of others that they are nobody's.
+        """
+        account = await self.account()
+        token = (await self.token(account))["status"]["token"]
+        status = await self.review("authentication", "TokenReview", token=token)
+        namespace = account.split("/")[4]
+        self.assertEqual(status["authenticated"], True)
+        self.assertEqual(status["user"]["username"], f"system:serviceaccount:{namespace}:robot")
+        self.assertIn("system:authenticated", status["user"]["groups"])
+        status = await self.review("authentication", "TokenReview", token=BAD_TOKEN)
+        self.assertEqual(status.get("authenticated", False), False)
+        self.assertIn("invalid bearer token", status["error"])
+
+    async def test_subject_access_review(self) -> None:
+        """
+        A review says whether somebody else may do something.
+        """
+        wanted = {"verb": "get", "version": "v1", "resource": "nodes", "subresource": "proxy", "name": "edge-1"}
+        for user, groups, allowed in (("anyone", ["system:masters"], True), ("system:serviceaccount:x:y", [], False)):
+            spec: dict[str, Any] = {"user": user, "groups": groups, "resourceAttributes": wanted}
+            status = await self.review("authorization", "SubjectAccessReview", **spec)
+            self.assertEqual(status["allowed"], allowed)
+
     async def test_bad_token(self) -> None:
         """
         A token that cannot be verified is Unauthorized, whatever else the caller shows.

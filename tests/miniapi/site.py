@@ -12,9 +12,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from . import errors
+from . import errors, reviews
 from .identity import ANONYMOUS, User, user_of_certificate
-from .operations import Answer, Asked
+from .operations import Answer, Asked, read_document
 from .routes import Call, read_call, split_target
 from .watch import Watcher
 
@@ -69,6 +69,11 @@ class APIResource(Resource):
                 request.setHeader(name, value)
             status, content_type, body = self._api.scripted[path]
             _finish(request, status, body, content_type.encode())
+            return
+        if method == "POST" and path in (reviews.TOKENS, reviews.ACCESSES):
+            self._api.record(user, "create", path, None, request, shown)
+            self._authorize(user, "create", path, None)
+            self._finish(request, Answer.of(201, reviews.review(self._api, path, read_document(_asked(request)))))
             return
         try:
             call = read_call(self._api.catalogue, method, path, query)
