@@ -20,6 +20,7 @@ from tests.certs import Identity, issue, make_ca
 from .process import E2EError, Process, find_binary, in_namespace, run, wait_for
 
 NEEDED = ("etcd", "kube-apiserver")
+ADDRESS_TYPES = "--kubelet-preferred-address-types"
 ISSUER = "https://kubernetes.default.svc"
 
 
@@ -196,11 +197,10 @@ class ControlPlane:
             file("kubelet-client.key"),
             "--kubelet-certificate-authority",
             file("ca.crt"),
-            "--kubelet-preferred-address-types",
-            "InternalIP,Hostname",
             "--cert-dir",
             str(self.folder / "run"),
-            *extra,  # the last one of an option counts
+            *([] if ADDRESS_TYPES in extra else [ADDRESS_TYPES, "InternalIP,Hostname"]),  # given twice it would be both
+            *extra,
         ]
 
     def _start(self, name: str, argv: list[str], url: str) -> Process:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .apiserver import ClusterKeys
+from .apiserver import ADDRESS_TYPES, ClusterKeys
 
 SECURE_PORT = 10263
 
@@ -57,7 +57,7 @@ def apiserver_options(door: Door, keys: ClusterKeys, address: str, socket: Path)
     The options of an apiserver that goes by ``door``.
     """
     if door is NAMED:
-        return ["--kubelet-preferred-address-types", "Hostname"]
+        return [ADDRESS_TYPES, "Hostname"]
     if door not in (EGRESS_SOCKET, EGRESS_TLS):
         return []
     path = keys.folder / f"{door.name}.json"

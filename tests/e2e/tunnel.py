@@ -34,6 +34,7 @@ NAT_RULES = (
     f"FORWARD -i {UPLINK} -m conntrack --ctstate NEW -j DROP",
 )
 CONNECT_TIMEOUT = 20.0
+SERVICES = "10.96.0.0/16"
 SECOND_SERVER = 3
 """Last part of the second server's address."""
 WEB, TALKER = "web", "talker"
@@ -270,10 +271,13 @@ class Tunnel:
         """
         cluster, keys = self.cluster, self.cluster.plane.authority
         cluster.apply(*tunnel_service(self.server.address))
+        # Packets to service addresses need some route before they reach DNAT.
+        run(["ip", "-n", cluster.cloud_namespace, "route", "replace", SERVICES, "dev", UPLINK])
         keys.issue("kube-proxy", "system:kube-proxy")
         kubeconfig = keys.kubeconfig(cluster.folder / "kube-proxy.conf", cluster.plane.url, "kube-proxy")
         argv = [find_binary("kube-proxy") or "kube-proxy", "--kubeconfig", kubeconfig, "--proxy-mode", "iptables"]
         argv += ["--conntrack-max-per-core", "0", "--cluster-cidr", "10.244.0.0/16", "--hostname-override", "cloud"]
+        argv += ["--bind-address", self.server.address]  # else it would look half a minute for a Node of the cloud
         self._kube_proxy = Process(
             "kube-proxy of the cloud", argv, cluster.folder / "log/kube-proxy.log", cluster.cloud_namespace
         )
