@@ -66,9 +66,10 @@ def issue(
     organizations: list[str] | None = None,
     dns: list[str] | None = None,
     ips: list[str] | None = None,
+    usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
 ) -> Identity:
     """
-    A certificate from ``ca`` for client and server use, with a new key.
+    A certificate from ``ca`` for client and server use, or for the ``usages`` given, with a new key.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(_name(common_name, organizations or []), ca.certificate.subject, key.public_key())
@@ -76,7 +77,7 @@ def issue(
     names += [x509.IPAddress(ip_address(ip)) for ip in ips or []]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    usage = x509.ExtendedKeyUsage(usages)
     certificate = builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return Identity(certificate.public_bytes(Encoding.PEM), pem)

@@ -8,6 +8,7 @@ import os
 import warnings
 from typing import Any
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -191,6 +192,18 @@ class TrustTests(SynchronousTestCase):
             context.set_max_proto_version(version)
             context.set_cipher_list(b"ALL:@SECLEVEL=0")
             self.assertEqual(Pair(node_tls(), server).talk(), accepted, version)
+
+    def test_purpose(self) -> None:
+        """
+        A client's certificate that is for servers only is refused, unless it is one of which that does not matter.
+        """
+        identity = certs.issue(AUTHORITY, "server-2", usages=(ExtendedKeyUsageOID.SERVER_AUTH,))
+        credentials = Credentials(ca_data=AUTHORITY.cert_pem, cert_data=identity.cert_pem, key_data=identity.key_pem)
+        for name, accepted in (("server-2", True), ("server-3", False)):
+            server = server_tls(any_purpose=lambda one, name=name: f"CN={name}" in one.subject.rfc4514_string())
+            self.assertEqual(Pair(ClientTLS(credentials), server).talk(), accepted)
+        self.assertFalse(Pair(ClientTLS(credentials), server_tls()).talk())
+        self.flushLoggedErrors()
 
     def test_alpn(self) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,9 @@ TLS1_3: int = SSL.TLS1_3_VERSION
 MAX_RECENT = 64
 """Hosts whose last session a client keeps to resume it; the host not dialled for longest is forgotten first."""
 
+
+INVALID_PURPOSE = 26
+"""From OpenSSL's x509_vfy.h: the certificate's extended key usage does not allow what it is used for."""
 
 ENABLE_PARTIAL_WRITE = 1
 """From OpenSSL's ssl.h.  pyOpenSSL sets it, so that a write ends with its first record; without it one call encrypts all."""
@@ -282,12 +286,19 @@ class _ClientCreator:
 class ServerTLS:
     """
     TLS for a listener with the certificate in ``credentials``; clients may show a certificate from their CA, and must if
-    ``require_client_certificate``.  ``minimum`` is the oldest version of TLS that is spoken.
+    ``require_client_certificate``.  ``minimum`` is the oldest version of TLS that is spoken.  ``any_purpose`` says of which
+    certificates it does not matter that they are for servers only.
     """
 
     def __init__(
-        self, credentials: Credentials, *, require_client_certificate: bool = False, minimum: int = TLS1_2
+        self,
+        credentials: Credentials,
+        *,
+        require_client_certificate: bool = False,
+        minimum: int = TLS1_2,
+        any_purpose: Callable[[x509.Certificate], bool] = lambda certificate: False,
     ) -> None:
+        self._any_purpose = any_purpose
         self._required = require_client_certificate
         self._asks = credentials.ca_file is not None or credentials.ca_data is not None
         self._source = _Source(credentials, SSL.TLS_SERVER_METHOD, minimum)
@@ -299,7 +310,12 @@ class ServerTLS:
         context.set_session_id(b"yurt")
         if self._asks:
             mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self._required else 0)
-            context.set_verify(mode, lambda connection, certificate, error, depth, ok: bool(ok))
+            context.set_verify(mode, self._verified)
+
+    def _verified(self, _: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        if ok or depth or error != INVALID_PURPOSE:
+            return bool(ok)
+        return self._any_purpose(certificate.to_cryptography())
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
@@ -321,6 +337,18 @@ def peer_certificate(transport: object) -> x509.Certificate | None:
         return None
     connection: SSL.Connection | None = transport.getHandle()
     return None if connection is None else connection.get_peer_certificate(as_cryptography=True)
+
+
+def requested_name(transport: object) -> str:
+    """
+    The name by which the client of a TLS transport called this server (SNI); empty without one, as from a client that dialled an
+    address.
+    """
+    if not isinstance(transport, TLSMemoryBIOProtocol):
+        return ""
+    connection: SSL.Connection | None = transport.getHandle()
+    name = None if connection is None else connection.get_servername()
+    return (name or b"").decode("ascii", "replace")
 
 
 def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory
@@ -222,7 +223,7 @@ class Site:
         A server's configuration, on ports that are free.
         """
         agents, secure, insecure, meta = free_ports(4)
-        identity = issue(self.ca, SERVER_NAME, ["system:nodes"], ips=[LOOPBACK])
+        identity = issue(self.ca, SERVER_NAME, ["system:nodes"], ips=[LOOPBACK], usages=(ExtendedKeyUsageOID.SERVER_AUTH,))
         settings: dict[str, Any] = {
             "credentials": self.credentials(identity),
             "bind_addresses": (LOOPBACK,),

@@ -29,6 +29,7 @@ from yurt.mux.connection import MuxConnection
 from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import TLS1_3, ClientTLS, ServerTLS
 from yurt.tunnel.connect import StreamEndpoint
+from yurt.tunnel.hello import is_server
 from yurt.tunnel.records import link_factory
 from yurt.tunnel.server.agents import Agents
 from yurt.tunnel.server.authentication import Authenticator, Entrance
@@ -171,7 +172,8 @@ class TunnelServer(MultiService):
         """
         config, reactor = self.config, self.reactor
         server_tls = ServerTLS(config.credentials)
-        agents_tls = ServerTLS(config.credentials, require_client_certificate=True, minimum=TLS1_3)
+        # The signer of serving certificates makes them for servers only; servers show theirs to each other nevertheless.
+        agents_tls = ServerTLS(config.credentials, require_client_certificate=True, minimum=TLS1_3, any_purpose=is_server)
         agents = link_factory(agents_tls, False, cast(IProtocolFactory, self.agents))
         tls = self.door(Entrance.TLS, tls_factory(server_tls, False, self.http_factory(Entrance.TLS)))
         plain = self.door(Entrance.PLAIN, self.http_factory(Entrance.PLAIN))
