@@ -352,6 +352,29 @@ class LoopbackTests(TestCase):
                 await fetch(reactor, upstream, b"GET", b"/", [], timeout=10)
         self.assertEqual(names, ["CN=edge-1,O=nodes"] * 2 + [None] * 4)
 
+    async def test_dialled_name(self) -> None:
+        """
+        An application behind TLS is told the name that its client dialled, and none of an address, or on plain TCP.
+        """
+        ca = certs.make_ca()
+        names: list[str] = []
+
+        def note(request: IncomingRequest) -> None:
+            names.append(request.server_name)
+            request.respond(200, [], b"seen")
+
+        server = certs.issue(ca, "server", dns=["localhost"], ips=["127.0.0.1"])
+        tls = ServerTLS(Credentials(ca_data=ca.cert_pem, cert_data=server.cert_pem, key_data=server.key_pem))
+        factory = HTTPServerFactory(reactor, Application(note))
+        port = await self.listen(TLSMemoryBIOFactory(tls, False, factory))  # type: ignore[arg-type]
+        plain_port = await self.listen(factory)
+        self.addCleanup(factory.drain, 1)
+        for url in (f"https://localhost:{port}", f"https://127.0.0.1:{port}", f"http://localhost:{plain_port}"):
+            upstream = HTTPUpstream(reactor, url, ClientTLS(Credentials(ca_data=ca.cert_pem)))
+            self.addCleanup(upstream.close_connections, "the test is over")
+            await fetch(reactor, upstream, b"GET", b"/", [], timeout=10)
+        self.assertEqual(names, ["localhost", "", ""])
+
     async def test_refused_request_is_read(self) -> None:
         """
         A malformed request with much behind it still gets its 400.

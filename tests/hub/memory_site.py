@@ -183,6 +183,7 @@ class MemoryRequest:
         self.peer: IAddress = IPv4Address("TCP", "127.0.0.1", 40000)
         self.door: object = door
         self.client_certificate = None
+        self.server_name = ""
         self.status = 0
         self.headers: Headers = []
         self.data = b""

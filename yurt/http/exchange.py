@@ -50,6 +50,9 @@ class ServerWire(Protocol):
     def client_certificate(self) -> Certificate | None: ...
 
     @property
+    def server_name(self) -> str: ...
+
+    @property
     def own_headers(self) -> Headers: ...
 
     def send(self, data: bytes) -> None: ...
@@ -112,6 +115,13 @@ class ServerRequest(RequestMessage):
         See :class:`IncomingRequest`.
         """
         return self._connection.client_certificate
+
+    @property
+    def server_name(self) -> str:
+        """
+        See :class:`IncomingRequest`.
+        """
+        return self._connection.server_name
 
     # The body that comes in
 

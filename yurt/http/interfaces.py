@@ -145,6 +145,12 @@ class IncomingRequest(Protocol):
         The certificate that the client showed in the TLS hand-shake, where it was verified; None without one.
         """
 
+    @property
+    def server_name(self) -> str:
+        """
+        The name that the client dialled, as it said in the TLS hand-shake; empty without TLS, and when it dialled an address.
+        """
+
     def read_body(self, receiver: BodyReceiver) -> FlowControlled:
         """
         Deliver the body to ``receiver``, from its first byte; at most one receive buffer is held until this is called.

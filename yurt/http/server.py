@@ -24,7 +24,7 @@ from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, half_close, one_write, tune
-from yurt.tls import peer_certificate
+from yurt.tls import peer_certificate, requested_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,13 @@ class ServerConnection(Protocol):
         See :class:`yurt.http.interfaces.IncomingRequest`.
         """
         return peer_certificate(self.wire)
+
+    @cached_property
+    def server_name(self) -> str:
+        """
+        See :class:`yurt.http.interfaces.IncomingRequest`.
+        """
+        return requested_name(self.wire)
 
     # What the transport calls
 

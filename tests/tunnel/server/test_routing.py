@@ -9,7 +9,7 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.http.interfaces import Headers, RequestHead
-from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.nodes import Node, Nodes
 from yurt.tunnel.server.ports import Ports
 from yurt.tunnel.server.routing import PodPath, Refused, Route, route, route_on
 
@@ -58,6 +58,28 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(url(host="Edge-2:10250"), "edge-2 https://10.0.0.9:10250")
         self.assertEqual(url(host="10.0.0.9:10250"), "edge-2 https://10.0.0.9:10250")
         self.assertEqual(url(host="[fd00:0::8]:10250"), "edge-1 https://[fd00::8]:10250")
+
+    def test_dialled_name(self) -> None:
+        """
+        When Host names no node the name that was dialled does, and means its kubelet; a node that Host names goes before it.
+        """
+
+        def found(host: str, dialled: str) -> Route | PodPath:
+            head = RequestHead(b"GET", b"/metrics", [(b"Host", host.encode())])
+            return route(head, two_nodes(), PORTS, tls=True, dialled=dialled)
+
+        self.assertEqual(found("10.0.0.1:6443", "edge-2"), route_on(self.edge("edge-2"), "", 10250, PORTS, tls=True))
+        self.assertEqual(found("edge-1:9445", "edge-2"), route_on(self.edge("edge-1"), "", 9445, PORTS, tls=True))
+        with self.assertRaises(Refused):
+            found("10.0.0.1:6443", "tunnel.example.com")
+
+    def edge(self, name: str) -> Node:
+        """
+        One of the two nodes.
+        """
+        node = two_nodes().by_name(name)
+        assert node is not None
+        return node
 
     def test_scheme(self) -> None:
         """

@@ -50,7 +50,7 @@ class Proxied(Passage):
         """
         nodes, ports, tls = self.front.nodes, self.front.ports.ports, self.request.door is Entrance.TLS
         try:
-            chosen = route(self.request.head, nodes, ports, tls=tls)
+            chosen = route(self.request.head, nodes, ports, tls=tls, dialled=self.request.server_name)
         except Refused as refused:
             if refused.word == "unknown-node" and not nodes.synced:
                 why = nodes.problem or "they are being listed"

@@ -1,8 +1,10 @@
 """
 Which node a request is for, and where on it: decided by the request's head, the cluster's nodes and the tunnel's ports alone.
 
-What names the node, in this order: ``X-Tunnel-Proxy-Host``, ``X-Tunnel-Proxy-Dest``, ``Host``, and for what an API server
-asks of a kubelet the pod in the path.  The headers and the paths are OpenYurt's (``pkg/yurttunnel/handlerwrapper``).
+What names the node, in this order: ``X-Tunnel-Proxy-Host``, ``X-Tunnel-Proxy-Dest``, ``Host``, the name that was dialled (TLS's
+SNI), and for what an API server asks of a kubelet the pod in the path.  The headers and the paths are OpenYurt's
+(``pkg/yurttunnel/handlerwrapper``).  An API server that dials a kubelet by its node's name passes on, for the proxy subresource
+of nodes, the Host of its own client: there only the dialled name tells the node.
 """
 
 from __future__ import annotations
@@ -91,9 +93,10 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool) -> Route | PodPath:
+def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: str = "") -> Route | PodPath:
     """
-    Where a request is to go; ``tls`` tells whether it came by TLS.  Raises :class:`Refused`.
+    Where a request is to go; ``tls`` tells whether it came by TLS, ``dialled`` is the name that the client then said it dialled.
+    Raises :class:`Refused`.
     """
     named, wanted, asked = (_read(head.headers, name) for name in (PROXY_HOST, PROXY_DEST, b"host"))
     host, port = asked or NOWHERE
@@ -114,6 +117,9 @@ def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool) -> Route 
             raise Refused(400, "BadRequest", "malformed", message)
         return route_on(node, wanted[0], wanted[1], ports, tls=tls)
     if node is None:
+        node = nodes.by_name(dialled.lower())
+        if node is not None:
+            return route_on(node, "", node.kubelet_port, ports, tls=tls)
         pod = pod_of(head.target)
         if pod is None:
             raise _unknown("Host", host)
