@@ -353,8 +353,10 @@ class ProducerTests(SynchronousTestCase):
         """
         link, source, there = Link(), Source(), Stalled()
         stream, peer = link.open(Memory(), there)
+        stream.write(bytes(WINDOW))
+        link.flush()
         stream.registerProducer(source, True)
-        stream.write(bytes(WINDOW + STREAM_BUFFER))
+        stream.write(bytes(STREAM_BUFFER))
         self.assertEqual(source.asked, [])
         stream.write(b"x")
         stream.write(b"x")

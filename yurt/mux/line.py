@@ -28,9 +28,12 @@ LONG: Final = 0.005
 MAX_PINGS: Final = 16
 """Pings without an answer."""
 
-MIN_FLIGHT: Final = 1024 * 1024
+QUEUE: Final = 0.005
+"""Seconds that bytes may wait on their way beside the round trip of the line; on a long line as many as that."""
+
+MIN_FLIGHT: Final = 512 * 1024
 MAX_FLIGHT: Final = 64 * 1024 * 1024
-"""Bounds of what may be on the way to the peer, bytes; between them it is twice the bandwidth-delay product."""
+"""Bounds of what may be on its way, bytes; between them it is what the line carries in its round trip and the queue's."""
 
 
 class Line:
@@ -127,9 +130,10 @@ class Line:
         """
         Let the flight follow what the line has carried in one round trip; one that was not full tells nothing against it.
         """
-        wanted = int(2 * carried * self.base / rtt) if rtt > 0 else 2 * carried
-        if wanted > self._flight or 2 * carried > self._flight:
-            self._flight = max(MIN_FLIGHT, min(MAX_FLIGHT, max(wanted, self._flight - (self._flight >> 2))))
+        wanted = int(carried * (self.base + max(self.base, QUEUE)) / rtt) if rtt > 0 else 2 * carried
+        flight, step = self._flight, self._flight >> 2
+        if wanted > flight or 2 * carried > flight:
+            self._flight = max(MIN_FLIGHT, min(MAX_FLIGHT, flight + step, max(wanted, flight - step)))
 
     def window(self, stream: Stream, elapsed: float, most: int) -> int:
         """
