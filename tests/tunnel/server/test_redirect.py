@@ -173,6 +173,8 @@ class RedirectTests(SynchronousTestCase):
             period=PERIOD,
             run=self.machine.run,
             flows=cast(Any, self.machine),
+            hostname="Here",
+            is_own=lambda address: address == "10.0.0.7",
         )
 
     def start(self) -> None:
@@ -266,6 +268,20 @@ class RedirectTests(SynchronousTestCase):
         """
         self.cluster.node("edge", "10.0.0.1", has_agent=True)
         self.start()
+        self.assertEqual(self.redirect.rules.direct, ("10.0.0.1",))
+
+    def test_this_host(self) -> None:
+        """
+        A node with an agent that is this very host is reached directly, or the agent's dials would come back to it without end;
+        one of the same name elsewhere, or of the same address under another name, is not.
+        """
+        self.start()
+        self.cluster.node("here", "10.0.0.7", "10.0.0.8", has_agent=True)
+        self.settle()
+        self.assertEqual(self.redirect.rules.direct, ("10.0.0.1", "10.0.0.7"))
+        self.cluster.node("here", "10.0.0.8", has_agent=True)
+        self.cluster.node("there", "10.0.0.7", has_agent=True)
+        self.settle()
         self.assertEqual(self.redirect.rules.direct, ("10.0.0.1",))
 
     def test_ports(self) -> None:

@@ -7,7 +7,8 @@ What is decided here is which rules there are to be.  Reading and changing them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from yurt.host.firewall import FAMILIES, Family
 from yurt.host.flows import Flows
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tunnel_rules import Diversion, TunnelRules, spell
+from yurt.tunnel.server.destination import is_own_address
 from yurt.tunnel.server.nodes import Node, Nodes
 from yurt.tunnel.server.ports import LivePorts, Ports, Security
 
@@ -109,6 +111,8 @@ class Redirect(Service):
         period: float = 60.0,
         run: RunChild = run_child,
         flows: Flows | None = None,
+        hostname: str | None = None,
+        is_own: Callable[[str], bool] = is_own_address,
     ) -> None:
         self._reactor = reactor
         self._nodes = nodes
@@ -117,6 +121,8 @@ class Redirect(Service):
         self._period = period
         self._run = run
         self._flows = Flows(reactor) if flows is None else flows
+        self._hostname = socket.gethostname() if hostname is None else hostname
+        self._is_own = is_own
         self._known: Known | None = None
         self._check_at = 0.0
         self._retry = FIRST_RETRY
@@ -179,11 +185,24 @@ class Redirect(Service):
         return Deferred.fromCoroutine(self._remove(loop))
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if _direct(old) != _direct(new):
+        if self._direct(old) != self._direct(new):
             self._change()
 
     def _ports_changed(self, ports: Ports) -> None:
         self._change()
+
+    def _direct(self, node: Node | None) -> frozenset[str]:
+        """
+        The addresses of a node that are reached directly: all of one without an agent.  Those of this very host, too, if it is a
+        node: else its agent's connections to its kubelet would be turned to the server, and by that to the agent, without end.
+        """
+        if node is None:
+            return frozenset()
+        if not node.has_agent:
+            return frozenset(node.addresses)
+        if self._hostname.lower() not in (node.name, *node.names):
+            return frozenset()
+        return frozenset(filter(self._is_own, node.addresses))
 
     def _change(self) -> None:
         self._changed = True
@@ -220,7 +239,8 @@ class Redirect(Service):
             self._tell("firewall rules: waiting for the first list of nodes and ports")
             return SYNC_LOOK
         self._changed = False
-        wanted = wanted_rules(self._nodes.direct_addresses(), self._ports.ports.tunnel_ports, self._doors)
+        direct = self._nodes.direct_addresses() | self._direct(self._nodes.by_host(self._hostname))
+        wanted = wanted_rules(direct, self._ports.ports.tunnel_ports, self._doors)
         due = self._reactor.seconds() >= self._check_at
         known = None if due or self._failed else self._known
         if known is None or known.tunnel != wanted:
@@ -277,13 +297,6 @@ class Redirect(Service):
             return
         for problem in result.problems:
             self.log.warn("stopping: {problem}", problem=problem)
-
-
-def _direct(node: Node | None) -> frozenset[str]:
-    """
-    The addresses that a node contributes.
-    """
-    return frozenset() if node is None or node.has_agent else frozenset(node.addresses)
 
 
 def _within(waiting: Deferred[None], seconds: float, reactor: HostReactor) -> Deferred[None]:
