@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
@@ -14,6 +14,9 @@ from twisted.internet.task import LoopingCall
 
 M_ARENA_MAX = -8
 """A parameter of mallopt(3), from malloc.h of the GNU C library."""
+
+MADV_DONTNEED = 4
+"""Advice of madvise(2): nothing is lost where nothing was written."""
 
 GC_THRESHOLDS = (5_000, 20, 20)
 """Objects more than before that make the collector look at the youngest, and how many such looks make it look further."""
@@ -43,6 +46,38 @@ def trim() -> None:
         library.malloc_trim(0)
 
 
+def unchanged_mappings(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """
+    Start and length of the mappings of files in which this process has written nothing, out of ``/proc/PID/smaps``.
+    """
+    start = end = 0
+    for line in smaps:
+        words = line.split()
+        if not words[0].endswith(":"):
+            start, end = (int(word, 16) for word in words[0].split("-"))
+            readable_file = words[1].startswith("r-") and words[1].endswith("p") and words[-1].startswith("/")
+            end = end if readable_file else start
+        elif words[0] == "Anonymous:" and words[1] == "0" and end > start:
+            yield start, end - start
+
+
+def release_code() -> None:
+    """
+    Let go of the code that only imports and the start ran: a sixth of a small daemon.  The kernel still has it in its page cache,
+    where daemons share it, and gives back what is called again.
+    """
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is None:
+        return
+    try:
+        with open("/proc/self/smaps") as smaps:
+            mappings = list(unchanged_mappings(smaps))
+    except OSError:
+        return
+    for start, length in mappings:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_DONTNEED)
+
+
 def look_less_at_what_stays() -> None:
     """
     Take what imports and the start have made out of the garbage collector's sight, and let it look for cycles less often: a
@@ -55,15 +90,19 @@ def look_less_at_what_stays() -> None:
 
 class ReturnMemory(Service):
     """
-    Give freed memory back to the kernel, again and again.
+    Give freed memory back to the kernel, again and again, and once, a little after the start, the code that only that needed.
 
     The C library keeps what imports and large bodies needed: a hub of 64 MB that has passed on a few lists of 1,000 pods stays
     at 74 MB without this.
     """
 
-    def __init__(self, reactor: IReactorTime, trim: Callable[[], object] = trim) -> None:
-        self.returning = LoopingCall(trim)
+    def __init__(
+        self, reactor: IReactorTime, trim: Callable[[], object] = trim, release: Callable[[], object] = release_code
+    ) -> None:
+        self.returning = LoopingCall(self._return)
         self.returning.clock = reactor
+        self._trim = trim
+        self._release: Callable[[], object] | None = release
 
     def startService(self) -> None:
         """
@@ -80,3 +119,9 @@ class ReturnMemory(Service):
         """
         super().stopService()
         self.returning.stop()
+
+    def _return(self) -> None:
+        self._trim()
+        release, self._release = self._release, None
+        if release is not None:
+            release()
