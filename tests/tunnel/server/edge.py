@@ -366,7 +366,8 @@ class EdgeCase(TestCase):
         The kubelet's TLS port; its certificate is for ``address``.
         """
         identity = certs.issue(authority, "system:node:edge-1", ["system:nodes"], ips=[address])
-        return await self.listen(self.server_tls(self.ca, identity, self.http(self.kubelet)))
+        self.kubelet_factory = self.http(self.kubelet)
+        return await self.listen(self.server_tls(self.ca, identity, self.kubelet_factory))
 
     async def listen(self, factory: Factory) -> int:
         """

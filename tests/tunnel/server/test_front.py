@@ -13,6 +13,7 @@ from twisted.internet.defer import DeferredList
 
 from tests import certs
 from tests.tunnel.server.edge import NODE_IP, EdgeCase, Flood, parse
+from yurt.http.server import ServerLimits
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.nodes import Node
 
@@ -64,6 +65,18 @@ class PlainTests(EdgeCase):
         self.upstreams.drop_idle("edge-1")
         await self.until(lambda: not self.agent.sockets)
         self.assertEqual((await self.ask(client, self.head("/healthz"))).status, 200)
+        self.assertEqual(len(self.agent.dials), 2)
+
+    async def test_closed_by_kubelet(self) -> None:
+        """
+        An idle connection that the kubelet closes goes, with its stream and the agent's socket, and the next request dials anew.
+        """
+        self.kubelet_factory.limits = ServerLimits(idle_timeout=0.05)
+        client = await self.client(tls=False)
+        for _ in range(2):
+            self.assertEqual((await self.ask(client, self.head("/healthz"))).status, 200)
+            await self.until(lambda: not (self.link.streams or self.agent.sockets))
+            self.assertEqual([pool.open_connections for pool in self.upstreams.pools()], [0])
         self.assertEqual(len(self.agent.dials), 2)
 
     async def test_upload(self) -> None:
