@@ -20,7 +20,6 @@ from yurt.kube.api import (
     CALL_TIMEOUT,
     MAX_ANSWER_BYTES,
     MAX_CONFLICTS,
-    MAX_REFUSAL_BYTES,
     NO_ANSWER,
     TIMEOUT,
     TOO_LARGE,
@@ -33,6 +32,7 @@ from yurt.kube.api import (
 )
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.kube.patch import JSON_PATCH
+from yurt.kube.stream import BEGIN_TIMEOUT, MAX_REFUSAL_BYTES
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 CA = make_ca("clients")
@@ -300,12 +300,12 @@ class StreamTests(ApiCase):
 
     def test_overdue(self) -> None:
         """
-        It is cut when it does not begin in CALL_TIMEOUT, and when it lasts too long.
+        It is cut when it does not begin in BEGIN_TIMEOUT, and when it lasts too long.
         """
         stream = self.open(lasting=30.0)
         self.server.silent = True
         late = self.open()
-        self.clock.advance(CALL_TIMEOUT)
+        self.clock.advance(BEGIN_TIMEOUT)
         self.assertEqual(self.failureResultOf(late, ApiError).value.reason, TIMEOUT)
         self.clock.advance(20)
         self.assertIn("not ended after 30 s", str(self.failureResultOf(stream, ApiError).value))

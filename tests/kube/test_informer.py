@@ -20,10 +20,11 @@ import yurt.kube.mirror
 from tests.certs import make_ca
 from tests.miniapi import MiniAPI
 from tests.miniapi.memory import MemoryAPI, MemoryExchange
-from yurt.kube.api import CALL_TIMEOUT, ApiClient, client_from_kubeconfig
+from yurt.kube.api import ApiClient, client_from_kubeconfig
 from yurt.kube.informer import Informer
 from yurt.kube.kubeconfig import load_kubeconfig
 from yurt.kube.mirror import MAX_PAUSE, MAX_WATCH, PAGE_ITEMS, WATCH_GRACE
+from yurt.kube.stream import BEGIN_TIMEOUT
 
 PATH = "/api/v1/namespaces/default/configmaps"
 CA = make_ca("informers")
@@ -338,12 +339,12 @@ class TroubleTests(InformerCase):
 
     def test_silent_watch(self) -> None:
         """
-        A watch that is never answered is given up within CALL_TIMEOUT.
+        A watch that is never answered is given up within BEGIN_TIMEOUT.
         """
         self.server.intercept = lambda exchange: bool(exchange.query.get("watch"))
         self.start()
-        self.advance(CALL_TIMEOUT)
-        self.assertIn(f"no answer within {CALL_TIMEOUT:g} s", str(self.informer.problem))
+        self.advance(BEGIN_TIMEOUT)
+        self.assertIn(f"no answer within {BEGIN_TIMEOUT:g} s", str(self.informer.problem))
         self.server.intercept = lambda exchange: False
         self.advance(2)
         self.assertIs(self.informer.problem, None)

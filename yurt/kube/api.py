@@ -15,55 +15,49 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
 from yurt.http.fetch import AnswerTooLarge, FetchedResponse, FetchTimeout, fetch
 from yurt.http.heads import get_header
-from yurt.http.interfaces import ByteStream, Exchange, Headers, RequestHead, ResponseHead, Upstream, UpstreamError
+from yurt.http.interfaces import Headers, RequestHead, ResponseHead, Upstream, UpstreamError
+from yurt.kube.apierror import NO_ANSWER, TIMEOUT, TOO_LARGE, UNREADABLE, ApiError
 from yurt.kube.bearer import BearerToken
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError
 from yurt.kube.patch import MERGE_PATCH
 from yurt.kube.pause import pause
 from yurt.kube.status import REASONS, read_failure
+from yurt.kube.stream import Stream
 from yurt.tls import ClientTLS, Credentials
+
+__all__ = [
+    "NO_ANSWER",
+    "TIMEOUT",
+    "TOO_LARGE",
+    "UNREADABLE",
+    "ApiClient",
+    "ApiError",
+    "Document",
+    "client_from_kubeconfig",
+    "credentials_of",
+    "target",
+]
 
 Document = dict[str, Any]
 """A Kubernetes object as JSON gives it."""
 
 CALL_TIMEOUT = 10.0
-"""Seconds that a call may take, unless its caller says otherwise; also until a watch begins."""
+"""Seconds that a call may take, unless its caller says otherwise."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Bytes of an answer that are taken, unless the caller says otherwise; etcd holds objects of 1.5 MB."""
-MAX_REFUSAL_BYTES = 64 * 1024
-"""Bytes kept of the answer to a refused watch."""
 MAX_CONFLICTS = 5
 """Times that an edit is tried while others write the same object."""
 CONFLICT_PAUSE = 0.1
 """Seconds up to which an edit waits after a conflict."""
 MAX_SHOWN = 500
 """Characters of a server's message that get into ours."""
-
-NO_ANSWER, TIMEOUT, TOO_LARGE, UNREADABLE = "NoAnswer", "Timeout", "TooLarge", "Unreadable"
-"""Reasons of an :class:`ApiError` with code 0, which no server gave."""
-
-
-class ApiError(Exception):
-    """
-    A call failed; the message says which one, where, and why.
-
-    ``code`` is the HTTP status and ``reason`` that of the Status (``Conflict``, ``NotFound``, …).  Code 0 says that there was
-    no whole answer that can be read.  ``retry_after`` is in seconds, if the server gave it.
-    """
-
-    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
 
 
 class ApiClient:
@@ -202,10 +196,10 @@ class ApiClient:
         Open a watch, and give what comes to ``received`` after one call of ``began``.
 
         Fires when the server ends it in good order; fails with :class:`ApiError` when it does not answer within
-        CALL_TIMEOUT, refuses, breaks off or goes on for more than ``lasting`` seconds, and with what ``received`` raises.
+        BEGIN_TIMEOUT, refuses, breaks off or goes on for more than ``lasting`` seconds, and with what ``received`` raises.
         Cancelling it ends it.
         """
-        stream = _Stream(self._reactor, lambda head, body: self._refusal(b"GET", where, head, body), began, received, lasting)
+        stream = Stream(self._reactor, lambda head, body: self._refusal(b"GET", where, head, body), began, received, lasting)
         stream.called, stream.name = self._called(b"GET", where), self.name
         stream.exchange = self._upstream.send(RequestHead(b"GET", where, self._fields()), stream)
         return stream.result
@@ -235,98 +229,6 @@ def _reason(error: UpstreamError) -> str:
     if isinstance(error, FetchTimeout):
         return TIMEOUT
     return TOO_LARGE if isinstance(error, AnswerTooLarge) else NO_ANSWER
-
-
-class _Stream:
-    """
-    A :class:`ResponseReceiver` that passes on a body for as long as it comes.
-    """
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        refusal: Callable[[ResponseHead, bytes], ApiError],
-        began: Callable[[], object],
-        received: Callable[[bytes], object],
-        lasting: float,
-    ) -> None:
-        self._reactor = reactor
-        self._refusal = refusal
-        self._began = began
-        self._received = received
-        self._lasting = lasting
-        self._refused: ResponseHead | None = None
-        self._body = b""
-        self._over = False
-        self._timer: IDelayedCall = reactor.callLater(CALL_TIMEOUT, self._late, f"no answer within {CALL_TIMEOUT:g} s")
-        self.called = self.name = ""
-        self.exchange: Exchange | None = None
-        self.result: Deferred[None] = Deferred(self._cancelled)
-
-    def interim_received(self, head: ResponseHead) -> None: ...
-
-    def head_received(self, head: ResponseHead) -> None:
-        self._timer.cancel()
-        self._timer = self._reactor.callLater(self._lasting, self._late, f"not ended after {self._lasting:g} s")
-        if head.status == 200:
-            self._guarded(self._began)
-        else:
-            self._refused = head
-
-    def data_received(self, data: bytes) -> None:
-        if self._refused is None:
-            self._guarded(lambda: self._received(data))
-        elif len(self._body) < MAX_REFUSAL_BYTES:
-            self._body += data
-
-    def _guarded(self, call: Callable[[], object]) -> None:
-        """
-        What the caller's own code raises ends the stream, and gets no further than to its result.
-        """
-        try:
-            call()
-        except Exception as error:
-            self._fail(error)
-
-    def response_finished(self, trailers: Headers) -> None:
-        self.exchange = None  # it is over: to cancel it would break a connection that others can use
-        if self._refused is not None:
-            self._fail(self._refusal(self._refused, self._body))
-        elif self._end():
-            self.result.callback(None)
-
-    def response_failed(self, error: UpstreamError) -> None:
-        self.exchange = None
-        self._fail(ApiError(0, NO_ANSWER, f"{self.called}: {error}"))
-
-    def upgraded(self, head: ResponseHead, stream: ByteStream) -> None:
-        self.exchange = None
-        stream.abort()
-        self._fail(ApiError(0, UNREADABLE, f"{self.called}: {self.name}: the server switched protocols"))
-
-    def _late(self, why: str) -> None:
-        self._fail(ApiError(0, TIMEOUT, f"{self.called}: {self.name}: {why}"))
-
-    def _fail(self, error: Exception) -> None:
-        if self._end():
-            self.result.errback(error)
-
-    def _cancelled(self, _: Deferred[None]) -> None:
-        self._end()
-
-    def _end(self) -> bool:
-        """
-        Let go of everything; whether it was not over before.
-        """
-        if self._over:
-            return False
-        self._over = True
-        if self._timer.active():
-            self._timer.cancel()
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.cancel()
-        return True
 
 
 def target(path: str, query: Mapping[str, str] = {}) -> bytes:
