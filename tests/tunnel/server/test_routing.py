@@ -6,12 +6,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.http.interfaces import Headers, RequestHead
 from yurt.tunnel.server.nodes import Node, Nodes
 from yurt.tunnel.server.ports import Ports
 from yurt.tunnel.server.routing import PodPath, Refused, Route, route, route_on
+
+NAMES = (b"Host", b"X-Tunnel-Proxy-Host", b"X-Tunnel-Proxy-Dest")
+HOSTS = (b"edge-1", b"edge-2", b"10.0.0.8", b"10.0.0.7", b"[fd00::8]", b"127.0.0.1", b"localhost", b"[::1]", b"x", b"")
+PIECES = (*HOSTS, b":", b"10250", b"9100", b"22", b"0", b"99999", b" ", b"[", b"]", b"%", b"\xff", b"@", b",")
+VALUES = st.one_of(
+    st.tuples(st.sampled_from(HOSTS), st.sampled_from((b"", b":10250", b":10266", b":22"))).map(b"".join),
+    st.lists(st.sampled_from(PIECES), max_size=5).map(b"".join),
+)
 
 PORTS = Ports(https=frozenset({9445}), http=frozenset({9100}), localhost=frozenset({10266, 9100}))
 
@@ -226,3 +236,25 @@ class ProxyHeaderTests(SynchronousTestCase):
         ):
             refused = self.assertRaises(Refused, ask, "/", "10.1.1.1:10263", **headers)
             self.assertEqual(refused.status, status, headers)
+
+
+class AnyRequestTests(SynchronousTestCase):
+    """
+    Whatever a client may send.
+    """
+
+    @given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=4), st.binary(max_size=60), st.booleans())
+    @settings(max_examples=300, deadline=None)
+    def test_routed_or_refused(self, headers: Headers, target: bytes, tls: bool) -> None:
+        """
+        A request is routed to a port of the tunnel's on a node that there is, or refused by a client's error.
+        """
+        try:
+            found = route(RequestHead(b"GET", b"/" + target, headers), two_nodes(), PORTS, tls=tls)
+        except Refused as refused:
+            self.assertIn(refused.status, (400, 403, 404))
+        else:
+            if isinstance(found, Route):
+                self.assertIn(found.node, ("edge-1", "edge-2"))
+                self.assertIn(found.port, {10250, 10255} | PORTS.https | PORTS.http | PORTS.localhost)
+                self.assertTrue(found.host in ("127.0.0.1", "::1") or found.host == found.address)

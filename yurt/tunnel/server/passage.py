@@ -17,7 +17,6 @@ from yurt.kube.status import status_body
 from yurt.tunnel.connect import REFUSED_HEADER, ConnectRefused
 from yurt.tunnel.server.authorisation import path_class
 from yurt.tunnel.server.routing import Refused
-from yurt.tunnel.server.ways import NoWay
 
 if TYPE_CHECKING:
     from yurt.tunnel.server.front import Front
@@ -27,8 +26,6 @@ LINGER = 30.0
 
 MAX_PHRASE = 300
 """Characters of a message in a status line."""
-
-REFUSALS = (Refused, NoWay, ConnectRefused)
 
 
 class Passage:
@@ -60,7 +57,7 @@ class Passage:
 
     async def serve(self) -> None:
         """
-        Decide what is to be done and begin with it.  Raises one of REFUSALS.
+        Decide what is to be done and begin with it.  Raises :exc:`ConnectRefused`.
         """
         raise NotImplementedError
 
@@ -73,17 +70,16 @@ class Passage:
     def _failed(self, failure: Failure) -> None:
         if self.finished or failure.check(CancelledError):
             return
-        if failure.check(*REFUSALS):
+        if isinstance(failure.value, ConnectRefused):
             self.refuse(failure.value)
             return
         self.log.failure("{what} could not be served", failure, what=self.describe())
         self.refuse(Refused(500, "InternalError", "other", "the request could not be served; the log of the server says why"))
 
-    def refuse(self, error: BaseException | None) -> None:
+    def refuse(self, error: ConnectRefused) -> None:
         """
-        Answer with one of REFUSALS.
+        Answer with the reason.
         """
-        assert isinstance(error, REFUSALS)
         if isinstance(error, Refused):  # the others have been counted where they come from
             self.front.refusals.refuse(error.word, f"{self.describe()}: {error.message}")
         answer_refusal(self.request, error, self.node)
@@ -120,7 +116,7 @@ class Passage:
             self.front.ended(self)
 
 
-def answer_refusal(request: IncomingRequest, error: Refused | NoWay | ConnectRefused, node: str = "") -> None:
+def answer_refusal(request: IncomingRequest, error: ConnectRefused, node: str = "") -> None:
     """
     Answer with a Kubernetes Status.  To a CONNECT the status line tells the message, too: it is all that an API server shows.
     """

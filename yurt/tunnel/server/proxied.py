@@ -11,9 +11,10 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from yurt.http.heads import without
 from yurt.http.interfaces import ByteStream, Exchange, Headers, RequestHead, ResponseHead, UpstreamError
 from yurt.kube.api import ApiError
+from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.authentication import Caller, Entrance
 from yurt.tunnel.server.authorisation import access_of
-from yurt.tunnel.server.passage import REFUSALS, Joined, Passage
+from yurt.tunnel.server.passage import Joined, Passage
 from yurt.tunnel.server.routing import PROXY_HEADERS, PodPath, Refused, Route, route, route_on
 
 REPEATABLE = frozenset({b"GET", b"HEAD"})
@@ -175,12 +176,12 @@ class Proxied(Passage):
         else:
             self.refuse(self.reason_of(error))
 
-    def reason_of(self, error: UpstreamError) -> Exception:
+    def reason_of(self, error: UpstreamError) -> ConnectRefused:
         """
         What the client is told of a failure; the errors of the way to the node go on as they are.
         """
         cause = error.__cause__
-        if isinstance(cause, REFUSALS):
+        if isinstance(cause, ConnectRefused):
             return cause
         message = f"node {self.node}: {error}"
         if isinstance(cause, LATE):

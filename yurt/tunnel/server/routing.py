@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead
 from yurt.options import host_port
+from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.nodes import Node, Nodes, usual_spelling
 from yurt.tunnel.server.ports import KUBELET_PORT, KUBELET_READ_ONLY_PORT, NAME, NAMESPACE, Ports
 
@@ -31,17 +32,10 @@ NOWHERE = ("", None)
 _POD_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
-class Refused(Exception):
+class Refused(ConnectRefused):
     """
-    The server does not do what was asked: the HTTP status, the reason of Kubernetes, a word for metrics, a message for people.
+    The server itself does not do what was asked.
     """
-
-    def __init__(self, status: int, reason: str, word: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.word = word
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
