@@ -193,6 +193,27 @@ class AgentsTests(TestCase):
         await self.site.agent(self.server)
         self.assertTrue(self.server.registry.newest("edge-1"))
 
+    async def test_silent_ones_hold_nobody_up(self) -> None:
+        """
+        While many connections say nothing further ones are accepted after a moment.
+        """
+        self.patch(agents_module, "WAVE", 2)
+        self.patch(agents_module, "HOLD", 0.01)
+        for _ in range(5):
+            await self.site.connect(self.server.config.tunnel_agent_connect_port)
+        await until(self.reactor, lambda: len(self.server.agents.pending) == 5)
+        await self.site.agent(self.server)
+
+    async def test_waves(self) -> None:
+        """
+        When the hellos of a wave are over the next one is accepted at once.
+        """
+        self.patch(agents_module, "WAVE", 2)
+        self.patch(agents_module, "HOLD", 3600.0)
+        agents = [Deferred.fromCoroutine(self.site.agent(self.server, f"edge-{number}")) for number in range(8)]
+        await gatherResults(agents)
+        self.assertEqual(len(self.server.registry), 8)
+
     async def test_all_at_once(self) -> None:
         """
         Agents that come all at once are all taken.
