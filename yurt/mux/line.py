@@ -28,7 +28,7 @@ LONG: Final = 0.005
 MAX_PINGS: Final = 16
 """Pings without an answer."""
 
-QUEUE: Final = 0.005
+QUEUE: Final = 0.002
 """Seconds that bytes may wait on their way beside the round trip of the line; on a long line as many as that."""
 
 MIN_FLIGHT: Final = 512 * 1024
