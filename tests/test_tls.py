@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import os
 import warnings
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import EventLoggingObserver
+from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -20,7 +25,7 @@ from twisted.test.iosim import IOPump, connect, makeFakeClient, makeFakeServer
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import certs
-from yurt.tls import ClientTLS, Credentials, CredentialsError, ServerTLS
+from yurt.tls import TLS1_3, ClientTLS, Credentials, CredentialsError, ServerTLS, peer_certificate
 
 AUTHORITY = certs.make_ca()
 SERVER = certs.issue(AUTHORITY, "server", dns=["cloud.example"], ips=["10.0.0.1", "fd00::1"])
@@ -165,6 +170,27 @@ class TrustTests(SynchronousTestCase):
             self.assertTrue(pair.talk())
             self.assertIsNotNone(shown(pair))
 
+    def test_why(self) -> None:
+        """
+        A certificate that is refused is refused with the reason, for clocks of edge machines are often wrong.
+        """
+        stranger, now = certs.make_ca(), datetime.now(timezone.utc)
+        cases = [
+            (stranger, now + timedelta(days=1), "not signed by the CA"),
+            (AUTHORITY, now - timedelta(seconds=9), "has expired"),
+        ]
+        for authority, until, why in cases:
+            key = ec.generate_private_key(ec.SECP256R1())
+            name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+            builder = x509.CertificateBuilder(authority.certificate.subject, name, key.public_key(), x509.random_serial_number())
+            builder = builder.not_valid_before(now - timedelta(minutes=1)).not_valid_after(until)
+            pem = builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+            key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            pair = Pair(node_tls(), ServerTLS(Credentials(cert_data=pem, key_data=key_pem)))
+            assert pair.client.lost is not None and pair.server.lost is not None
+            self.assertIn(why, str(pair.client.lost.value))
+            self.assertIn("alert", str(pair.server.lost.value))
+
     def test_bundle(self) -> None:
         """
         A CA file may hold several certificates.
@@ -204,6 +230,37 @@ class TrustTests(SynchronousTestCase):
             self.assertEqual(Pair(ClientTLS(credentials), server).talk(), accepted)
         self.assertFalse(Pair(ClientTLS(credentials), server_tls()).talk())
         self.flushLoggedErrors()
+
+    def test_minimum(self) -> None:
+        """
+        Either side may insist on TLS 1.3.
+        """
+        for version, accepted in ((SSL.TLS1_2_VERSION, False), (SSL.TLS1_3_VERSION, True)):
+            client = ClientTLS(Credentials(ca_data=AUTHORITY.cert_pem), minimum=TLS1_3)
+            server = server_tls()
+            server._source.context.set_max_proto_version(version)
+            self.assertEqual(Pair(client, server).talk(), accepted)
+            client = node_tls()
+            client._source.context.set_max_proto_version(version)
+            self.assertEqual(Pair(client, server_tls(minimum=TLS1_3)).talk(), accepted)
+        client = ClientTLS(Credentials(ca_data=AUTHORITY.cert_pem), minimum=TLS1_3)
+        client.replace(Credentials(ca_data=AUTHORITY.cert_pem))
+        for settings in (client, client.without_certificate()):
+            server = server_tls()
+            server._source.context.set_max_proto_version(SSL.TLS1_2_VERSION)
+            self.assertFalse(Pair(settings, server).talk())
+
+    def test_peer_certificate(self) -> None:
+        """
+        After the hand-shake each side can be asked for the other one's certificate; a transport without TLS has none.
+        """
+        pair = Pair(node_tls(), server_tls())
+        for end, name in ((pair.client, "CN=server"), (pair.server, "CN=system:node:a,O=system:nodes")):
+            certificate = peer_certificate(end.transport)
+            assert certificate is not None
+            self.assertEqual(certificate.subject.rfc4514_string(), name)
+        self.assertIsNone(peer_certificate(Pair(node_tls().without_certificate(), server_tls()).server.transport))
+        self.assertIsNone(peer_certificate(StringTransport()))
 
     def test_alpn(self) -> None:
         """

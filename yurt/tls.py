@@ -40,6 +40,19 @@ ENABLE_PARTIAL_WRITE = 1
 """From OpenSSL's ssl.h.  pyOpenSSL sets it, so that a write ends with its first record; without it one call encrypts all."""
 
 
+_VERIFY_ERRORS = {
+    7: "it is not signed by the CA that was given",
+    9: "it is not valid yet; is this machine's clock right?",
+    10: "it has expired, or this machine's clock is wrong",
+    18: "it is signed by itself, not by the CA that was given",
+    19: "it is not signed by the CA that was given",
+    20: "it is not signed by the CA that was given",
+    21: "it is not signed by the CA that was given",
+    26: "it is not meant for this use",
+}
+"""From OpenSSL's x509_vfy.h."""
+
+
 class CredentialsError(ValueError):
     """
     A certificate or key cannot be used; the message names the file, never what is in it.
@@ -251,6 +264,8 @@ class _ClientCreator:
         verify: Any = verify_certificate_ip_address if is_address else verify_certificate_hostname
 
         def verified(_: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+            if not ok:
+                _explain(protocol(), error)
             if depth or not ok:
                 return bool(ok)
             try:
@@ -280,6 +295,15 @@ class _ClientCreator:
             del self._recent[next(iter(self._recent))]
         connection.set_connect_state()
         return connection
+
+
+def _explain(protocol: TLSMemoryBIOProtocol | None, error: int) -> None:
+    """
+    Say in the reason of the end what OpenSSL does not: why the certificate was refused.  The peer still gets its alert.
+    """
+    if protocol is not None:
+        why = _VERIFY_ERRORS.get(error, f"error {error} of OpenSSL's x509_vfy.h")
+        vars(protocol)["_reason"] = Failure(SSL.Error([("x509", "", f"certificate verify failed: {why}")]))
 
 
 @implementer(IOpenSSLServerConnectionCreator)
