@@ -12,7 +12,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from yurt.hub.tap import Options
+from tests.etc.daemons import DAEMONS
+from yurt.options import duration
 
 ETC = Path(__file__).parent.parent.parent / "etc"
 TWISTD = Path(sys.executable).parent / "twistd"
@@ -34,6 +35,14 @@ class UnitFileTests(SynchronousTestCase):
     Tests of the systemd units.
     """
 
+    def test_all(self) -> None:
+        """
+        Every daemon has a unit, an init script and settings, and nothing else has.
+        """
+        for folder, suffix in (("systemd", ".service"), ("init.d", ""), ("default", "")):
+            names = {path.name for path in (ETC / folder).iterdir()}
+            self.assertEqual(names, {daemon.name + suffix for daemon in DAEMONS}, folder)
+
     def test_verify(self) -> None:
         """
         systemd finds nothing wrong with a unit, and it names no program that is missing.
@@ -48,12 +57,27 @@ class UnitFileTests(SynchronousTestCase):
 
     def test_settings_have_a_reader(self) -> None:
         """
-        A unit reads the same settings as the init script, and passes the same options on.
+        A unit reads the same settings as the init script, and passes the same options on; the settings set them.
         """
-        for script in INIT_SCRIPTS:
-            unit = (ETC / "systemd" / f"{script.name}.service").read_text()
-            self.assertIn(f"EnvironmentFile=-/etc/default/{script.name}\n", unit)
-            self.assertIn("$YURTHUB_OPTIONS\n", unit)
+        for daemon in DAEMONS:
+            unit = (ETC / "systemd" / f"{daemon.name}.service").read_text()
+            self.assertIn(f"EnvironmentFile=-/etc/default/{daemon.name}\n", unit)
+            self.assertIn(f" {daemon.name} ${daemon.setting}\n", unit)
+            script = (ETC / "init.d" / daemon.name).read_text()
+            for line in (f"DAEMON={daemon.name}\n", f"SETTING={daemon.setting}\n", f'OPTIONS="${daemon.setting}"\n'):
+                self.assertIn(line, script)
+            self.assertIn(f'\n{daemon.setting}="--', (ETC / "default" / daemon.name).read_text())
+
+    def test_time_to_stop(self) -> None:
+        """
+        Neither reader kills a daemon whose connections are within their drain time.
+        """
+        for daemon in DAEMONS:
+            drain = dict((option.name, option.default) for option in daemon.options.declared).get("drain-timeout", "0s")
+            unit = re.search(r"^TimeoutStopSec=(\d+)$", (ETC / "systemd" / f"{daemon.name}.service").read_text(), re.MULTILINE)
+            script = re.search(r"^STOP_SECONDS=(\d+)$", (ETC / "init.d" / daemon.name).read_text(), re.MULTILINE)
+            patience = [int(found[1]) if found else 30 for found in (unit, script)]
+            self.assertTrue(min(patience) > duration(drain), f"{daemon.name}: {patience}")
 
 
 class InitScriptTests(SynchronousTestCase):
@@ -89,11 +113,12 @@ class DefaultFileTests(SynchronousTestCase):
 
     def test_all_options(self) -> None:
         """
-        The settings name every option of the program with its default, and none that is not there.
+        The settings name every option of the program with its default, in the order of the program, and none that is not there.
         """
-        text = (ETC / "default" / "yurthub").read_text()
-        named = dict(re.findall(r"^#   --([a-z-]+)=(\S*)", text, re.MULTILINE))
-        self.assertEqual(named, {option.name: option.default for option in Options.declared})
+        for daemon in DAEMONS:
+            text = (ETC / "default" / daemon.name).read_text()
+            named = re.findall(r"^#   --([a-z-]+)=(\S*)", text, re.MULTILINE)
+            self.assertEqual(named, [(option.name, option.default) for option in daemon.options.declared])
 
     def test_only_settings(self) -> None:
         """

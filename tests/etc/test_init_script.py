@@ -1,5 +1,5 @@
 """
-The real init script starts, reports and stops the real hub, without privileges, in a folder of its own.
+The real init scripts start, report and stop the real daemons, without privileges, in a folder of their own.
 """
 
 import os
@@ -14,27 +14,28 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.etc.hub_settings import free_port, hub_options
+from tests.etc.daemons import AGENT, HUB, SERVER, free_port
 
 ETC = Path(__file__).parent.parent.parent / "etc"
-SCRIPT = ETC / "init.d" / "yurthub"
 TWISTD = Path(sys.executable).parent / "twistd"
 STEP_SECONDS = 60
 """A start or stop that takes longer has hung."""
 OK, DEAD, NOT_CONFIGURED, NO_PROGRAM, NOT_RUNNING, NOT_RUNNING_STATUS = 0, 1, 6, 5, 7, 3
 
 
-class InitScriptTests(SynchronousTestCase):
+class HubTests(SynchronousTestCase):
     """
     Tests of etc/init.d/yurthub.
     """
 
+    daemon = HUB
+
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
-        self.pid_file = self.folder / "hub.pid"
-        self.log = self.folder / "log" / "hub.log"
+        self.pid_file = self.folder / "daemon.pid"
+        self.log = self.folder / "log" / "daemon.log"
         self.admin = free_port()
-        self.options = [*hub_options(self.folder, self.admin), "--cache-agents=*,!calico-node"]
+        self.options = self.daemon.make_options(self.folder, self.admin)
         self.write_settings(TWISTD, self.options)
         self.addCleanup(self.end)
 
@@ -43,7 +44,8 @@ class InitScriptTests(SynchronousTestCase):
         What would stand in /etc/default.
         """
         (self.folder / "default").write_text(
-            f'TWISTD="{twistd}"\nPIDFILE="{self.pid_file}"\nYURT_LOG_FILE="{self.log}"\nYURTHUB_OPTIONS="{" ".join(options)}"\n'
+            f'TWISTD="{twistd}"\nPIDFILE="{self.pid_file}"\nYURT_LOG_FILE="{self.log}"\n'
+            f'{self.daemon.setting}="{" ".join(options)}"\n'
         )
 
     def end(self) -> None:
@@ -60,9 +62,8 @@ class InitScriptTests(SynchronousTestCase):
         environ = dict(os.environ, YURT_DEFAULTS=str(self.folder / "default"), YURT_LIB=str(lib))
         output = self.folder / "output"
         with output.open("w") as out:  # a file: a daemon that kept a pipe open would block the test
-            done = subprocess.run(
-                ["sh", str(SCRIPT), word], cwd="/", env=environ, stdout=out, stderr=subprocess.STDOUT, timeout=STEP_SECONDS
-            )
+            command = ["sh", str(ETC / "init.d" / self.daemon.name), word]
+            done = subprocess.run(command, cwd="/", env=environ, stdout=out, stderr=subprocess.STDOUT, timeout=STEP_SECONDS)
         return done.returncode, output.read_text()
 
     def pid(self) -> int:
@@ -111,7 +112,7 @@ class InitScriptTests(SynchronousTestCase):
 
     def test_after_a_crash(self) -> None:
         """
-        A killed hub is reported as dead, and starts again over its left pid file.
+        A killed daemon is reported as dead, and starts again over its left pid file.
         """
         self.assertEqual(self.script("start")[0], OK)
         killed = self.pid()
@@ -125,7 +126,7 @@ class InitScriptTests(SynchronousTestCase):
 
     def test_foreign_process(self) -> None:
         """
-        A pid file whose number went to another process is no running hub, and that process is left alone.
+        A pid file whose number went to another process is no running daemon, and that process is left alone.
         """
         self.pid_file.write_text(str(os.getpid()))
         self.assertEqual(self.script("status")[0], DEAD)
@@ -134,7 +135,7 @@ class InitScriptTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        What keeps the hub from starting is said in one line, with the exit status of the init script standard.
+        What keeps a daemon from starting is said in one line, with the exit status of the init script standard.
         """
         self.write_settings(self.folder / "missing", self.options)
         status, said = self.script("start")
@@ -144,10 +145,10 @@ class InitScriptTests(SynchronousTestCase):
         self.write_settings(TWISTD, [])
         status, said = self.script("start")
         self.assertEqual((status, said.count("\n")), (NOT_CONFIGURED, 1), said)
-        self.write_settings(TWISTD, [*self.options, "--lb-mode=random"])
+        self.write_settings(TWISTD, [*self.options, self.daemon.wrong])
         status, said = self.script("start")
         self.assertEqual((status, said.count("\n")), (DEAD, 1), said)
-        self.assertIn("--lb-mode", said)
+        self.assertIn(self.daemon.wrong.partition("=")[0], said)
 
     def test_taken_port(self) -> None:
         """
@@ -166,3 +167,19 @@ class InitScriptTests(SynchronousTestCase):
         status, said = self.script("dance")
         self.assertEqual(status, 2)
         self.assertIn("force-reload", said)
+
+
+class TunnelServerTests(HubTests):
+    """
+    Tests of etc/init.d/yurt-tunnel-server.
+    """
+
+    daemon = SERVER
+
+
+class TunnelAgentTests(HubTests):
+    """
+    Tests of etc/init.d/yurt-tunnel-agent.
+    """
+
+    daemon = AGENT

@@ -20,7 +20,8 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 STEP_SECONDS = 300
 """An installation that takes longer has hung."""
-INSTALLED = ("systemd/yurthub.service", "init.d/yurthub", "default/yurthub", "lib/daemon.sh")
+DAEMONS = {"yurthub": "--server-addr=", "yurt-tunnel-server": "--egress-socket=", "yurt-tunnel-agent": "--tunnelserver-addr="}
+"""The subcommands, each with an option of its own."""
 
 
 def run(*command: str | Path, cwd: str | Path = "/") -> str:
@@ -70,19 +71,21 @@ class InstallTests(SynchronousTestCase):
 
     def works(self, programs: Path) -> None:
         """
-        The subcommand is there from any folder, and so is its help.
+        The subcommands are there from any folder, and so is their help.
         """
         for cwd in ("/", self.folder, self.checkout):
-            text = run(programs / "twistd", "yurthub", "--help", cwd=cwd)
-            self.assertIn("--server-addr=", text)
-            self.assertIn("yurthub ", run(programs / "twistd", "--help", cwd=cwd))
+            listed = run(programs / "twistd", "--help", cwd=cwd)
+            for name, option in DAEMONS.items():
+                self.assertIn(option, run(programs / "twistd", name, "--help", cwd=cwd))
+                self.assertIn(f"{name} ", listed)
 
     def has_files(self, programs: Path) -> None:
         """
-        The files for the init system are installed beside.
+        All of etc/ is installed beside: what the init system needs, and what a cluster must hold.
         """
-        for name in INSTALLED:
-            self.assertEqual((programs.parent / "share" / "yurt" / name).read_text(), (ROOT / "etc" / name).read_text())
+        for path in filter(Path.is_file, (ROOT / "etc").rglob("*")):
+            installed = programs.parent / "share" / "yurt" / path.relative_to(ROOT / "etc")
+            self.assertEqual(installed.read_text(), path.read_text())
 
     def test_folder(self) -> None:
         """
