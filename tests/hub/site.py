@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublish
 from twisted.trial.unittest import TestCase
 
 from tests.contract.client import KubeClient, Reply, Stream
-from tests.etc.hub_settings import free_port
+from tests.etc.daemons import free_port
 from tests.miniapi import MiniAPI
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.identity import Door

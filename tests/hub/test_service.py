@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.portforward import ProxyFactory
 
-from tests.etc.hub_settings import free_port
+from tests.etc.daemons import free_port
 from tests.hub.raw import connect
 from tests.hub.site import NODE, USER, Site, config_map, names, pause, pod, reactor, until
 from tests.hub.test_reads import MAPS, PODS, HubCase
