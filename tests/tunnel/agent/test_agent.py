@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 
 from tests import certs
 from tests.mux.links import HalfCloseable
+from tests.process.case import TROUBLE, Child
 from tests.tunnel.links import AUTHORITY, NAME, NODE, Echo, LinkCase, Said, TunnelServer, credentials, reactor, until
 from tests.web_client import get
 from yurt.http.dial import Build
@@ -487,6 +489,42 @@ class DrainTests(AgentCase):
         self.agent.dialler.draining = True
         refused = await self.refused(server, "127.0.0.1", 10250)
         self.assertEqual((refused.status, refused.word), (503, "draining"))
+
+
+class ProcessTests(LinkCase):
+    """
+    Tests of ``twistd yurt-tunnel-agent`` as a process.
+    """
+
+    async def test_life(self) -> None:
+        """
+        It connects, serves a stream, and at SIGTERM lets that end before it leaves as an init system expects.
+        """
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        for name, content in (("ca", AUTHORITY.cert_pem), ("cert", NODE.cert_pem), ("key", NODE.key_pem)):
+            (folder / name).write_bytes(content)
+        server, port, child = self.serve(), self.listen(Echo), Child()
+        argv = [
+            str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "yurt-tunnel-agent", "--node-name=edge-1",
+            f"--tunnelserver-addr=localhost:{server.port}", f"--tls-cert-file={folder}/cert", "--meta-port=0",
+            f"--tls-private-key-file={folder}/key", f"--client-ca-file={folder}/ca", f"--allowed-ports={port}",
+        ]  # fmt: skip
+        process = reactor.spawnProcess(child, argv[0], argv, env=dict(os.environ), path=str(folder))
+        self.addCleanup(lambda: None if child.status is not None else process.signalProcess("KILL"))
+        await until(lambda: server.muxes)
+        dialling = StreamEndpoint(server.mux, "127.0.0.1", port, reactor=reactor).connect(Build(lambda _: Said()))
+        said: Any = await dialling
+        process.signalProcess("TERM")
+        await until(lambda: server.muxes[0].peer_going_away)
+        said.write(b"still")
+        await until(lambda: said.data)
+        self.assertIsNone(child.status)
+        said.transport.loseConnection()
+        await child.ended
+        self.assertIn(child.status, (0, 143, -15))
+        self.assertNotRegex(child.said, TROUBLE)
+        self.assertIn(b"the agent has stopped", child.said)
 
 
 class PageTests(AgentCase):
