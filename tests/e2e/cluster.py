@@ -323,7 +323,7 @@ class Cluster:
         if target := os.environ.get("YURT_E2E_LOGS"):
             Path(target).mkdir(parents=True, exist_ok=True)
             for path in self.folder.glob("**/*.log"):
-                shutil.copy(path, target)
+                shutil.copy(path, Path(target, f"{path.parent.name}-{path.name}"))
 
 
 def hub_kubeconfig() -> dict[str, Any]:

@@ -55,7 +55,7 @@ class CertificateTests(TunnelCase):
         wait_for("the end of the agent", lambda: agent.status is not None, 10)
         self.assert_stays_out("it is for node stranger, not for edge-1")
         self.spawn_agent("--node-name", "stranger", certificate="stranger")
-        self.assert_stays_out("409")
+        self.assert_stays_out("the certificate is for node stranger, and the cluster has no Node of this name")
         self.tunnel.refused("exec", WEB, "--", "true")
         self.tunnel.start_agent(node)
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
@@ -82,7 +82,7 @@ class CertificateTests(TunnelCase):
         (keys.folder / "foreign.crt").write_bytes(foreign.cert_pem)
         (keys.folder / "foreign.key").write_bytes(foreign.key_pem)
         self.spawn_agent(certificate="foreign")
-        self.assert_stays_out("certificate")
+        self.assert_stays_out("no connection", "TLS")
 
 
 class TwoNodesTests(TunnelCase):

@@ -148,6 +148,8 @@ class Tunnel:
         self._apiserver: Process | None = None
         self._kube_proxy: Process | None = None
         self._has_pods = False
+        self._ordinary: dict[str, Process] = {}
+        """The agents that run as they do between tests, by node."""
         keys = cluster.plane.authority
         keys.issue("tunnel-server-client", SERVER_USER)
         keys.kubeconfig(cluster.folder / "tunnel-server.conf", cluster.plane.url, "tunnel-server-client")
@@ -212,6 +214,8 @@ class Tunnel:
             return all(node.name in server.connected() for server in servers or (self.server,))
 
         wait_for(f"the agent of {node.name} at its servers", known, CONNECT_TIMEOUT, every=0.05)
+        if not (options or servers):
+            self._ordinary[node.name] = agent
         return agent
 
     def agent_answers(self, node: Node, path: str) -> tuple[int, str]:
@@ -245,7 +249,7 @@ class Tunnel:
             if not self.server.runs or self.server.options != self.server_options(door):
                 self.server.start(*self.server_options(door))
             agent = node.processes.get(AGENT)
-            if agent is None or agent.status is not None:
+            if agent is None or agent.status is not None or agent is not self._ordinary.get(node.name):
                 self.start_agent(node)
             self.server.wait_for_agents(node.name)
         if door is NAMED and self._kube_proxy is None:

@@ -264,10 +264,12 @@ class TunnelServer(MultiService):
 
     async def stop(self) -> None:
         """
-        Rules that lead here go first; then the doors close, and agents and servers are told.
+        The doors close, agents and servers are told, what runs ends, and the rules that lead here go last.
+
+        With the last DNAT rule of a host the kernel may cease to track connections, and those that were diverted would hang (seen
+        with Linux 6.18).  A new call of a node behind NAT is better refused at once, by a closed port, than sent where nobody
+        answers.
         """
-        if self.redirect is not None:
-            await cast("Deferred[None]", self.redirect.disownServiceParent())
         await DeferredList([door.stop_listening() for door in self.doors], consumeErrors=True)
         self.agents.drain()
         self.peer_streams.drain()
