@@ -21,8 +21,7 @@ def connect(kind: str, *place: str) -> socket.socket:
     A connection to a Unix socket or to a TCP port.
     """
     if kind == "socket":
-        one = socket.socket(socket.AF_UNIX)
-        one.settimeout(20)
+        one = socket.socket(socket.AF_UNIX)  # without a time limit, so that a full backlog is waited for
         one.connect(place[0])
         return one
     one = socket.create_connection((place[0], int(place[1])), 20)

@@ -29,7 +29,7 @@ from yurt.http.dial import Build, tcp_endpoint
 from yurt.http.interfaces import ResponseHead
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, tune
-from yurt.lifecycle import Listen, StartFailed
+from yurt.lifecycle import BACKLOG, Listen, StartFailed
 from yurt.options import host_port
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.nodes import Node, usual_spelling
@@ -205,7 +205,7 @@ class EgressSocket(Listen):
     """
 
     def __init__(self, reactor: Any, path: str, factory: IProtocolFactory) -> None:
-        endpoint = UNIXServerEndpoint(reactor, path, mode=0o600)
+        endpoint = UNIXServerEndpoint(reactor, path, backlog=BACKLOG, mode=0o600)
         super().__init__(cast(IStreamServerEndpoint, endpoint), factory, f"egress socket {path}")
         self.path = path
 
