@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
+import shlex
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -19,6 +22,25 @@ from tests.e2e.process import wait_for
 ROOT = Path(__file__).parent.parent
 
 
+def fetch(command: str) -> str:
+    """
+    What a command of curl would print.
+    """
+    parser = argparse.ArgumentParser()
+    for option in ("--cacert", "--cert", "--key", "-H"):
+        parser.add_argument(option)
+    parser.add_argument("url")
+    asked = parser.parse_args(shlex.split(command)[1:])
+    context = None
+    if asked.cacert:
+        context = ssl.create_default_context(cafile=asked.cacert)
+        context.load_cert_chain(asked.cert, asked.key)
+    name, _, value = asked.H.partition(": ")
+    request = urllib.request.Request(asked.url, headers={name: value})
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        return str(answer.read().decode())
+
+
 class DemoTests(SynchronousTestCase):
     """
     The demo runs by itself, stays, and ends at Ctrl-C.
@@ -26,8 +48,9 @@ class DemoTests(SynchronousTestCase):
 
     def test_whole_demo(self) -> None:
         """
-        With nothing on standard input it shows answers of cloud, cache and hub and the watch that goes on, stays up at the
-        addresses it prints, and ends with status 0 and without leftovers when interrupted.
+        With nothing on standard input it shows answers of cloud, cache and hub and the watch that goes on, then a log and an exec
+        through the tunnel, what is said of a node that is away, and its return; stays up at the addresses it prints, and ends
+        with status 0 and without leftovers when interrupted.
         """
         folder = Path(self.mktemp())
         folder.mkdir()
@@ -46,14 +69,24 @@ class DemoTests(SynchronousTestCase):
         def said() -> str:
             return (folder / "output").read_text()
 
-        wait_for("the last act", lambda: "kill -USR1" in said() or demo.poll() is not None, 90)
+        wait_for("the last act", lambda: "kill -USR2" in said() or demo.poll() is not None, 120)
         text = said()
         for line in ("X-Yurt-Source: cloud", "X-Yurt-Source: cache", "X-Yurt-Source: hub", "Age: ", "colour=blue", "colour=red"):
+            self.assertIn(line, text)
+        for line in (
+            "demo-node connected from", "-> 404", "names no node", "line 3 of a container", "101 Switching Protocols",
+            "the same connection, both ways    (", "the server noticed after", "-> 503",
+            "is not connected: its agent's connection", "the agent is back after",
+        ):  # fmt: skip
             self.assertIn(line, text)
         proxy = re.search(r"proxy +(http://[\d.:]+)", text)
         assert proxy is not None
         with urllib.request.urlopen(f"{proxy[1]}/api/v1/pods", timeout=10) as answer:
             self.assertEqual(answer.headers["X-Yurt-Source"], "cloud")
+        commands = re.findall(r"^ +(curl .*/healthz)$", text, re.MULTILINE)
+        self.assertEqual(len(commands), 2, text)
+        for command in commands:
+            self.assertEqual(fetch(command), "ok", command)
         demo.send_signal(signal.SIGINT)
         self.assertEqual(demo.wait(20), 0, said())
         self.assertIn("Good bye.", said())
