@@ -224,7 +224,7 @@ class MemoryAPI:
         self.counts[call.verb, call.resource.plural] += 1
         if not api.permits(self.user, call.verb, call, exchange.path):
             raise errors.forbidden(self.user.name, call.verb, call.resource, call.namespace, call.name, exchange.path)
-        asked = Asked(exchange.body, headers.get(b"content-type", ""), headers.get(b"accept", ""))
+        asked = Asked(exchange.body, headers.get(b"content-type", ""), headers.get(b"accept", ""), self.user)
         if call.verb != "watch":
             answer: Answer = api.operations.perform(call, asked)
             exchange.answer(answer.status, answer.body)

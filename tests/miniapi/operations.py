@@ -14,7 +14,7 @@ from typing import Any
 from yurt.kube.selectors import SelectorError, compile_selection
 
 from . import errors, forms
-from .identity import TokenIssuer, requested_seconds
+from .identity import ANONYMOUS, TokenIssuer, User, requested_seconds
 from .resources import ANY_KIND_FIELDS, Catalogue, Document, ResourceType
 from .routes import Call
 from .store import Selection, Store, Stored
@@ -47,12 +47,13 @@ class Answer:
 @dataclass(frozen=True)
 class Asked:
     """
-    What a request brings besides its path: the body and the headers that matter.
+    What a request brings besides its path: the body, the headers that matter, and who sends it.
     """
 
     body: bytes
     content_type: str
     accept: str
+    user: User = ANONYMOUS
 
 
 def read_document(asked: Asked) -> Document:
@@ -111,7 +112,8 @@ class Operations:
         """
         if call.subresource == "token" and call.resource.plural == "serviceaccounts" and call.verb == "create":
             return self._token(call, asked)
-        if call.subresource and not (call.subresource == "status" and call.resource.status):
+        served = {"": True, "status": call.resource.status, "approval": call.resource.approval}
+        if not served.get(call.subresource):
             raise errors.no_such_path()
         verbs = {
             "get": self._get,
@@ -197,6 +199,9 @@ class Operations:
         self._check_names(call, document)
         if call.resource.namespaced:
             self._store.get(self._catalogue.named("namespaces"), "", call.namespace)
+        if call.resource.approval:
+            asker = {"username": asked.user.name, "groups": list(asked.user.groups)}
+            document = {**document, "spec": {**document.get("spec", {}), **asker}, "status": {}}
         stored = self._store.create(call.resource, call.namespace, with_defaults(call.resource, document))
         return self._shown(call, asked, stored, 201)
 
@@ -343,16 +348,26 @@ def service_spec(resource: ResourceType, document: Document, address: str = "") 
     return {"type": "ClusterIP", "sessionAffinity": "None", **spec, "clusterIP": address, "ports": ports}
 
 
+def _conditions(request: Document) -> Document:
+    conditions = (request.get("status") or {}).get("conditions")
+    return {"conditions": conditions} if conditions else {}
+
+
 def merge_status(call: Call, old: Document, new: Document) -> Document:
     """
-    What a write may change: through /status the status alone, elsewhere all but the status.
+    What a write may change: through /status the status alone, through /approval its conditions, elsewhere all but the status.
     """
     if not call.resource.status:
         return new
+    if call.subresource == "approval":
+        # The signature is for who signs to write.
+        return {**new, "spec": old["spec"], "status": {**old.get("status", {}), **_conditions(new)}}
     if call.subresource == "status":
         metadata = old["metadata"]
         if call.resource.plural in ("nodes", "pods"):
             metadata = {**metadata, **{key: new["metadata"][key] for key in ("labels", "annotations") if key in new["metadata"]}}
         return {**old, "metadata": metadata, "status": new.get("status", {})}
+    if call.resource.approval:
+        new = {**new, "spec": old["spec"]}
     merged = {k: v for k, v in new.items() if k != "status"}
     return {**merged, "status": old["status"]} if "status" in old else merged

@@ -20,7 +20,8 @@ class ResourceType:
     One resource of one API group and version, with what the real server does specially for it.
 
     ``fields`` are the field labels that a selector may name besides name and namespace; ``None`` lets any path count.
-    ``graceful`` objects that are bound to a node stay, marked for deletion, until deleted with a grace of zero.
+    ``status`` and ``approval`` say which subresources it has.  ``graceful`` objects that are bound to a node stay, marked for
+    deletion, until deleted with a grace of zero.
     """
 
     group: str
@@ -30,6 +31,7 @@ class ResourceType:
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
     status: bool = False
+    approval: bool = False
     fields: frozenset[str] = frozenset()
     graceful: bool = False
     returns_deleted: bool = False
@@ -83,6 +85,20 @@ BUILT_IN = (
     ResourceType("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",), returns_deleted=True),
     ResourceType("", "v1", "events", "Event", short_names=("ev",), fields=EVENT_FIELDS, creates_on_update=True),
     ResourceType("coordination.k8s.io", "v1", "leases", "Lease", creates_on_update=True, unconditional_update=False),
+    *(
+        ResourceType(
+            "certificates.k8s.io",
+            version,
+            "certificatesigningrequests",
+            "CertificateSigningRequest",
+            namespaced=False,
+            short_names=("csr",),
+            status=True,
+            approval=True,
+            fields=frozenset({"spec.signerName"}),
+        )
+        for version in ("v1beta1", "v1")
+    ),
     ResourceType("discovery.k8s.io", "v1beta1", "endpointslices", "EndpointSlice"),
     ResourceType("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
 )
@@ -172,16 +188,17 @@ def _discovery_entries(resource: ResourceType) -> list[Document]:
     if resource.short_names:
         entry["shortNames"] = list(resource.short_names)
     entries = [entry]
-    if resource.status:
-        entries.append(
-            {
-                "name": f"{resource.plural}/status",
-                "singularName": "",
-                "namespaced": resource.namespaced,
-                "kind": resource.kind,
-                "verbs": ["get", "patch", "update"],
-            }
-        )
+    for name, served in (("approval", resource.approval), ("status", resource.status)):
+        if served:
+            entries.append(
+                {
+                    "name": f"{resource.plural}/{name}",
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "kind": resource.kind,
+                    "verbs": ["get", "patch", "update"],
+                }
+            )
     if resource.plural == "serviceaccounts":
         entries.append(
             {

@@ -87,7 +87,7 @@ class APIResource(Resource):
         elif call.verb == "watch":
             self._watch(request, call)
         else:
-            self._finish(request, self._api.operations.perform(call, _asked(request)))
+            self._finish(request, self._api.operations.perform(call, _asked(request, user)))
 
     def _authenticate(self, request: Request) -> User:
         scheme, _, token = (request.getHeader("authorization") or "").partition(" ")
@@ -173,9 +173,10 @@ def _peer_certificate(transport: Any) -> Any:
     return get() if get else None
 
 
-def _asked(request: Request) -> Asked:
+def _asked(request: Request, user: User = ANONYMOUS) -> Asked:
     body = request.content.read() if request.content else b""
-    return Asked(body, (request.getHeader("content-type") or "").split(";")[0].strip(), request.getHeader("accept") or "")
+    content_type = (request.getHeader("content-type") or "").split(";")[0].strip()
+    return Asked(body, content_type, request.getHeader("accept") or "", user)
 
 
 def _finish(request: Request, status: int, body: bytes, content_type: bytes) -> None:
