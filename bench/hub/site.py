@@ -124,6 +124,7 @@ class HubUnderTest:
             "yurthub",
             f"--kubeconfig={self._site.kubeconfig(self._cloud_port)}",
             f"--node-name={NODE}",
+            f"--root-dir={self._site.folder / 'own'}",
             f"--disk-cache-path={self._site.folder / 'cache'}",
             f"--proxy-port={self.port}",
             f"--serve-port={self.admin_port}",
