@@ -11,10 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 import yurt
 
 ROOT = Path(yurt.__file__).parent
-GROUND = {"lifecycle", "options", "tls", "web", "metrics", "logs", "sdnotify", "memory"}
+GROUND = {"files", "lifecycle", "options", "tls", "web", "metrics", "logs", "sdnotify", "memory"}
 MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"kube", "http", "host", *GROUND},
     "tunnel": {"mux", "kube", "http", "host", *GROUND},
+    "controllers": {"kube", "http", *GROUND},
     "mux": GROUND,
     "kube": {"http", *GROUND},
     "http": GROUND,
