@@ -43,8 +43,9 @@ class HubShow:
         self._api.put("configmaps", {"metadata": SETTINGS, "data": {"colour": "green"}})
         kubeconfig = self._api.write_kubeconfig(self._folder / "hub.conf", f"system:node:{NODE}", "system:nodes")
         self._hub.start(
-            f"--node-name={NODE}", f"--kubeconfig={kubeconfig}", f"--disk-cache-path={self._folder / 'cache'}",
-            f"--proxy-port={self._proxy}", f"--serve-port={self._admin}", "--enable-dummy-if=false",
+            f"--node-name={NODE}", f"--kubeconfig={kubeconfig}", f"--root-dir={self._folder / 'own'}",
+            f"--disk-cache-path={self._folder / 'cache'}", f"--proxy-port={self._proxy}", f"--serve-port={self._admin}",
+            "--enable-dummy-if=false",
         )  # fmt: skip
 
     async def stop(self) -> None:

@@ -187,6 +187,8 @@ class Cluster:
             self.node.name,
             "--kubeconfig",
             self.node.cloud_kubeconfig,
+            "--root-dir",
+            str(self.node.folder / "own"),
             "--disk-cache-path",
             str(self.node.folder / "cache"),
             *link,

@@ -26,6 +26,7 @@ from yurt.http.interfaces import (
     UpstreamError,
 )
 from yurt.hub.cache.store import Store
+from yurt.hub.cache.vault import Vault
 from yurt.hub.cache.views import Views
 from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
@@ -292,6 +293,7 @@ class MemorySite:
             **settings,
         )
         self.hub: Hub
+            root_dir=f"{self.path}-own",
         self.proxy: HubProxy
         self.boot()
         case.addCleanup(self.stop)
@@ -306,7 +308,7 @@ class MemorySite:
         for one in self.upstreams:
             one.open.clear()
             one.seen.clear()
-        self.store = Store(self.clock, self.path, writer=InlineWriter())
+        self.store = Store(self.clock, self.path, writer=InlineWriter(), vault=Vault(self.config.root_dir))
         self.store.open()
         node_token = NodeToken(self.config.credentials)
         servers = [Server(one.name, one, one) for one in self.upstreams]

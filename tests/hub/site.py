@@ -109,6 +109,7 @@ class Site:
             ),
             serve_port=free_port(),
             proxy_port=free_port(),
+            root_dir=str(self.folder / "own"),
             disk_cache_path=str(self.folder / "cache"),
             pod_link=PodLinkSettings(enable_dummy_if=False),
         )

@@ -88,6 +88,8 @@ class HubProcessCase(TestCase):
             NODE,
             "--kubeconfig",
             self.kubeconfig,
+            "--root-dir",
+            str(self.folder / "own"),
             "--disk-cache-path",
             str(self.folder / "cache"),
             "--proxy-port",

@@ -81,7 +81,9 @@ class HubConfig:
     serve_port: int = 10267
     bind_proxy_addresses: tuple[str, ...] = ("127.0.0.1",)
     proxy_port: int = 10261
+    root_dir: str = "/var/lib/yurthub"
     disk_cache_path: str = "/etc/kubernetes/cache"
+    cache_exclude: tuple[str, ...] = ()
     cache_agents: tuple[str, ...] = DEFAULT_CACHE_AGENTS
     agent_aliases: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ALIASES))
     lb_mode: str = "rr"

@@ -412,11 +412,21 @@ class Forward:
         if error is not None and error.sent and self.request.head.method not in SAFE_METHODS:
             message = f"{self.describe()}: the cloud did not answer ({error}); whether it was carried out is not known"
             self.answer_status(504, "Timeout", message)
-        elif self.info.verb in ("get", "list") and self.info.is_resource and not self.hub.agents.cached(self.caller.component):
-            who = self.caller.component or "a client without User-Agent"
-            self.unavailable(f"what {who} reads is not cached (see --cache-agents)")
         else:
-            self.unavailable("it needs the cloud")
+            self.unavailable(self.uncached() or "it needs the cloud")
+
+    def uncached(self) -> str:
+        """
+        Why this read is none that is cached; empty when it is one, or no read.
+        """
+        info = self.info
+        if info.verb not in ("get", "list") or not info.is_resource:
+            return ""
+        if self.hub.excluded.covers(info.group, info.resource):
+            return f"{info.resource} are not cached (see --cache-exclude)"
+        if not self.hub.agents.cached(self.caller.component):
+            return f"what {self.caller.component or 'a client without User-Agent'} reads is not cached (see --cache-agents)"
+        return ""
 
     def unavailable(self, why: str) -> None:
         """

@@ -21,6 +21,7 @@ from yurt.hub.cache.views import Caller, Views
 from yurt.hub.cloud import Cloud, Server
 from yurt.hub.config import HubConfig
 from yurt.hub.documents import Documents
+from yurt.hub.exclude import Excluded
 from yurt.hub.forward import MAX_KEPT_BODY, Forward
 from yurt.hub.identity import Credential, Tokens
 from yurt.hub.issuer import IssuerKeys
@@ -72,11 +73,12 @@ class Hub:
         self.metrics = metrics
         self.node_token = node_token.read
         self.now = now
+        self.excluded = Excluded(config.cache_exclude)
         self.agents = CacheAgents(config.cache_agents, config.agent_aliases)
         self.documents = Documents(store.table("documents"))
         self.tokens = Tokens(store.table("tokens"), self.documents.jwks, now)
-        self.token_answers = TokenAnswers(store.table("tokenrequests"), now)
-        self.journal = Journal(reactor, store.table("journal"), cloud, node_token.headers, self.sent)
+        self.token_answers = TokenAnswers(store.table("tokenrequests", secret=b""), now)
+        self.journal = Journal(reactor, store.table("journal", secret=b""), cloud, node_token.headers, self.sent)
         lease_settings = LeaseSettings(kubelet_grace=config.kubelet_health_grace_period)
         self.issuer_keys = IssuerKeys(reactor, cloud, self.documents, node_token.headers, now)
         self.lease = NodeLease(reactor, cloud, config.node_name, store.table("meta"), lease_settings)

@@ -89,6 +89,7 @@ class Figures:
     cache_write_errors: int = 0
     cache_corrupt_records: int = 0
     cache_dropped: int = 0
+    cache_locked_records: int = 0
     journal_length: int = 0
     journal_dropped: int = 0
 
@@ -233,5 +234,7 @@ def _store(figures: Figures) -> Iterator[Metric]:
     yield _plain(CounterMetricFamily, "cache_write_errors", "Commits that failed", figures.cache_write_errors)
     yield _plain(CounterMetricFamily, "cache_corrupt_records", "Records with a bad checksum", figures.cache_corrupt_records)
     yield _plain(CounterMetricFamily, "cache_dropped", "Writes given up while the disk was broken", figures.cache_dropped)
+    text = "Encrypted records whose key is gone"
+    yield _plain(CounterMetricFamily, "cache_locked_records", text, figures.cache_locked_records)
     yield _plain(GaugeMetricFamily, "journal_length", "Offline writes that wait for the cloud", figures.journal_length)
     yield _plain(CounterMetricFamily, "journal_dropped", "Offline writes dropped from a full journal", figures.journal_dropped)

@@ -16,6 +16,7 @@ from yurt.hub.accept import read_accept
 from yurt.hub.answers import FROM_HUB, JSON, answer_status
 from yurt.hub.cache.views import GETS, Caller
 from yurt.hub.documents import DocumentRead, is_document
+from yurt.hub.exclude import TOKENS
 from yurt.hub.forward import EDGE_CACHE, Forward
 from yurt.hub.identity import NODE, Credential, Door, read_credential
 from yurt.hub.reads import ListRead, ObjectRead, Read
@@ -175,6 +176,8 @@ class HubProxy:
             return False
         if info.group in NEVER_CACHED_GROUPS or info.resource in NEVER_CACHED_RESOURCES:
             return False
+        if self.hub.excluded.covers(info.group, info.resource):
+            return False
         if self.hub.agents.cached(caller.component):
             return True
         asked = get_header(request.head.headers, EDGE_CACHE)
@@ -212,7 +215,8 @@ class HubProxy:
         if info.resource == "events" and info.group in EVENT_GROUPS and info.verb in ("create", "patch") and not info.subresource:
             return EventWrite
         if info.resource == "serviceaccounts" and info.subresource == "token" and info.verb == "create":
-            return TokenRequestWrite if self.hub.agents.cached(caller.component) else Forward
+            is_kept = self.hub.agents.cached(caller.component) and not self.hub.excluded.covers("", TOKENS)
+            return TokenRequestWrite if is_kept else Forward
         if self.is_own_status(info, caller):
             return StatusWrite
         dry_run = is_true(info.query.get("dryRun")) if "dryRun" in info.query else False

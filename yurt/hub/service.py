@@ -26,6 +26,7 @@ from yurt.hub.admin import admin_site
 from yurt.hub.agents import DEFAULT_CACHE_AGENTS
 from yurt.hub.answers import FROM_HUB
 from yurt.hub.cache.store import Store
+from yurt.hub.cache.vault import Vault
 from yurt.hub.cache.views import GETS, Caller, ViewKey, Views
 from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
@@ -72,13 +73,15 @@ class HubService(MultiService):
         self.bare_tls = self.tls.without_certificate()
         self.registry = new_registry()
         self.metrics = HubMetrics(self.registry, __version__, self.figures, {*DEFAULT_CACHE_AGENTS, *config.cache_agents})
+        self.vault = Vault(config.root_dir)
+        self.store = Store(reactor, config.disk_cache_path, vault=self.vault)
         self.cloud = Cloud(
             reactor,
             [self.make_server(url) for url in config.servers],
             CloudSettings(lb_mode=config.lb_mode, heartbeat_interval=config.heartbeat_interval),
             self.token.headers,
+            memory=self.store.table("meta"),
         )
-        self.store = Store(reactor, config.disk_cache_path)
         self.views = Views(self.store, reactor, time.time)
         self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
         self.proxy = HubProxy(self.hub)
@@ -184,6 +187,8 @@ class HubService(MultiService):
         reasons = [listener.problem for listener in self.listeners if listener.problem]
         if self.store.problem:
             reasons.append(f"cache {self.config.disk_cache_path}: {self.store.problem}")
+        if self.vault.problem:
+            reasons.append(f"key of the cached secrets: {self.vault.problem}")
         if self.link is not None and self.link.problem:
             reasons.append(self.link.problem)
         if not self.cloud.known:
@@ -269,6 +274,7 @@ class HubService(MultiService):
             cache_write_errors=store.write_errors,
             cache_corrupt_records=store.corrupt_records,
             cache_dropped=store.dropped,
+            cache_locked_records=store.locked_records,
             journal_length=len(journal),
             journal_dropped=journal.dropped,
         )

@@ -15,6 +15,7 @@ from twisted.python import usage
 from yurt import __version__, logs
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.config import HubConfig, NodeCredentials
+from yurt.hub.exclude import resources
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, use_steady_time
@@ -105,7 +106,15 @@ class Options(DeclaredOptions):
             addresses,
         ),
         Option("proxy-port", "10261", "port of the proxy, on loopback and on the address that pods reach; 0: none", port),
+        Option("root-dir", "/var/lib/yurthub", "folder of the hub's own files, such as the key of the cached secrets", absolute),
         Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache", absolute),
+        Option(
+            "cache-exclude",
+            "",
+            "resources that are never cached, comma separated: secrets, leases.coordination.k8s.io, serviceaccounts/token",
+            resources,
+            many=True,
+        ),
         Option(
             "cache-agents",
             ",".join(DEFAULT_CACHE_AGENTS),
@@ -179,6 +188,8 @@ class Options(DeclaredOptions):
         try:
             ClientTLS(credentials.for_tls())
         except CredentialsError as error:
+        if not self["root-dir"]:
+            raise usage.UsageError("--root-dir is empty: give the folder of the hub's own files, or leave the option out")
             raise usage.UsageError(f"{'--kubeconfig: ' if kubeconfig else ''}{error}") from None
         self.config = HubConfig(
             servers=servers,
@@ -195,7 +206,9 @@ class Options(DeclaredOptions):
             lb_mode=self["lb-mode"],
             heartbeat_interval=float(self["heartbeat-interval-seconds"]),
             kubelet_health_grace_period=self["kubelet-health-grace-period"],
+            root_dir=self["root-dir"],
             max_requests_in_flight=self["max-requests-in-flight"],
+            cache_exclude=self["cache-exclude"],
             offline_miss=int(self["offline-miss"]),
             offline_token=self["offline-token"],
             pod_link=self.read_pod_link(),

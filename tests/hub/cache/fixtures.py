@@ -76,7 +76,7 @@ class Cache:
     A store and its views under one clock.
     """
 
-    def __init__(self, path: str, writer: InlineWriter | None = None, *, is_open: bool = True, **options: int) -> None:
+    def __init__(self, path: str, writer: InlineWriter | None = None, *, is_open: bool = True, **options: Any) -> None:
         self.clock = Clock()
         self.store = Store(self.clock, path, writer=writer or InlineWriter(), **options)
         self.views = Views(self.store, self.clock, lambda: WALL_START + self.clock.seconds())

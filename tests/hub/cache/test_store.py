@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Any
 
 import lmdb
 from twisted.internet import reactor
@@ -28,7 +29,7 @@ class StoreCase(SynchronousTestCase):
         self.path = self.mktemp()
         self.clock = Clock()
 
-    def open(self, writer: InlineWriter | None = None, **options: int) -> Store:
+    def open(self, writer: InlineWriter | None = None, **options: Any) -> Store:
         """
         The store, opened.
         """

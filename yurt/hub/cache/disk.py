@@ -14,22 +14,33 @@ import stat
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from zlib import crc32
 
 import lmdb
 from lmdb.verify import VerifyError, verify
 from twisted.logger import Logger
 
-FORMAT_VERSION = 1
-"""Raised when a hub of the version before could not make sense of the file."""
+from yurt.files import sync_folder
+from yurt.hub.cache.vault import LostKey, Vault
+
+FORMAT_VERSION = 2
+"""Raised when a hub of the version before could not make sense of the file.  1: secrets are not encrypted."""
 
 FORMAT_KEY = b"format"
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "hub.lock"
 CORRUPT_FILE = "data.mdb.corrupt"
+NEW_FILE = "data.mdb.new"
+"""The file while it is written anew because of an older format."""
+
+REWRITE_STEP = 1000
+"""Records that are written anew in one transaction."""
 
 MAX_KEY = 511
 """The longest key LMDB takes, in bytes; longer ones are stored under a shortened key with a digest."""
@@ -43,7 +54,8 @@ log = Logger()
 
 _CHECKSUM = struct.Struct("<I")
 _TAIL_LENGTH = struct.Struct("<H")
-
+_LOCKED = 0x8000
+"""Added to the length of the key's tail in a record whose value is encrypted."""
 
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PageFullError, lmdb.CursorFullError, lmdb.InvalidError)
 """
@@ -72,16 +84,21 @@ def shorten(key: bytes) -> bytes:
     return key[:MAX_PREFIX] + blake2b(key, digest_size=DIGEST_SIZE).digest()
 
 
-def seal(key: bytes, disk_key: bytes, value: bytes) -> bytes:
+def seal(key: bytes, disk_key: bytes, value: bytes, secrets: Secrets | None = None) -> bytes:
     """
-    The record for a value: a checksum over the key and all that follows, the whole key if it was shortened, the value.
+    The record for a value: a checksum over the key and all that follows, the whole key if it was shortened, the value, which
+    is encrypted if its key says so.
     """
     tail = b"" if key == disk_key else key
-    body = _TAIL_LENGTH.pack(len(tail)) + tail + value
+    length = len(tail)
+    if secrets is not None and key.startswith(secrets.prefixes):
+        value = secrets.vault.lock(key, value)
+        length |= _LOCKED
+    body = _TAIL_LENGTH.pack(length) + tail + value
     return _CHECKSUM.pack(crc32(body, crc32(disk_key))) + body
 
 
-def unseal(disk_key: bytes, record: bytes) -> tuple[bytes, bytes]:
+def unseal(disk_key: bytes, record: bytes, secrets: Secrets | None = None) -> tuple[bytes, bytes]:
     """
     Key and value of a record.  Raises BadRecord.
     """
@@ -92,7 +109,20 @@ def unseal(disk_key: bytes, record: bytes) -> tuple[bytes, bytes]:
         raise BadRecord(disk_key)
     (length,) = _TAIL_LENGTH.unpack_from(record, _CHECKSUM.size)
     at = _CHECKSUM.size + _TAIL_LENGTH.size
-    return (record[at : at + length], record[at + length :]) if length else (disk_key, record[at:])
+    if not length:
+        return disk_key, record[at:]
+    until = at + (length & ~_LOCKED)
+    key, value = record[at:until] or disk_key, record[until:]
+    return key, _unlocked(key, value, secrets) if length & _LOCKED else value
+
+
+def _unlocked(key: bytes, value: bytes, secrets: Secrets | None) -> bytes:
+    if secrets is None:
+        raise LockedRecord(key)
+    try:
+        return secrets.vault.unlock(key, value)
+    except LostKey:
+        raise LockedRecord(key) from None
 
 
 class Disk:
@@ -134,7 +164,7 @@ class Disk:
         with self._snapshot.cursor() as cursor:
             return cursor.getmulti(disk_keys)
 
-    def write(self, batch: Mapping[bytes, bytes | None]) -> None:
+    def write(self, batch: Mapping[bytes, bytes | None], secrets: Secrets | None = None) -> None:
         """
         Put values and delete keys (value None) in one transaction that is on the disk when this returns.
 
@@ -146,7 +176,7 @@ class Disk:
                 if value is None:
                     transaction.delete(disk_key)
                 else:
-                    transaction.put(disk_key, seal(key, disk_key, value))
+                    transaction.put(disk_key, seal(key, disk_key, value, secrets))
 
     def renew(self) -> None:
         """
@@ -164,9 +194,10 @@ class Disk:
         os.close(self._lock)
 
 
-def open_disk(path: str, map_size: int) -> tuple[Disk, bool]:
+def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple[Disk, bool]:
     """
-    Open the data file in folder ``path``, making both if need be; also tells whether a corrupt file was set aside.
+    Open the data file in folder ``path``, making both if need be; also tells whether a corrupt file was set aside.  A file of an
+    older format is written anew first.
 
     A file that cannot be written is opened for reading.  Raises DiskFailure.
     """
@@ -194,6 +225,8 @@ def open_disk(path: str, map_size: int) -> tuple[Disk, bool]:
     except BaseException:
         os.close(lock)
         raise
+        if secrets is not None and secrets.vault.is_kept and not readonly:
+            _encrypt_old(path, map_size, secrets)
 
 
 def reason_of(error: BaseException | None) -> str:
@@ -274,15 +307,76 @@ def is_writable(path: str) -> bool:
     return True
 
 
-def _check_version(environment: lmdb.Environment, path: str) -> None:
+def _encrypt_old(path: str, map_size: int, secrets: Secrets) -> None:
+    """
+    Write a file of format 1 anew, with its secrets encrypted.  Not in place: pages that are free, and ends of pages in use, would
+    go on to show what stood there.  A crash leaves the old file; where there is no room it stays in use.  Raises lmdb.Error when
+    the old file cannot be read.
+    """
+    data, new = os.path.join(path, DATA_FILE), os.path.join(path, NEW_FILE)
+    if not os.path.getsize(data):
+        return
+    with closing(lmdb.open(path, map_size=map_size, lock=False, readahead=False, readonly=True)) as old:
+        if _format_of(old) not in (0, 1):
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        try:
+            _copy_sealed(old, new, map_size, secrets)
+        except (OSError, lmdb.Error) as error:
+            log.error("{file} still holds secrets that are not encrypted: {reason}", file=data, reason=reason_of(error))
+            with suppress(FileNotFoundError):
+                os.unlink(new)
+            return
+    os.replace(new, data)
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, CORRUPT_FILE))
+    sync_folder(Path(path))
+    log.info("{file} was written anew: its secrets are encrypted now", file=data)
+
+
+def _copy_sealed(old: lmdb.Environment, path: str, map_size: int, secrets: Secrets) -> None:
+    environment = lmdb.open(path, map_size=map_size, mode=0o600, subdir=False, lock=False, sync=False)
+    with closing(environment) as new, old.begin() as source, source.cursor() as cursor:
+        rows = iter(cursor)
+        while some := list(islice(rows, REWRITE_STEP)):
+            with new.begin(write=True) as target:
+                for disk_key, record in some:
+                    sealed = _sealed_again(disk_key, record, secrets)
+                    if sealed is not None:
+                        target.put(disk_key, sealed)
+        with new.begin(write=True) as target:
+            target.put(FORMAT_KEY, seal(FORMAT_KEY, FORMAT_KEY, b"%d" % FORMAT_VERSION))
+        new.sync(True)
+
+
+def _sealed_again(disk_key: bytes, record: bytes, secrets: Secrets) -> bytes | None:
+    """
+    A record as it should be; None for a damaged one that was to be a secret.
+    """
+    if not disk_key.startswith(secrets.prefixes):
+        return record
+    try:
+        key, value = unseal(disk_key, record, secrets)
+    except BadRecord:
+        return None
+    return seal(key, disk_key, value, secrets)
+
+
+def _format_of(environment: lmdb.Environment) -> int:
+    """
+    The format of the file; 0 when it does not say, and is to be told with the next commit.
+    """
     with environment.begin() as transaction:
         record = transaction.get(FORMAT_KEY)
-    if record is None:
-        return
     try:
-        version = int(unseal(FORMAT_KEY, record)[1])
+        return 0 if record is None else int(unseal(FORMAT_KEY, record)[1])
     except (BadRecord, ValueError):
-        return  # It is written anew with the next commit.
+        return 0
+
+
+def _check_version(environment: lmdb.Environment, path: str) -> None:
+    version = _format_of(environment)
     if version > FORMAT_VERSION:
         raise DiskFailure(
             f"the cache in {path} has format {version}, this hub knows {FORMAT_VERSION}: "

@@ -18,6 +18,9 @@ GETS = "*"
 
 VIEW_ID_SIZE = 8
 
+SECRETS = "/v1/secrets"
+"""The resource whose objects are encrypted on the disk, in every form."""
+
 _LOCAL = 1
 _OBJECT = struct.Struct("<dBH")
 

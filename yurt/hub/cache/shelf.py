@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from yurt.hub.cache.index import Index, View
 from yurt.hub.cache.records import (
+    SECRETS,
     VIEW_ID_SIZE,
     Counts,
     StoredObject,
@@ -89,7 +90,7 @@ class Shelf:
         self._store = store
         self._records = store.table("views", expendable=True)
         self._members = store.table("members", expendable=True)
-        self._objects = store.table("objects", expendable=True)
+        self._objects = store.table("objects", expendable=True, secret=f"{SECRETS}\0".encode())
         self.upheavals = 0
         """How often everything that is stored may have changed at once."""
         self.drafting = 0

@@ -27,6 +27,8 @@ from yurt.hub.cache.disk import (
     BadRecord,
     Disk,
     DiskFailure,
+    LockedRecord,
+    Secrets,
     is_writable,
     open_disk,
     reason_of,
@@ -34,6 +36,7 @@ from yurt.hub.cache.disk import (
     shorten,
     unseal,
 )
+from yurt.hub.cache.vault import Vault
 from yurt.hub.cache.writer import Writer, WriterThread
 
 MAP_SIZE = 1 << 30 if sys.maxsize > 1 << 32 else 1 << 28
@@ -122,16 +125,28 @@ class Store:
 
     ``problem`` says why the disk is not read or not written, None when all is well.  Counters: ``commits`` (written and synced),
     ``write_errors`` (commits that failed), ``corrupt_records`` (bad checksums, never returned), ``corrupt_files`` (set aside),
-    ``dropped`` (entries given up because the disk did not take them).
+    ``dropped`` (entries given up because the disk did not take them), ``locked_records`` (encrypted with a key that is gone,
+    dropped).  ``vault`` encrypts what :meth:`table` calls secret; without one nothing is encrypted.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, path: str, *, map_size: int = MAP_SIZE, writer: Writer | None = None) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        path: str,
+        *,
+        map_size: int = MAP_SIZE,
+        writer: Writer | None = None,
+        vault: Vault | None = None,
+    ) -> None:
         self.problem: str | None = None
         self.changes = 0
         """Grows with every change of what reads find: what was read is still true while it stands still."""
         self.commits = self.write_errors = self.corrupt_records = self.corrupt_files = self.dropped = 0
+        self.locked_records = 0
+        self.vault = vault
+        self._secrets = None if vault is None else Secrets(vault, ())
         self._reactor = reactor
         self._path = path
         self._map_size = map_size
@@ -147,6 +162,7 @@ class Store:
         self._next_commit: IDelayedCall | None = None
         self._next_open: IDelayedCall | None = None
         self._relief: IDelayedCall | None = None
+        self._next_key: IDelayedCall | None = None
         self._is_open = False
 
     # Opening and closing
@@ -157,6 +173,7 @@ class Store:
         """
         self._is_open = True
         self._writer.start()
+        self._try_key()
         self._try_disk()
 
     def close(self) -> Deferred[None]:
@@ -168,7 +185,7 @@ class Store:
         return self.flush().addCallback(self._closed)
 
     def _closed(self, _flushed: bool) -> None:
-        for call in (self._next_commit, self._next_open, self._relief):
+        for call in (self._next_commit, self._next_open, self._next_key, self._relief):
             if call is not None and call.active():
                 call.cancel()
         self._leave_disk()
@@ -183,10 +200,20 @@ class Store:
         """
         return self._disk is not None
 
+    def _try_key(self) -> None:
+        """
+        The key first: the disk may hold what has still to be encrypted.
+        """
+        self._next_key = None
+        if self.vault is not None:
+            self.vault.open()
+            if not self.vault.is_kept:
+                self._next_key = self._reactor.callLater(REOPEN_INTERVAL, self._try_key)
+
     def _try_disk(self) -> None:
         self._next_open = None
         try:
-            self._disk, was_corrupt = open_disk(self._path, self._map_size)
+            self._disk, was_corrupt = open_disk(self._path, self._map_size, self._secrets)
         except DiskFailure as error:
             self._set_problem(str(error))
         else:
@@ -233,7 +260,8 @@ class Store:
             self._set_problem(f"{self._path} cannot be written: make it writable for the hub's user, or remount its disk")
         else:
             self._set_problem(None)
-            self._put(FORMAT_KEY, b"%d" % FORMAT_VERSION)
+            if self._get(FORMAT_KEY) is None:  # An older format stays what it is until the file has been written anew.
+                self._put(FORMAT_KEY, b"%d" % FORMAT_VERSION)
             self._schedule_commit()
         for resident in self._residents:
             resident.disk_appeared()
@@ -249,11 +277,14 @@ class Store:
 
     # Tables
 
-    def table(self, name: str, *, expendable: bool = False) -> Table:
+    def table(self, name: str, *, expendable: bool = False, secret: bytes | None = None) -> Table:
         """
-        The table of that name; an expendable one is the first to lose what waits for a disk that fails for long.
+        The table of that name; an expendable one is the first to lose what waits for a disk that fails for long.  Values whose
+        keys begin with ``secret`` are encrypted, all for an empty one.  Tables are named before the store is opened.
         """
         prefix = name.encode("ascii") + b"\0"
+        if secret is not None and self._secrets is not None:
+            self._secrets = Secrets(self._secrets.vault, (*self._secrets.prefixes, prefix + secret))
         if expendable:
             self._expendable += (prefix,)
         return Table(self, prefix)
@@ -275,18 +306,32 @@ class Store:
         disk_key = shorten(key)
         try:
             record = self._disk.get(disk_key)
-            return None if record is None else unseal(disk_key, record)[1]
-        except (BadRecord, lmdb.Error):
-            self.corrupt_records += 1
-            self._put_anew(key, None)
+            return None if record is None else unseal(disk_key, record, self._secrets)[1]
+        except (BadRecord, lmdb.Error) as error:
+            self._drop(key, error)
             return None
+
+    def _drop(self, key: bytes, error: Exception) -> None:
+        """
+        Drop a record that cannot be read.  One that is encrypted stays where the key's file is only out of reach.
+        """
+        if not isinstance(error, LockedRecord):
+            self.corrupt_records += 1
+        elif self.vault is None or not self.vault.is_kept:
+            return
+        else:
+            if not self.locked_records:
+                message = "the key in {path} does not open what was encrypted in the cache: such records are dropped"
+                self.log.error(message, path=str(self.vault.path))
+            self.locked_records += 1
+        self._put_anew(key, None)
 
     def _get_many(self, keys: list[bytes]) -> Iterator[bytes | None]:
         found = self._read_many([key for key in keys if len(key) <= MAX_KEY and not self._is_pending(key)])
         for key in keys:
             record = found.get(key)
             try:
-                yield self._get(key) if record is None else unseal(key, record)[1]
+                yield self._get(key) if record is None else unseal(key, record, self._secrets)[1]
             except BadRecord:
                 yield self._get(key)
 
@@ -352,10 +397,9 @@ class Store:
     def _unsealed(self, rows: list[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, tuple[bytes, bytes | None]]]:
         for disk_key, record in rows:
             try:
-                key, value = unseal(disk_key, record)
-            except BadRecord:
-                self.corrupt_records += 1
-                self._put_anew(disk_key, None)
+                key, value = unseal(disk_key, record, self._secrets)
+            except BadRecord as error:
+                self._drop(disk_key, error)
                 continue
             if key.startswith(prefix):
                 yield disk_key, (key, self._get(key) if self._is_pending(key) else value)
@@ -396,8 +440,8 @@ class Store:
         flushes, self._flushes = self._flushes, []
         self._committing, self._pending = self._pending, _Overlay()
         self._last_commit = self._reactor.seconds()
-        batch = self._committing.entries
-        written = self._writer.run(lambda: disk.write(batch)) if batch else succeed(None)
+        batch, secrets = self._committing.entries, self._secrets
+        written = self._writer.run(lambda: disk.write(batch, secrets)) if batch else succeed(None)
         done = written.addCallbacks(self._committed, self._commit_failed, callbackArgs=(disk, bool(batch)))
         done.addErrback(self._commit_broke).addCallback(self._after_commit, flushes)
 
