@@ -75,6 +75,22 @@ class BadRecord(Exception):
     """
 
 
+class LockedRecord(BadRecord):
+    """
+    A record is encrypted with a key that is gone.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """
+    Which records are encrypted: those whose keys begin with one of ``prefixes``.
+    """
+
+    vault: Vault
+    prefixes: tuple[bytes, ...]
+
+
 def shorten(key: bytes) -> bytes:
     """
     The key under which the file holds ``key``: itself, or its beginning and a digest when it is too long for LMDB.
@@ -209,6 +225,8 @@ def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple
     try:
         set_aside = _set_corrupt_aside(path)
         readonly = not is_writable(path)
+        if secrets is not None and secrets.vault.is_kept and not readonly:
+            _encrypt_old(path, map_size, secrets)
         # Readahead would only fill memory with pages that nobody asked for.
         environment = lmdb.open(
             path, map_size=map_size, mode=0o600, lock=False, readahead=False, readonly=readonly, create=not readonly
@@ -225,8 +243,6 @@ def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple
     except BaseException:
         os.close(lock)
         raise
-        if secrets is not None and secrets.vault.is_kept and not readonly:
-            _encrypt_old(path, map_size, secrets)
 
 
 def reason_of(error: BaseException | None) -> str:
