@@ -24,3 +24,10 @@ yurt_tunnel_agent = ServiceMaker(
     "Connects a node behind NAT to the cloud, so that kubectl exec, logs and metrics reach its kubelet.",
     "yurt-tunnel-agent",
 )
+
+yurt_controller_manager = ServiceMaker(
+    "yurt-controller-manager",
+    "yurt.controllers.tap",
+    "Looks after the cloud's side of the edge: approves the certificates that yurt's daemons ask for.",
+    "yurt-controller-manager",
+)

@@ -1,0 +1,255 @@
+"""
+Approves the certificates that yurt's daemons ask for, and no others.
+
+Facts: OpenYurt's csrapprover knows its daemons by what a CertificateSigningRequest *says*; this one looks at who *asks*, too
+(``spec.username`` and ``spec.groups``, which the API server fills in).  What it does not approve it leaves as it is, with an
+Event that says why; it never denies.  Requests that are not those of our daemons are none of its business.
+
+Requests for one node are looked at together, in the order in which they were made: the first one may settle the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from yurt.controllers.config import ControllersConfig
+from yurt.controllers.controller import UPDATE, Controller, Observed, Outcome, Source, Write
+from yurt.controllers.events import warning
+from yurt.controllers.signing import SERVER_NAME, Kind, Node, Request, State, read_node, read_request
+from yurt.kube.csr.request import VERSIONS, requests_path
+from yurt.kube.csr.wanted import CLIENT_USAGES, NODE_PREFIX, NODES, SERVING_USAGES
+
+NAME = "csrapprover"
+ALIASES = ("yurtcsrapprover", "csr-approver-controller")
+"""Its names in OpenYurt 1.1 and in 1.4."""
+
+HUB = "openyurt:yurthub"
+TUNNEL = "openyurt:yurttunnel"
+TENANT_PREFIX = "openyurt:tenant:"
+"""Groups that are OpenYurt's."""
+
+BOOTSTRAPPERS = "system:bootstrappers"
+"""The group of those who show a bootstrap token."""
+SERVER_USERS = frozenset({"yurt-tunnel-server", "system:serviceaccount:kube-system:yurt-tunnel-server"})
+"""Who yurt-tunnel-server is to the API server: the two subjects of its manifest."""
+
+KEY_ENCIPHERMENT = "key encipherment"
+"""A usage that newer clients leave out for keys that encipher nothing."""
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_API_SERVER = re.compile(r"kubernetes(\.default(\.svc(\..+)?)?)?", re.IGNORECASE)
+_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def _work(node: str) -> list[str]:
+    return [f"node {node}"]
+
+
+REQUESTS: Source[Request] = Source(
+    "CertificateSigningRequests", [requests_path(one) for one in VERSIONS], read_request, lambda key, one: _work(one.node)
+)
+NODES_KNOWN: Source[Node] = Source("Nodes", ["/api/v1/nodes"], read_node, lambda key, node: _work(node.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """
+    A request, and what it is judged by: its Node, if there is one, and the requests for that node that have been granted and
+    whose certificates are still valid.  ``link_local`` are the addresses that pods of any node reach its hub at.
+    """
+
+    request: Request
+    node: Node | None
+    granted: Sequence[Request]
+    link_local: frozenset[str]
+
+
+def refusal(case: Case) -> str | None:
+    """
+    Why a request is not to be approved; None when it is.
+    """
+    return next((why for check in CHECKS[case.request.kind] for why in check(case)), None)
+
+
+Check = Callable[[Case], Iterator[str]]
+
+
+def _is_sound(case: Case) -> Iterator[str]:
+    if case.request.asked.flaw:
+        yield case.request.asked.flaw
+
+
+def _usages_are(usages: Iterable[str], case: Case) -> Iterator[str]:
+    wanted = frozenset(usages)
+    if case.request.usages not in (wanted, wanted - {KEY_ENCIPHERMENT}):
+        yield f"its usages are {_listed(case.request.usages)}, not {_listed(wanted)}"
+
+
+def _organization_is(organization: str, case: Case) -> Iterator[str]:
+    if case.request.asked.organizations != (organization,):
+        yield f"its organizations are {_listed(case.request.asked.organizations)}, not {organization} alone"
+
+
+def _is_of_hub(case: Case) -> Iterator[str]:
+    """
+    The organizations of a hub.  A tenant's is for a bootstrapper to ask for, or for a node that has it.
+    """
+    wanted = set(case.request.asked.organizations)
+    foreign = {one for one in wanted - {HUB, NODES} if not one.startswith(TENANT_PREFIX)}
+    if not wanted >= {HUB, NODES} or foreign:
+        yield f"its organizations are {_listed(wanted)}, not {HUB}, {NODES} and those of tenants"
+    new = wanted - {HUB, NODES} - case.request.groups
+    if new and BOOTSTRAPPERS not in case.request.groups:
+        yield f"{case.request.username} does not belong to {_listed(new)}; join the node anew with a bootstrap token"
+
+
+def _names_a_node(case: Case) -> Iterator[str]:
+    if case.request.asked.common_name == SERVER_NAME:
+        yield f"{SERVER_NAME} is the tunnel server's name, which has no client certificate; give the node another one"
+    if not _NODE_NAME.fullmatch(case.request.node):
+        yield f"{case.request.node!r} is not the name of a node"
+
+
+def _names_one_node(case: Case) -> Iterator[str]:
+    if len(case.request.asked.dns) != 1:
+        yield f"it has {len(case.request.asked.dns)} DNS names; a tunnel agent's certificate has the node's name alone"
+
+
+def _has_names(case: Case) -> Iterator[str]:
+    if not case.request.asked.names:
+        yield "it has neither DNS names nor addresses to serve"
+
+
+def _has_no_names(case: Case) -> Iterator[str]:
+    if case.request.asked.names:
+        yield f"it is for a client, but has the names {_listed(case.request.asked.names)}"
+
+
+def _names_belong_to_node(case: Case) -> Iterator[str]:
+    own = LOOPBACK | case.link_local | {case.request.node} | (case.node.addresses if case.node else set())
+    foreign = case.request.asked.names - own
+    if foreign and case.node is None:
+        yield f"{_listed(foreign)} may be the node's, but there is no Node {case.request.node} yet"
+    elif foreign:
+        yield f"{_listed(foreign)} are not among the addresses of Node {case.request.node}"
+
+
+def _spares_api_server(case: Case) -> Iterator[str]:
+    taken = {one for one in case.request.asked.dns if _API_SERVER.fullmatch(one)}
+    if taken:
+        yield f"{_listed(taken)} is the API server's name"
+
+
+def _asked_by_node(case: Case) -> Iterator[str]:
+    if not _is_node_itself(case.request):
+        yield f"{case.request.username} asks for it; only {NODE_PREFIX}{case.request.node} may"
+
+
+def _asked_by_node_or_bootstrapper(case: Case) -> Iterator[str]:
+    """
+    A node may ask for what is its own at any time, a bootstrapper for any node that nobody is.
+    """
+    request, node = case.request, case.node
+    if _is_node_itself(request):
+        return
+    if BOOTSTRAPPERS not in request.groups:
+        yield f"{request.username} asks for it; only {NODE_PREFIX}{request.node} and bootstrap tokens may"
+    elif node is not None and node.ready:
+        yield f"Node {node.name} is Ready, and has a certificate to ask with; delete the Node if it is to join anew"
+    else:
+        lost_at = node.lost_at if node is not None else None
+        for other in case.granted:
+            if other.node == request.node and (lost_at is None or other.created >= lost_at):
+                yield f"{other.name} has been granted for this node; delete it if the node is to join anew"
+
+
+def _asked_by_server(case: Case) -> Iterator[str]:
+    if case.request.username not in SERVER_USERS:
+        yield f"{case.request.username} asks for it; only {_listed(SERVER_USERS)} may"
+
+
+def _is_node_itself(request: Request) -> bool:
+    return request.username == f"{NODE_PREFIX}{request.node}" and NODES in request.groups
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words)) or "none"
+
+
+_client, _serving = partial(_usages_are, CLIENT_USAGES), partial(_usages_are, SERVING_USAGES)
+_of_nodes, _of_tunnel = partial(_organization_is, NODES), partial(_organization_is, TUNNEL)
+
+CHECKS: dict[Kind, Sequence[Check]] = {
+    Kind.NODE_CLIENT: (
+        _is_sound, _client, _is_of_hub, _names_a_node, _has_no_names, _asked_by_node_or_bootstrapper,
+    ),
+    Kind.NODE_SERVING: (
+        _is_sound, _serving, _of_nodes, _names_a_node, _has_names, _asked_by_node, _names_belong_to_node,
+    ),
+    Kind.AGENT: (
+        _is_sound, _client, _of_tunnel, _names_one_node, _names_a_node, _asked_by_node_or_bootstrapper, _names_belong_to_node,
+    ),
+    Kind.PROXY: (_is_sound, _client, _of_tunnel, _has_no_names, _asked_by_server),
+    Kind.SERVER_SERVING: (_is_sound, _serving, _of_nodes, _has_names, _asked_by_server, _spares_api_server),
+}  # fmt: skip
+"""What must hold for each kind, in the order in which it is looked at."""
+
+
+# What is written
+
+
+def reconcile(link_local: frozenset[str], key: str, seen: Observed, now: float) -> Outcome:
+    """
+    Approve what may be approved of the requests for one node, and tell why the others are left.
+    """
+    requests = sorted(seen.related(REQUESTS, key).values(), key=lambda one: (one.created, one.name))
+    node = next(iter(seen.related(NODES_KNOWN, key).values()), None)
+    granted = [one for one in requests if one.state is State.APPROVED and (one.expires is None or one.expires > now)]
+    approvals: list[Write] = []
+    events: list[Write] = []
+    for request in requests:
+        if request.state is not State.PENDING:
+            continue
+        why = refusal(Case(request, node, [one for one in granted if one.kind is request.kind], link_local))
+        if why is None:
+            approvals.append(approval(request))
+            granted.append(request)
+        else:
+            events.append(warning(NAME, _reference(request), "NotApproved", f"left for people to decide: {why}", now))
+    ends = [one.expires - now for one in granted if one.expires is not None]
+    return Outcome([*approvals, *events], min(ends) + 1 if events and ends else None)
+
+
+def approval(request: Request) -> Write:
+    """
+    The approval of a request as it is now: when somebody changes it first, it is looked at anew.
+    """
+    document: dict[str, Any] = msgspec.json.decode(request.body)
+    status = document.setdefault("status", {})
+    condition = {"type": "Approved", "status": "True", "reason": "AutoApproved", "message": request.kind.value}
+    status["conditions"] = [*(status.get("conditions") or ()), condition]
+    version = request.api_version.rpartition("/")[2]
+    return Write(UPDATE, f"{requests_path(version)}/{request.name}/approval", document, "approve", shows_in=REQUESTS)
+
+
+def _reference(request: Request) -> dict[str, Any]:
+    return {
+        "apiVersion": request.api_version,
+        "kind": "CertificateSigningRequest",
+        "name": request.name,
+        "uid": request.uid,
+    }
+
+
+def controller(config: ControllersConfig) -> Controller:
+    """
+    The controller for ``--controllers``.
+    """
+    link_local = frozenset(config.dummy_if_ips)
+    return Controller(NAME, (REQUESTS, NODES_KNOWN), partial(reconcile, link_local), ALIASES, config.csr_approver_workers)

@@ -1,0 +1,252 @@
+"""
+CertificateSigningRequests and Nodes, as far as the approver of certificates looks at them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from ipaddress import ip_address
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import NameOID
+
+from yurt.kube.csr.wanted import CLIENT_SIGNER, NODE_PREFIX, SERVING_SIGNER
+
+AGENT_NAME, PROXY_NAME, SERVER_NAME = "tunnel-agent-client", "tunnel-proxy-client", f"{NODE_PREFIX}tunnel-server"
+"""Common names of the tunnel's certificates, as in OpenYurt."""
+
+MAX_OBJECT_BYTES = 16 * 1024
+"""Bytes of a request, as an object, that is looked at; those of our daemons have two thousand."""
+
+
+class Kind(Enum):
+    """
+    Which certificate of ours; the value is the message of the approval.
+    """
+
+    NODE_CLIENT = "Auto approving yurthub node client certificate"
+    NODE_SERVING = "Auto approving openyurt tls server certificate"
+    AGENT = "Auto approving tunnel-agent client certificate"
+    PROXY = "Auto approving tunnel-server proxy client certificate"
+    SERVER_SERVING = "Auto approving tunnel-server tls server certificate"
+
+
+class State(Enum):
+    """
+    What has become of a request: APPROVED also when it is signed.
+    """
+
+    PENDING, APPROVED, OVER = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """
+    A PKCS#10 request.  ``flaw`` says what no request of our daemons has.
+    """
+
+    common_name: str
+    organizations: tuple[str, ...]
+    dns: frozenset[str]
+    addresses: frozenset[str]
+    flaw: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """
+        All subject alternative names.
+        """
+        return self.dns | self.addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    A request of a kind that is ours.
+
+    ``created`` and ``expires`` are seconds since the epoch, the latter of the certificate, if it is there.  ``body`` is the whole
+    object, as long as it can be approved.
+    """
+
+    name: str
+    uid: str
+    api_version: str
+    created: float
+    kind: Kind
+    node: str
+    username: str
+    groups: frozenset[str]
+    usages: frozenset[str]
+    asked: Asked
+    state: State
+    expires: float | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """
+    As much of a Node as is of interest: its names and addresses, whether it is Ready, and since when nothing is heard of it.
+    """
+
+    name: str
+    addresses: frozenset[str]
+    ready: bool = False
+    lost_at: float | None = None
+
+
+class _Metadata(msgspec.Struct):
+    name: str = ""
+    uid: str = ""
+    creationTimestamp: datetime | None = None
+
+
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = "True"
+    lastTransitionTime: datetime | None = None
+
+
+class _RequestSpec(msgspec.Struct):
+    request: bytes = b""
+    signerName: str = ""
+    usages: list[str] | None = None
+    username: str = ""
+    groups: list[str] | None = None
+
+
+class _RequestStatus(msgspec.Struct):
+    conditions: list[_Condition] | None = None
+    certificate: bytes | None = None
+
+
+class _Request(msgspec.Struct):
+    apiVersion: str
+    metadata: _Metadata
+    spec: _RequestSpec
+    status: _RequestStatus | None = None
+
+
+class _Address(msgspec.Struct):
+    address: str = ""
+
+
+class _NodeStatus(msgspec.Struct):
+    addresses: list[_Address] | None = None
+    conditions: list[_Condition] | None = None
+
+
+class _Node(msgspec.Struct):
+    metadata: _Metadata
+    status: _NodeStatus | None = None
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_node = msgspec.json.Decoder(_Node).decode
+
+
+def read_request(body: bytes) -> Request | None:
+    """
+    A request of ours, or None for another one.  Raises ValueError for one that is too large or cannot be read.
+    """
+    if len(body) > MAX_OBJECT_BYTES:
+        raise ValueError(f"it has more than {MAX_OBJECT_BYTES} bytes")
+    found = _decode_request(body)
+    spec, status = found.spec, found.status or _RequestStatus()
+    if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
+        return None
+    try:
+        asked = _read_pkcs10(spec.request)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from error
+    kind = _kind(spec.signerName, asked.common_name)
+    if kind is None:
+        return None
+    state = _state({one.type for one in status.conditions or () if one.status == "True"})
+    created = found.metadata.creationTimestamp
+    return Request(
+        name=found.metadata.name,
+        uid=found.metadata.uid,
+        api_version=found.apiVersion,
+        created=created.timestamp() if created else 0.0,
+        kind=kind,
+        node=min(asked.dns, default="") if kind is Kind.AGENT else asked.common_name.removeprefix(NODE_PREFIX),
+        username=spec.username,
+        groups=frozenset(spec.groups or ()),
+        usages=frozenset(spec.usages or ()),
+        asked=asked,
+        state=state,
+        expires=_expiry(status.certificate),
+        body=body if state is State.PENDING else b"",
+    )
+
+
+def _kind(signer: str, common_name: str) -> Kind | None:
+    if signer == CLIENT_SIGNER:
+        named = {AGENT_NAME: Kind.AGENT, PROXY_NAME: Kind.PROXY}
+        return named.get(common_name) or (Kind.NODE_CLIENT if common_name.startswith(NODE_PREFIX) else None)
+    if common_name == SERVER_NAME:
+        return Kind.SERVER_SERVING
+    return Kind.NODE_SERVING if common_name.startswith(NODE_PREFIX) else None
+
+
+def _read_pkcs10(pem: bytes) -> Asked:
+    request = x509.load_pem_x509_csr(pem)
+    common_names = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    organizations = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    extensions = [one.value for one in request.extensions]
+    names = [name for one in extensions if isinstance(one, x509.SubjectAlternativeName) for name in one]
+    flaws = {
+        "it is not signed with its own key": not request.is_signature_valid,
+        "its subject holds more than a common name and organizations": len(list(request.subject)) != 1 + len(organizations),
+        "it asks for extensions beside subject alternative names": any(
+            not isinstance(one, x509.SubjectAlternativeName) for one in extensions
+        ),
+        "its subject alternative names are not only DNS names and addresses": any(
+            not isinstance(name, x509.DNSName | x509.IPAddress) for name in names
+        ),
+    }
+    return Asked(
+        common_names[0] if len(common_names) == 1 else "",
+        tuple(organizations),
+        frozenset(name.value for name in names if isinstance(name, x509.DNSName)),
+        frozenset(str(name.value) for name in names if isinstance(name, x509.IPAddress)),
+        next((flaw for flaw, found in flaws.items() if found), ""),
+    )
+
+
+def _state(conditions: set[str]) -> State:
+    if conditions & {"Denied", "Failed"}:
+        return State.OVER
+    return State.APPROVED if "Approved" in conditions else State.PENDING
+
+
+def _expiry(pem: bytes | None) -> float | None:
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp() if pem else None
+
+
+def read_node(body: bytes) -> Node:
+    """
+    A Node.  Raises msgspec.DecodeError.
+    """
+    found = _decode_node(body)
+    status = found.status or _NodeStatus()
+    ready = next((one for one in status.conditions or () if one.type == "Ready"), _Condition(status="Unknown"))
+    since = ready.lastTransitionTime
+    return Node(
+        found.metadata.name,
+        frozenset(_canonical(one.address) for one in status.addresses or ()),
+        ready.status == "True",
+        since.timestamp() if ready.status == "Unknown" and since else None,
+    )
+
+
+def _canonical(address: str) -> str:
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return address
