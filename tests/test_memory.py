@@ -2,10 +2,14 @@
 Tests of the return of memory.
 """
 
+import gc
+from weakref import ref
+
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.memory import TRIM_INTERVAL, ReturnMemory, be_frugal, release_code, trim, unchanged_mappings
+from yurt.memory import QUIET_LOOKS, TRIM_INTERVAL, ReturnMemory, be_frugal, release_code, trim, unchanged_mappings
 
 
 class ReturnMemoryTests(SynchronousTestCase):
@@ -26,6 +30,27 @@ class ReturnMemoryTests(SynchronousTestCase):
         self.assertEqual(calls, ["trim", "release", "trim", "trim"])
         service.stopService()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_quiet_moment(self) -> None:
+        """
+        What was left in a cycle after it had grown old goes in the next quiet moment, though nothing new is made.
+        """
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+        clock = Clock()
+        service = ReturnMemory(clock, lambda: None, lambda: None, thresholds=(100, 1_000, 1_000))
+        service.startService()
+        self.addCleanup(service.stopService)
+        cycle = [Failure(ValueError("left in a cycle"))]
+        cycle.append(cycle)  # type: ignore[arg-type]
+        left = ref(cycle[0])
+        kept = [[number] for number in range(100 * (QUIET_LOOKS + 1))]
+        del cycle
+        clock.advance(TRIM_INTERVAL)
+        self.assertIsNotNone(left())
+        clock.advance(TRIM_INTERVAL)
+        self.assertIsNone(left())
+        self.assertEqual(len(kept), 100 * (QUIET_LOOKS + 1))
 
     def test_this_c_library(self) -> None:
         """

@@ -21,6 +21,15 @@ MADV_DONTNEED = 4
 GC_THRESHOLDS = (5_000, 20, 20)
 """Objects more than before that make the collector look at the youngest, and how many such looks make it look further."""
 
+CONNECTION_THRESHOLDS = (5_000, 10, 3)
+"""
+The same where most of what is made belongs to connections: one that has ended is some seventy objects in cycles, old by then.
+Ten thousand dials that were given up left 85 MB with the others, and 15 with these.
+"""
+
+QUIET_LOOKS = 4
+"""Looks at the youngest since the last look at all, after which the next quiet moment is used for one."""
+
 TRIM_INTERVAL = 2.0
 """Seconds between two calls of :func:`trim`; one takes about a millisecond."""
 
@@ -78,14 +87,14 @@ def release_code() -> None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_DONTNEED)
 
 
-def look_less_at_what_stays() -> None:
+def look_less_at_what_stays(thresholds: tuple[int, int, int]) -> None:
     """
     Take what imports and the start have made out of the garbage collector's sight, and let it look for cycles less often: a
     request makes a few, and the default looks through everything young at every tenth request.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*thresholds)
 
 
 class ReturnMemory(Service):
@@ -97,12 +106,19 @@ class ReturnMemory(Service):
     """
 
     def __init__(
-        self, reactor: IReactorTime, trim: Callable[[], object] = trim, release: Callable[[], object] = release_code
+        self,
+        reactor: IReactorTime,
+        trim: Callable[[], object] = trim,
+        release: Callable[[], object] = release_code,
+        *,
+        thresholds: tuple[int, int, int] = GC_THRESHOLDS,
     ) -> None:
         self.returning = LoopingCall(self._return)
         self.returning.clock = reactor
         self._trim = trim
         self._release: Callable[[], object] | None = release
+        self._thresholds = thresholds
+        self._looks = 0
 
     def startService(self) -> None:
         """
@@ -110,7 +126,7 @@ class ReturnMemory(Service):
         """
         super().startService()
         be_frugal()
-        look_less_at_what_stays()
+        look_less_at_what_stays(self._thresholds)
         self.returning.start(TRIM_INTERVAL, now=False)
 
     def stopService(self) -> None:
@@ -121,7 +137,19 @@ class ReturnMemory(Service):
         self.returning.stop()
 
     def _return(self) -> None:
+        self._use_quiet_moment()
         self._trim()
         release, self._release = self._release, None
         if release is not None:
             release()
+
+    def _use_quiet_moment(self) -> None:
+        """
+        Collect what connections that have ended left in cycles: the collector itself looks at what is old only after many new
+        objects, which on a quiet box may be never.
+        """
+        looks = gc.get_stats()[0]["collections"]
+        _, of_youngest, of_middle = gc.get_count()
+        if looks == self._looks and of_youngest + of_middle * gc.get_threshold()[1] >= QUIET_LOOKS:
+            gc.collect()
+        self._looks = looks

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from yurt import __version__
 from yurt.lifecycle import Listen, OnHangup, tcp_endpoint
-from yurt.memory import ReturnMemory
+from yurt.memory import CONNECTION_THRESHOLDS, ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import TLS1_3, ClientTLS
@@ -52,7 +52,7 @@ class TunnelAgent(MultiService):
         if config.meta_port:
             endpoint = tcp_endpoint(reactor, config.meta_host, config.meta_port)
             self._add(Listen(endpoint, self.site, f"meta pages on {config.meta_host}:{config.meta_port}"))
-        self._add(ReturnMemory(reactor))
+        self._add(ReturnMemory(reactor, thresholds=CONNECTION_THRESHOLDS))
         self._add(Core(self))
         self._add(ReactorLag(reactor, registry, PREFIX))
         self._add(OnHangup(reactor, self.connector.retry))

@@ -23,7 +23,7 @@ from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Headers
 from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
-from yurt.memory import ReturnMemory
+from yurt.memory import CONNECTION_THRESHOLDS, ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.mux.connection import MuxConnection
 from yurt.sdnotify import Notify, watchdog_interval
@@ -188,7 +188,7 @@ class TunnelServer(MultiService):
             self.doors.append(egress)
             self.add(egress)
         self.listeners = [*self.doors, *self.listen(inside, config.meta_port, meta, "meta pages")]
-        self.add(ReturnMemory(reactor))
+        self.add(ReturnMemory(reactor, thresholds=CONNECTION_THRESHOLDS))
         self.add(self.cluster)
         self.add(self.peers)
         if self.cluster.members is not None:
