@@ -17,21 +17,9 @@ from tests.mux.links import HalfCloseable, Link, Memory
 from yurt.http.dial import Build
 from yurt.http.heads import get_header
 from yurt.mux.connection import MuxStream
-from yurt.tunnel.connect import (
-    ANSWER_TIMEOUT,
-    HEAD_TIMEOUT,
-    MAX_HEAD_BYTES,
-    NODE_HEADER,
-    ConnectRefused,
-    IncomingConnect,
-    IncomingStream,
-    StreamEndpoint,
-    authority,
-    dial_failure,
-    parse_head,
-    read_connect,
-    read_head,
-)
+from yurt.tunnel.answering import HEAD_TIMEOUT, IncomingConnect, IncomingStream, parse_head, read_connect, read_head
+from yurt.tunnel.connect import MAX_HEAD_BYTES, NODE_HEADER, ConnectRefused, authority, dial_failure
+from yurt.tunnel.opening import ANSWER_TIMEOUT, StreamEndpoint
 
 
 class Refusable(HalfCloseable):

@@ -21,9 +21,10 @@ from tests.tunnel.links import AUTHORITY, NAME, NODE, LinkCase, Said, client_tls
 from yurt.http.dial import Build
 from yurt.mux.connection import MuxConnection
 from yurt.tls import TLS1_2, ClientTLS, Credentials, peer_certificate
-from yurt.tunnel.connect import ConnectRefused, StreamEndpoint
+from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import AgentHello, Refusal, ServerHello
 from yurt.tunnel.link import HELLO_TIMEOUT, AcceptingLink, LinkError, LinkInfo, close_link, dial_link
+from yurt.tunnel.opening import StreamEndpoint
 
 
 class Case(LinkCase):

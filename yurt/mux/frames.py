@@ -48,6 +48,12 @@ class MuxClosed(MuxError):
     """
 
 
+class NoStreamLeft(MuxClosed):
+    """
+    All streams are in use.
+    """
+
+
 class PeerWentAway(MuxError):
     """
     The peer ended the session because of an error that it saw.

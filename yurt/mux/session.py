@@ -25,6 +25,7 @@ from yurt.mux.frames import (
     WINDOW_UPDATE,
     IllegalFrame,
     MuxClosed,
+    NoStreamLeft,
     PeerWentAway,
     head,
 )
@@ -90,7 +91,7 @@ class Session:
         if self.peer_going_away or self.going_away:
             raise MuxClosed("the peer is going away" if self.peer_going_away else "this side is going away")
         if len(self.streams) >= self.limits.max_streams or self._next > MAX_UINT32:
-            raise MuxClosed(f"all {self.limits.max_streams} streams of the connection are in use")
+            raise NoStreamLeft(f"all {self.limits.max_streams} streams of the connection are in use")
         number, self._next = self._next, self._next + 2
         return self._begin(number, SYN)
 

@@ -29,8 +29,9 @@ from yurt.tls import Credentials
 from yurt.tunnel.agent import connector, dialler
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.service import Core, TunnelAgent
-from yurt.tunnel.connect import ConnectRefused, StreamEndpoint
+from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import Refusal
+from yurt.tunnel.opening import StreamEndpoint
 
 
 class FakeNames:

@@ -29,7 +29,9 @@ from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.kube.api import ApiError
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import ClientTLS, Credentials, ServerTLS
-from yurt.tunnel.connect import ConnectRefused, StreamEndpoint, read_connect
+from yurt.tunnel.answering import read_connect
+from yurt.tunnel.connect import ConnectRefused
+from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.server.authentication import Authenticator, Entrance
 from yurt.tunnel.server.authorisation import Authoriser
 from yurt.tunnel.server.front import Front

@@ -25,7 +25,8 @@ from tests.certs import Authority, Identity, issue, make_ca
 from yurt.http.dial import Build, tcp_endpoint
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import TLS1_3, ClientTLS, Credentials
-from yurt.tunnel.connect import ConnectRefused, authority, read_connect
+from yurt.tunnel.answering import read_connect
+from yurt.tunnel.connect import ConnectRefused, authority
 from yurt.tunnel.hello import SERVER_NAME, AgentHello
 from yurt.tunnel.link import LinkInfo, dial_link
 from yurt.tunnel.server.config import TunnelServerConfig

@@ -11,6 +11,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from tests.tunnel.server.site import Client, Echo, Site, until
+from yurt.mux.connection import MuxLimits
 
 KUBELET = ("10.0.0.8", 10250)
 
@@ -121,6 +122,20 @@ class DivertedTests(TestCase):
         await second.is_lost()
         self.assertEqual(self.value("refused_total", reason="full"), 1)
         self.assertIsNone(first.lost)
+
+    async def test_no_stream_left(self) -> None:
+        """
+        When the link has no stream left a connection is reset at once, and the reason is counted.
+        """
+        await self.site.agent(self.server, target=None)
+        carrier: Any = self.server.registry.newest("edge-1")
+        while carrier.mux.streams < MuxLimits().max_streams:
+            carrier.mux.open()
+        client = await self.site.connect(self.server.config.secure_port, KUBELET)
+        client.wire.write(b"hello")
+        await client.is_lost()
+        self.assertEqual(self.value("refused_total", reason="exhausted"), 1)
+        await until(self.reactor, lambda: not self.server.diverted.splices)
 
     async def test_half_close_of_the_node(self) -> None:
         """

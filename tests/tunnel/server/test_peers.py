@@ -13,8 +13,9 @@ from twisted.trial.unittest import TestCase
 from tests.certs import issue
 from tests.tunnel.server.site import LOOPBACK, Client, Echo, Site, until
 from yurt.http.interfaces import Headers
-from yurt.tunnel.connect import NODE_HEADER, ConnectRefused, StreamEndpoint
+from yurt.tunnel.connect import NODE_HEADER, ConnectRefused
 from yurt.tunnel.hello import SERVER_NAME
+from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.server.members import Member
 from yurt.tunnel.server.service import TunnelServer
 

@@ -19,16 +19,8 @@ from yurt.mux.connection import MuxStream
 from yurt.tunnel.agent.allowed import Allowed
 from yurt.tunnel.agent.metrics import AgentMetrics
 from yurt.tunnel.agent.names import Names
-from yurt.tunnel.connect import (
-    DIAL_ERRORS,
-    DRAINING,
-    NAME_UNKNOWN,
-    TIMEOUT,
-    ConnectRefused,
-    IncomingConnect,
-    dial_failure,
-    read_connect,
-)
+from yurt.tunnel.answering import IncomingConnect, read_connect
+from yurt.tunnel.connect import DIAL_ERRORS, DRAINING, NAME_UNKNOWN, TIMEOUT, ConnectRefused, dial_failure
 from yurt.tunnel.splice import Splice
 
 DIAL_TIMEOUT = 5.0

@@ -43,23 +43,25 @@ class Diverted:
         if node is None:
             self._refuse(wire, "unknown-node", f"a connection to {host}:{port}: no node has this address")
             return None
+        refused: list[object] = []
         if len(self.splices) >= self.max_connections:
             self._refuse(wire, "full", f"a connection to {host}:{port}: {self.max_connections} are open")
             return None
         if port in self.ports.ports.localhost:
             host = "::1" if ":" in host else "127.0.0.1"
+        splice = Splice()
         try:
             way = self.ways.way_to(node.name, host, port, early=True)
-        except NoWay:  # told already
+            # Early, so it is over at once; a refusal that comes later is the reason of the right side's end, and resets the left.
+            way.connect(cast(IProtocolFactory, Build(lambda _: splice.right))).addErrback(refused.append)
+        except NoWay as error:
+            refused.append(error)
+        if refused:  # told already
             wire.abortConnection()
             return None
         tune(wire)
-        splice = Splice()
         self.splices.add(splice)
         splice.done.addBoth(lambda _: self.splices.discard(splice))
-        # A refusal comes as the reason of the right side's end, and resets the left one.
-        connecting = way.connect(cast(IProtocolFactory, Build(lambda _: splice.right)))
-        connecting.addErrback(lambda _: splice.left.abort())
         return splice.left
 
     def _refuse(self, wire: Any, word: str, message: str) -> None:

@@ -23,7 +23,8 @@ from yurt.http.heads import get_header
 from yurt.kube.pause import pause
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import ClientTLS
-from yurt.tunnel.connect import MALFORMED, NODE_HEADER, ConnectRefused, IncomingConnect, authority, read_connect, read_head
+from yurt.tunnel.answering import IncomingConnect, read_connect, read_head
+from yurt.tunnel.connect import MALFORMED, NODE_HEADER, ConnectRefused, authority
 from yurt.tunnel.hello import PEER_PATH, AgentHello
 from yurt.tunnel.link import LinkError, dial_link
 from yurt.tunnel.server.members import Member

@@ -28,8 +28,8 @@ from yurt.metrics import ReactorLag, new_registry
 from yurt.mux.connection import MuxConnection
 from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import TLS1_3, ClientTLS, ServerTLS
-from yurt.tunnel.connect import StreamEndpoint
 from yurt.tunnel.hello import is_server
+from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.records import link_factory
 from yurt.tunnel.server.agents import Agents
 from yurt.tunnel.server.authentication import Authenticator, Entrance

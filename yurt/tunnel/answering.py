@@ -1,0 +1,262 @@
+"""
+Answering a stream that the other side has opened: its CONNECT head, then 200 or a refusal.  docs/tunnel-protocol.md, section 4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NoReturn, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime, ITransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from yurt.http.heads import serialise_response
+from yurt.http.interfaces import Headers, RequestHead, ResponseHead
+from yurt.kube.status import status_body
+from yurt.mux.connection import MuxStream
+from yurt.options import host_port
+from yurt.tunnel.connect import (
+    MALFORMED,
+    MAX_HEAD_BYTES,
+    NOT_CONNECTED,
+    REFUSED_HEADER,
+    ConnectRefused,
+    PassThrough,
+    authority,
+)
+
+HEAD_TIMEOUT = 10.0
+"""Seconds within which the head of a stream must be whole."""
+
+ACCEPTED = b"HTTP/1.1 200 OK\r\n\r\n"
+
+_PHRASES = {
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+_START = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,2048}) HTTP/1\.1")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+
+
+class IncomingStream:
+    """
+    A stream that the other side has opened, and the head that it began with.  Nothing more is read until it is accepted.
+
+    ``on_lost`` is called when the opener resets the stream before it is answered; afterwards answering does nothing.
+    """
+
+    def __init__(self, reading: _Reading, head: RequestHead) -> None:
+        self._reading = reading
+        self.method = head.method
+        self.target = head.target
+        self.headers = head.headers
+        self.on_lost: Callable[[], object] | None = None
+        reading.incoming = self
+
+    @property
+    def is_lost(self) -> bool:
+        """
+        Whether the stream is gone.
+        """
+        return self._reading.is_lost
+
+    def accept(self, protocol: IProtocol) -> None:
+        """
+        Answer 200 and let ``protocol`` have the stream, with what came behind the head.  It is told as well if the stream is
+        lost already.
+        """
+        self.on_lost = None
+        self._reading.accept(protocol)
+
+    def refuse(self, status: int, reason: str, word: str, message: str) -> None:
+        """
+        Answer anything else, with a Status body, and close.
+        """
+        self.on_lost = None
+        self._reading.refuse(ConnectRefused(status, reason, word, message))
+
+
+class IncomingConnect(IncomingStream):
+    """
+    A stream that asks for a connection to ``host:port``.
+    """
+
+    def __init__(self, reading: _Reading, head: RequestHead, host: str, port: int) -> None:
+        super().__init__(reading, head)
+        self.host = host
+        self.port = port
+
+    @property
+    def authority(self) -> str:
+        """
+        Host and port, for people.
+        """
+        return authority(self.host, self.port)
+
+
+async def read_head(reactor: IReactorTime, stream: MuxStream) -> IncomingStream:
+    """
+    The head of a stream that the other side has opened.  Raises :exc:`ConnectRefused` for one that makes no sense or does
+    not come in time, which has been answered then, and for a stream that is lost.
+    """
+    reading = _Reading(reactor)
+    stream.attach(cast(IProtocol, reading))
+    return IncomingStream(reading, await reading.head)
+
+
+async def read_connect(reactor: IReactorTime, stream: MuxStream) -> IncomingConnect:
+    """
+    As :func:`read_head`, for a stream that must ask for a connection.
+    """
+    reading = _Reading(reactor)
+    stream.attach(cast(IProtocol, reading))
+    head = await reading.head
+    if head.method != b"CONNECT":
+        reading.reject(f"{head.method.decode('ascii')} is not spoken here, only CONNECT")
+    try:
+        host, port = host_port(head.target.decode("ascii"), 0)
+    except ValueError as error:
+        reading.reject(f"{head.target.decode('ascii')}: {error}")
+    if not port:
+        reading.reject(f"{head.target.decode('ascii')}: a port is missing")
+    return IncomingConnect(reading, head, host, port)
+
+
+class _Reading(PassThrough):
+    """
+    Reads the head of a stream, and holds the stream until it is answered.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._timer: IDelayedCall | None = None
+        self._data = b""
+        self.incoming: IncomingStream | None = None
+        self._ended = False
+        self._reason: Failure | None = None
+        self.head: Deferred[RequestHead] = Deferred(lambda _: self._stream.abortConnection())
+
+    @property
+    def _stream(self) -> MuxStream:
+        return cast(MuxStream, self.transport)
+
+    @property
+    def is_lost(self) -> bool:
+        """
+        Whether the stream is gone.
+        """
+        return self._reason is not None
+
+    def connectionMade(self) -> None:
+        self._timer = self._reactor.callLater(HEAD_TIMEOUT, self._malformed, f"no whole head within {HEAD_TIMEOUT:g} s")
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if self.head.called:
+            return
+        end = self._data.find(b"\r\n\r\n")
+        if end > MAX_HEAD_BYTES or (end < 0 and len(self._data) > MAX_HEAD_BYTES):
+            self._malformed(f"the head is longer than {MAX_HEAD_BYTES} bytes")
+        elif end >= 0:
+            text, self._data = self._data[:end], self._data[end + 4 :]
+            try:
+                head = parse_head(text)
+            except ValueError as error:
+                self._malformed(str(error))
+                return
+            self._end_timer()
+            self._stream.pauseProducing()
+            self.head.callback(head)
+
+    def accept(self, protocol: IProtocol) -> None:
+        stream = self._stream
+        if not self.is_lost:
+            stream.write(ACCEPTED)
+            stream.resumeProducing()
+        # What a stream delivers while it resumes is still collected here; only then the protocol takes over.
+        self.pass_to(protocol)
+        protocol.makeConnection(cast(ITransport, stream))
+        data, self._data = self._data, b""
+        if data:
+            protocol.dataReceived(data)
+        if self._ended:
+            super().readConnectionLost()
+        if self._reason is not None:
+            protocol.connectionLost(self._reason)
+
+    def refuse(self, error: ConnectRefused) -> None:
+        if self.is_lost:
+            return
+        body = status_body(error.status, error.reason, error.message)
+        headers = [
+            (REFUSED_HEADER, error.word.encode("ascii")),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+        ]
+        head = ResponseHead(error.status, _PHRASES.get(error.status, b"Refused"), headers)
+        self._data = b""
+        self._stream.write(serialise_response(head) + body)
+        self._stream.loseConnection()
+
+    def reject(self, why: str) -> NoReturn:
+        """
+        Refuse a head that makes no sense; raises what it answered.
+        """
+        error = ConnectRefused(400, "BadRequest", MALFORMED, why)
+        self.refuse(error)
+        raise error
+
+    def _malformed(self, why: str) -> None:
+        self._end_timer()
+        error = ConnectRefused(400, "BadRequest", MALFORMED, why)
+        self.refuse(error)
+        self.head.errback(Failure(error))
+
+    def _end_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def readConnectionLost(self) -> None:
+        if self.inner is not None:
+            super().readConnectionLost()
+        elif self.head.called:
+            self._ended = True
+        else:
+            self._malformed("the stream ended within its head")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._reason = reason
+        self._end_timer()
+        if self.inner is not None:
+            self.inner.connectionLost(reason)
+        elif not self.head.called:
+            why = f"the stream was lost within its head: {reason.getErrorMessage()}"
+            self.head.errback(Failure(ConnectRefused(502, "BadGateway", NOT_CONNECTED, why)))
+        elif self.incoming is not None and self.incoming.on_lost is not None:
+            on_lost, self.incoming.on_lost = self.incoming.on_lost, None
+            on_lost()
+
+
+def parse_head(text: bytes) -> RequestHead:
+    """
+    The head that ``text`` is, without its empty line.  Raises ``ValueError``.
+    """
+    start, *lines = text.split(b"\r\n")
+    match = _START.fullmatch(start)
+    if match is None:
+        raise ValueError("a stream begins with the head of an HTTP/1.1 request")
+    headers: Headers = []
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise ValueError("the head holds a line that is no header field")
+        headers.append((field[1], field[2]))
+    return RequestHead(match[1], match[2], headers)
