@@ -2,7 +2,8 @@
 Opens connections and aborts them, many times: ``aborts.py COUNT WORDS socket PATH`` or ``aborts.py COUNT WORDS tcp HOST PORT``.
 
 WORDS, if any, are sent first, with ``\\r\\n`` for line ends.  Never waits for an answer: every second connection is reset as soon
-as it has said its words, the others a moment later.  Run as a script inside a network namespace.
+as it has said its words, the others a moment later, when the server may be anywhere between accepting and answering.  Run as a
+script inside a network namespace.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+import time
 from collections import deque
 
 OPEN_AT_ONCE = 50
+PAUSE = 0.0005
+"""Seconds between two connections, about what the server needs for one."""
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -36,6 +40,7 @@ def main(count: str, words: str, *place: str) -> None:
         one = connect(*place)
         if said:
             one.sendall(said)
+        time.sleep(PAUSE)
         if number % 2:
             one.close()
             continue

@@ -24,9 +24,8 @@ SLACK = 1.5
 BIG = 1024
 """MB of the big copy."""
 ABORTS = 10_000
-WARM_UP = 1_000
-GROWTH = 4 << 20
-"""Bytes by which a process may differ from what it was, after the allocator's fashion."""
+GROWTH = 6 << 20
+"""Bytes by which a process may differ from what it was after as many before, after the allocator's fashion."""
 LONG_LINE = 1000
 LINES = 60_000
 
@@ -310,7 +309,7 @@ class AbortTests(TunnelCase):
         self.addCleanup(node.run, "iptables", "-w", "-D", *drop)
         assert server.process
         processes = (server.process, node.processes[AGENT])
-        self.abort(WARM_UP)
+        self.abort(ABORTS)
         self.wait_for_quiet()
         before = [(descriptors(one), resident(one)) for one in processes]
         self.abort(ABORTS)
