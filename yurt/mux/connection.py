@@ -73,7 +73,7 @@ class MuxConnection(Protocol):
             client=client, limits=limits, make=self._make_stream, accept=self._accepted, clock=reactor.seconds
         )
         self._ping_after = limits.ping_after * (1.0 if client else SERVER_WAITS)
-        self._dead_after = limits.ping_after + limits.ping_patience
+        self._dead_after = limits.dead_after
         self._heard_at = self._sent_at = reactor.seconds()
         self._timer: IDelayedCall | None = None
         self._busy = False
@@ -323,7 +323,7 @@ class MuxConnection(Protocol):
         silent = now - self._heard_at
         awaited = session.line.awaits_answer
         if awaited and silent >= self._dead_after and now - due < LATENESS:
-            self._end(MuxError(f"no sign of life for {silent:.0f} s"))
+            self._end(MuxError(f"no sign of life for {silent:.1f} s"))
             return
         quiet_since = min(self._heard_at, self._sent_at)
         if now - quiet_since >= self._ping_after or now - session.line.measured_at >= MEASURE_EVERY:

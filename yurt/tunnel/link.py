@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from yurt.http.connection import describe
 from yurt.http.dial import Build, tcp_endpoint
 from yurt.http.wire import tune
-from yurt.mux.connection import MuxConnection
+from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import ClientTLS, peer_certificate
 from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, authority, dial_failure
 from yurt.tunnel.hello import (
@@ -40,7 +40,7 @@ from yurt.tunnel.records import link_factory
 HELLO_TIMEOUT = 10.0
 """Seconds within which the TLS hand-shake and the hello must be over, on either side."""
 
-DEAD_AFTER = 15.0
+DEAD_AFTER = MuxLimits().dead_after
 """Seconds after which the kernel gives up on bytes that nobody acknowledges; pings find the other silences."""
 
 
