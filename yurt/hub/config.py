@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
+from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.kubeconfig import Kubeconfig
 from yurt.tls import Credentials
@@ -92,4 +93,5 @@ class HubConfig:
     max_requests_in_flight: int = 250
     offline_miss: int = 503
     offline_token: str = "cached"
+    filters: FilterSettings = field(default_factory=FilterSettings)
     pod_link: PodLinkSettings = field(default_factory=PodLinkSettings)

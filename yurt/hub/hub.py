@@ -12,8 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from yurt import __version__
 from yurt.http.heads import get_header
-from yurt.http.interfaces import ResponseHead, UpstreamError
+from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
 from yurt.hub.agents import CacheAgents
 from yurt.hub.answers import answer_status
 from yurt.hub.cache.store import Store
@@ -22,19 +23,25 @@ from yurt.hub.cloud import Cloud, Server
 from yurt.hub.config import HubConfig
 from yurt.hub.documents import Documents
 from yurt.hub.exclude import Excluded
+from yurt.hub.filters.choice import OURSELVES
+from yurt.hub.filters.focus import Filters
 from yurt.hub.forward import MAX_KEPT_BODY, Forward
-from yurt.hub.identity import Credential, Tokens
+from yurt.hub.identity import NODE, Credential, Tokens
 from yurt.hub.issuer import IssuerKeys
 from yurt.hub.journal import Journal
 from yurt.hub.lease import LeaseSettings, NodeLease
+from yurt.hub.loop import LoopUpstream
 from yurt.hub.metrics import HubMetrics
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.patience import Patience
-from yurt.hub.reads import OpenLists
+from yurt.hub.proxy import HubProxy
+from yurt.hub.reads import OpenLists, view_key
 from yurt.hub.timers import Timers
 from yurt.hub.tokenrequests import TokenAnswers
 from yurt.hub.turns import Steps, Turns
 from yurt.hub.watches import Watch
+from yurt.kube.api import ApiClient
+from yurt.kube.requestinfo import parse_request
 from yurt.kube.watch import EventReader
 
 VERDICT_WAIT = 2.5
@@ -42,6 +49,9 @@ VERDICT_WAIT = 2.5
 
 PODS_SHARE = 0.5
 """Of the requests in flight, what pods may have at most: they must not take the places of kubelet."""
+
+INSIDE_HEADERS: Headers = [(b"User-Agent", f"{OURSELVES}/{__version__}".encode()), (b"Edge-Cache", b"true")]
+"""What the hub says of itself when it asks itself."""
 
 STATUS_FIRST = 0.5
 """Seconds by which journalled statuses precede the resuming watches when the cloud is back."""
@@ -88,6 +98,17 @@ class Hub:
         self.watches: set[Watch] = set()
         self.read_event = EventReader().read
         self.timers = Timers(reactor)
+        self.filters = Filters(
+            reactor,
+            config.filters,
+            config.node_name,
+            store.table("filters"),
+            ApiClient(reactor, LoopUpstream(reactor, HubProxy(self)), lambda: INSIDE_HEADERS),
+            self.cached_list,
+            self.refocus,
+            self.add_agents,
+        )
+        self.unfocused: list[Watch] = []
         self.in_flight = 0
         self.pods_in_flight = 0
         self.kept_bytes = 0
@@ -135,18 +156,24 @@ class Hub:
         """
         Store a whole answer, after what came before it.
         """
-        self.turns.run(lambda: self._take_in(forward, head, chunks), sum(map(len, chunks)), forward.about)
+        self.turns.run(lambda: self.take_in(forward, head, chunks), sum(map(len, chunks)), forward.about)
 
-    def _take_in(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> Steps:
+    def decoded(self, head: ResponseHead, body: bytes) -> bytes | None:
         """
-        Whatever goes wrong here is not the client's trouble.
+        A body without its content encoding; None for an encoding that is not known.  Raises as :func:`gunzip`.
+        """
+        encoding = (get_header(head.headers, b"content-encoding") or b"identity").lower()
+        if encoding == b"gzip":
+            return gunzip(body)
+        return body if encoding == b"identity" else None
+
+    def take_in(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> Steps:
+        """
+        Store a whole answer now, in steps.  Whatever goes wrong here is not the client's trouble.
         """
         try:
-            body = b"".join(chunks)
-            encoding = (get_header(head.headers, b"content-encoding") or b"identity").lower()
-            if encoding == b"gzip":
-                body = gunzip(body)
-            elif encoding != b"identity":
+            body = self.decoded(head, b"".join(chunks))
+            if body is None:
                 return
             steps = forward.store(head, body)
             if steps is not None:
@@ -221,6 +248,35 @@ class Hub:
         for watch in list(self.watches):
             watch.cloud_returned()
 
+    # Filters
+
+    def cached_list(self, target: bytes) -> bytes | None:
+        """
+        What the cache holds of a list that the hub itself has asked for.
+        """
+        found = self.views.read_list(view_key(Caller(NODE, OURSELVES), parse_request(b"GET", target), ""))
+        return None if found is None else found.body
+
+    def add_agents(self, names: tuple[str, ...]) -> None:
+        """
+        Cache the reads of these components, too.
+        """
+        chosen = CacheAgents(self.config.cache_agents, self.config.agent_aliases)
+        patterns = [*chosen.included, *(f"!{name}" for name in chosen.excluded), *names]
+        self.agents = CacheAgents(patterns, self.config.agent_aliases)
+
+    def refocus(self) -> None:
+        """
+        What filters depend on has changed: tell each watch the difference, one in a turn of the reactor.
+        """
+        self.unfocused = [watch for watch in self.watches if watch.screen.choose()]
+        self.timers.set("refocus", 0.0, self._refocus_next)
+
+    def _refocus_next(self) -> None:
+        if self.unfocused:
+            self.unfocused.pop().refocus()
+            self.timers.set("refocus", 0.0, self._refocus_next)
+
     # Local changes
 
     def publish(self, gvr: str, before: bytes, body: bytes) -> None:
@@ -242,6 +298,7 @@ class Hub:
         End all watches in good order; requests end by themselves.
         """
         self.draining = True
+        self.filters.stop()
         self.timers.cancel_all()
         for watch in list(self.watches):
             if watch.started:

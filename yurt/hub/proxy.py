@@ -17,9 +17,10 @@ from yurt.hub.answers import FROM_HUB, JSON, answer_status
 from yurt.hub.cache.views import GETS, Caller
 from yurt.hub.documents import DocumentRead, is_document
 from yurt.hub.exclude import TOKENS
+from yurt.hub.filtered import FilteredListRead, FilteredObjectRead
 from yurt.hub.forward import EDGE_CACHE, Forward
 from yurt.hub.identity import NODE, Credential, Door, read_credential
-from yurt.hub.reads import ListRead, ObjectRead, Read
+from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
 from yurt.hub.tokenrequests import TokenRequestWrite
 from yurt.hub.watches import Watch
 from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, EventWrite, StatusWrite, Write
@@ -41,6 +42,8 @@ NEVER_CACHED_RESOURCES = frozenset({"certificatesigningrequests"})
 
 LEASE_NAMESPACE = "kube-node-lease"
 MAX_REMEMBERED_CALLERS = 1024
+
+FILTERED: dict[type[Read], type[Read]] = {ObjectRead: FilteredObjectRead, ListRead: FilteredListRead}
 
 MAX_LEASE_BODY = 64 * 1024
 
@@ -136,6 +139,16 @@ class HubProxy:
             LeaseCall(hub, request, info).begin()
             return
         caller = remembered_caller(NODE if credential.kind == "none" else self.identity(credential), component)
+        if hub.filters.settled or not hub.filters.covers(component, info):
+            self.carry(request, info, caller, credential)
+        else:
+            hub.filters.when_settled(lambda: self.carry(request, info, caller, credential))
+
+    def carry(self, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
+        """
+        Make what carries the request, and start it.
+        """
+        hub, head = self.hub, request.head
         cached = self.is_cached(request, info, caller, credential)
         if info.verb == "watch" and head.method == b"GET" and not request.upgrade:
             hub.watching(Watch(hub, request, info, caller, credential, cached))
@@ -178,7 +191,7 @@ class HubProxy:
             return False
         if self.hub.excluded.covers(info.group, info.resource):
             return False
-        if self.hub.agents.cached(caller.component):
+        if self.hub.agents.cached(caller.component) or self.hub.filters.covers(caller.component, info):
             return True
         asked = get_header(request.head.headers, EDGE_CACHE)
         return asked is not None and asked.strip().lower() == b"true"
@@ -192,12 +205,12 @@ class HubProxy:
         if request.upgrade or info.subresource in LONG_RUNNING or info.verb == "proxy":
             return LongForward
         if info.verb in READ_VERBS:
-            return self.choose_read(request, info, cached)
+            return self.choose_read(request, info, caller, cached)
         if not info.is_resource or credential.impersonates:
             return Forward
         return self.choose_write(info, caller, cached)
 
-    def choose_read(self, request: IncomingRequest, info: RequestInfo, cached: bool) -> type[Forward]:
+    def choose_read(self, request: IncomingRequest, info: RequestInfo, caller: Caller, cached: bool) -> type[Forward]:
         """
         Reads: from the cloud and into the cache, where that is possible.
         """
@@ -206,7 +219,16 @@ class HubProxy:
         if not cached or not read_accept(get_header(request.head.headers, b"accept")).json:
             return Forward
         read: type[Read] = ObjectRead if info.verb == "get" else ListRead
-        return read
+        return FILTERED[read] if self.is_filtered(info, caller) else read
+
+    def is_filtered(self, info: RequestInfo, caller: Caller) -> bool:
+        """
+        Whether an answer has to be looked at before the client gets it: something is filtered, or was when it listed last.
+        """
+        filters = self.hub.filters
+        if filters.lens(caller.component, info).rules:
+            return True
+        return info.verb == "list" and filters.told.knows(view_key(caller, info, ""))
 
     def choose_write(self, info: RequestInfo, caller: Caller, cached: bool) -> type[Forward]:
         """

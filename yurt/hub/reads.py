@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import gatherResults
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
+from yurt.http.interfaces import Headers, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import answer_status, cached_headers
 from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
@@ -174,11 +174,18 @@ class Read(Forward):
         """
         raise AssertionError("a Read is an ObjectRead or a ListRead")
 
-    def respond_cached(self, body: bytes, stored_at: float, content_type: bytes = b"application/json", status: int = 200) -> None:
+    def respond_cached(
+        self,
+        body: bytes,
+        stored_at: float,
+        content_type: bytes = b"application/json",
+        status: int = 200,
+        more: Headers | None = None,
+    ) -> None:
         """
-        Send a cached body.
+        Send a cached body, with ``more`` headers.
         """
-        self.request.respond(status, cached_headers(stored_at, self.hub.now(), content_type), body)
+        self.request.respond(status, cached_headers(stored_at, self.hub.now(), content_type) + (more or []), body)
         self.series.from_cache += 1
         self.series.hits += 1
         self.series.local += len(body)

@@ -29,6 +29,7 @@ from yurt.hub.cache.views import Caller, Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
+from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
 from yurt.hub.viewfeed import ViewFeed
 from yurt.kube.objects import read_object, split_list
@@ -104,6 +105,7 @@ class Watch:
         self.cached = cached and self.accept.json and not info.name
         self.progress = Progress(info.query)
         self.feed = ViewFeed(hub, info, caller, self.accept, self.progress)
+        self.screen = Screen(hub, info, caller)
         self.started = False
         self.finished = False
         self.passing = False
@@ -137,11 +139,28 @@ class Watch:
             return
         if self.ends_at is not None:
             self.timers.set("timeout", self.ends_at - self.hub.reactor.seconds(), self.timed_out)
+        if self.cached and not self.screen.begin(self.progress):
+            self.send_back()
+            return
         server = self.hub.cloud.pick()
         if server is None:
             self.begin_offline()
             return
         self.attach(server)
+
+    def send_back(self) -> None:
+        """
+        Nobody knows through which filters the client has listed: it has to list anew.
+        """
+        answer_status(self.request, 410, "Expired", self.filtered_otherwise)
+        self.end()
+
+    @property
+    def filtered_otherwise(self) -> str:
+        """
+        Why the client has to list anew.
+        """
+        return f"watch {self.info.resource}: what filters show here has changed; list anew"
 
     def begin_offline(self) -> None:
         """
@@ -167,7 +186,8 @@ class Watch:
                 return
             progress.tell_state(found.resource_version, found.kind.removesuffix("List"), found.api_version)
             if not progress.from_now:
-                lines = [self.encode_item(ADDED, body) for _, body in split_list(found.body).items]
+                items = (body for _, body in split_list(found.body).items)
+                lines = [self.encode_item(ADDED, body) for body in (items if self.feed.key.form else self.screen.state(items))]
             if progress.initial and progress.bookmarks:
                 lines.append(encode_bookmark(progress.kind, progress.api_version, progress.version, initial_events_end=True))
             progress.initial = False
@@ -197,6 +217,8 @@ class Watch:
         Begin the client's response.
         """
         self.started = True
+        if self.cached:
+            head.headers += self.hub.filters.warnings(self.caller.component, self.info)
         if source is FROM_CLOUD:
             self.series.from_cloud += 1
         else:
@@ -332,6 +354,8 @@ class Watch:
             if not self.take(frame, lines):
                 break
         self.write(lines)
+        if self.screen.behind:
+            self.refocus()
 
     def take(self, frame: bytes, lines: list[bytes]) -> bool:
         """
@@ -350,8 +374,36 @@ class Watch:
         if self.cached and not self.protobuf:
             self.feed.keep(event)
         if self.progress.told(event, self.hub.reactor.seconds()):
-            lines.append(self.encode_frame(frame))
+            is_filtered = self.screen.lens.rules and not self.protobuf
+            lines.append(self.screen.show(event, frame) if is_filtered else self.encode_frame(frame))
         return True
+
+    def refocus(self) -> None:
+        """
+        Filters show things otherwise now: tell the client the difference as soon as it knows a state that the cache knows, too.
+        """
+        progress, feed = self.progress, self.feed
+        if self.finished or self.passing or not self.started or progress.initial or progress.known_version:
+            return
+        if self.cached and feed.initial_events is not None:
+            return
+        can_tell = self.cached and not self.protobuf
+        lines = self.screen.catch_up(feed.key, progress.client_version) if can_tell else None
+        if lines is not None:
+            self.tell_local(lines)
+        elif self.credential.kind != "other" and self.hub.filters.told.may_send_back(self.screen.key, self.hub.reactor.seconds()):
+            self.expired(status_body(410, "Expired", self.filtered_otherwise))
+
+    def tell_local(self, lines: list[bytes]) -> None:
+        """
+        Tell what did not come from the cloud.  While nothing holds that back, what is not read must not pile up: then the client
+        begins anew.
+        """
+        if self.stalled and lines:
+            self.request.abort()
+            self.end()
+        else:
+            self.write(lines)
 
     def encode_frame(self, frame: bytes) -> bytes:
         """
@@ -554,11 +606,8 @@ class Watch:
         found = self.hub.views.read_object(self.caller, self.info.gvr, "", meta.namespace, meta.name)
         if event_type is None or not isinstance(found, Found):
             return
-        if self.stalled:
-            self.request.abort()  # what is not read must not pile up; the client begins anew
-            self.end()
-        else:
-            self.write([encode_event(event_type, body)])
+        line = self.screen.change(WatchEvent(event_type, meta=meta, object=body))
+        self.tell_local([line] if line else [])
 
     # The end
 
@@ -605,6 +654,8 @@ class Watch:
         if self.finished:
             return
         self.finished = True
+        if self.started:
+            self.screen.end(self.progress)
         self.hub.patience.forget(self)
         attempt, self.attempt = self.attempt, None
         if attempt is not None:

@@ -1,0 +1,192 @@
+"""
+Reads whose answers are filtered on their way to the client.  The cache gets what the cloud said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from yurt.http.heads import without
+from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
+from yurt.hub.answers import FROM_CLOUD, name_source
+from yurt.hub.cache.views import LIST_STEP
+from yurt.hub.filters.lens import Lens, show_list, show_object
+from yurt.hub.filters.told import Told
+from yurt.hub.reads import ListRead, ObjectRead, Read
+from yurt.kube.objects import ObjectError, exhaust
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from yurt.hub.turns import Steps
+
+REPLACED = (b"content-encoding", b"content-length", b"transfer-encoding", b"etag")
+"""Headers of the cloud's answer that are not true of what the client gets."""
+
+
+class FilteredRead(Read):
+    """
+    A GET or LIST that is held until it is whole, and answered as its client is to see it.
+    """
+
+    held: ResponseHead | None = None
+    """The head of the cloud's answer, while its body comes in."""
+
+    @property
+    def awaits_head(self) -> bool:
+        """
+        A held answer has begun, although the client has not heard of it.
+        """
+        return self.held is None and super().awaits_head
+
+    @property
+    def warnings(self) -> Headers:
+        """
+        What the client is told of filters that could not be applied.
+        """
+        return self.hub.filters.warnings(self.caller.component, self.info)
+
+    def drop_exchange(self) -> None:
+        """
+        What was held of its answer counts no more.
+        """
+        self.held = None
+        super().drop_exchange()
+
+    def pass_head(self, head: ResponseHead) -> None:
+        """
+        Hold back what is to be filtered.
+        """
+        if head.status == 200 and self.kept is not None:
+            self.held = head
+            return
+        super().pass_head(head)
+
+    def data_received(self, data: bytes) -> None:
+        """
+        Hold it back, too, unless it gets too large.
+        """
+        if self.held is None:
+            super().data_received(data)
+            return
+        self.heard_again()
+        self.series.received += len(data)
+        pieces = self.kept or []
+        self.keep_piece(data)
+        if self.kept is None:
+            self.log.warn("{what}: not filtered, as it is too large", what=self.describe())
+            head, self.held = self.held, None
+            super().pass_head(head)
+            for piece in pieces:
+                self.request.write(piece)
+
+    def response_failed(self, error: UpstreamError) -> None:
+        """
+        Half of an answer is none; another way may lead to a whole one.
+        """
+        if self.held is not None:
+            self.held = self.kept = None
+            self.release_kept()
+        super().response_failed(error)
+
+    def response_finished(self, trailers: Headers) -> None:
+        """
+        The answer is whole: first the client, then the cache.
+        """
+        if self.held is None or self.kept is None:
+            super().response_finished(trailers)
+            return
+        head, chunks = self.held, self.kept
+        self.exchange = self.held = None
+        self.hub.patience.forget(self)
+        self.hub.turns.run(lambda: self.show(head, chunks), self.kept_size, self.about)
+
+    def show(self, head: ResponseHead, chunks: list[bytes]) -> Steps:
+        """
+        Answer, then store.
+        """
+        body = self.hub.decoded(head, b"".join(chunks))
+        if body is None:
+            self.log.warn("{what}: not filtered, as its encoding is not known", what=self.describe())
+            self.answer(head, b"".join(chunks), without(head.headers, b"content-length", b"transfer-encoding"))
+            return
+        plain = ResponseHead(head.status, head.reason, without(head.headers, *REPLACED))
+        self.answer(plain, (yield from self.shown(body)), list(plain.headers))
+        yield
+        yield from self.hub.take_in(self, plain, [body])
+
+    def answer(self, head: ResponseHead, body: bytes, headers: Headers) -> None:
+        """
+        Send what the client is to see.
+        """
+        if self.finished:
+            return
+        answer = ResponseHead(head.status, head.reason, [*headers, *self.warnings])
+        name_source(answer, FROM_CLOUD)
+        self.started = True
+        self.series.from_cloud += 1
+        self.request.respond(answer.status, answer.headers, body)
+        self.done()
+
+    def respond_cached(
+        self,
+        body: bytes,
+        stored_at: float,
+        content_type: bytes = b"application/json",
+        status: int = 200,
+        more: Headers | None = None,
+    ) -> None:
+        """
+        Send a cached body as the client is to see it.
+        """
+        if status == 200:
+            body = exhaust(self.shown(body))
+        super().respond_cached(body, stored_at, content_type, status, self.warnings)
+
+    def shown(self, body: bytes) -> Generator[None, None, bytes]:
+        """
+        A whole body as the client is to see it, in steps.
+        """
+        raise AssertionError("a FilteredRead is a FilteredObjectRead or a FilteredListRead")
+
+
+class FilteredObjectRead(FilteredRead, ObjectRead):
+    """
+    GET of one object.  Filters that hide objects are for lists and watches only.
+    """
+
+    def shown(self, body: bytes) -> Generator[None, None, bytes]:
+        """
+        The object.
+        """
+        yield from ()
+        shown = show_object(body, self.hub.filters.lens(self.caller.component, self.info))
+        return body if shown is None else shown
+
+
+class FilteredListRead(FilteredRead, ListRead):
+    """
+    LIST of a collection; what it told is remembered for the watch that follows.
+    """
+
+    def shown(self, body: bytes) -> Generator[None, None, bytes]:
+        """
+        The list, all pages of it through the same lens.
+        """
+        try:
+            shown = yield from show_list(body, self.choose, LIST_STEP)
+        except ObjectError as error:
+            self.log.debug("not filtered: {what}: {error}", what=self.describe(), error=str(error))
+            return body
+        told = Told(shown.lens, shown.hidden, self.hub.reactor.seconds())
+        self.hub.filters.told.record(self.about, shown.resource_version, told)
+        return shown.body
+
+    def choose(self, version: str) -> Lens:
+        """
+        The lens of the first page, else the present one.
+        """
+        told = None
+        if self.info.query.get("continue"):
+            told = self.hub.filters.told.at(self.about, version)
+        return self.hub.filters.lens(self.caller.component, self.info) if told is None else told.lens

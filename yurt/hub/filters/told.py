@@ -1,0 +1,143 @@
+"""
+Through which lens clients were last told what they know, so that they can be told the difference when they come back.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from math import inf
+from typing import Any
+
+from yurt.hub.cache.records import ViewKey
+from yurt.hub.cache.store import Table
+from yurt.hub.filters.lens import Lens
+
+MAX_KEYS = 256
+"""Lists and watches, by who asked for what, of which anything is remembered."""
+
+MAX_VERSIONS = 8
+"""ResourceVersions remembered for each of them."""
+
+LIST_TO_WATCH = 60.0
+"""Seconds during which a client may still begin its watch where its list ended: what the list told is not forgotten for a newer
+list of the same version."""
+
+SEND_BACK_EVERY = 60.0
+"""Seconds between the times that clients of one view are told to list anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """
+    What a client was told: through which lens, and which objects (``namespace/name``) were hidden from it; None when it has to
+    be found out.
+    """
+
+    lens: Lens
+    hidden: frozenset[str] | None = None
+    at: float = 0.0
+
+
+class ToldBook:
+    """
+    Remembers it by view and resourceVersion.  On disk is a digest of the last lens of each view, for those who come back to
+    another process.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._told: OrderedDict[ViewKey, OrderedDict[str, Told]] = OrderedDict()
+        self._digests: OrderedDict[bytes, bytes] | None = None
+        self._sent_back: OrderedDict[ViewKey, float] = OrderedDict()
+
+    def record(self, key: ViewKey, version: str, told: Told) -> None:
+        """
+        A client knows the state of that version.
+        """
+        versions = self._told.setdefault(key, OrderedDict())
+        self._told.move_to_end(key)
+        before = versions.get(version)
+        if before is not None and before.lens.same(told.lens) and before.hidden is not None:
+            told = replace(told, hidden=before.hidden | (told.hidden or frozenset()))  # another page
+        if before is None or before.lens.same(told.lens) or told.at - before.at > LIST_TO_WATCH:
+            versions[version] = told
+            versions.move_to_end(version)
+        _shorten(versions, MAX_VERSIONS)
+        _shorten(self._told, MAX_KEYS)
+        self._write(key, told.lens.digest)
+
+    def at(self, key: ViewKey, version: str) -> Told | None:
+        """
+        What was told of the state of that very version.
+        """
+        versions = self._told.get(key)
+        return None if versions is None else versions.get(version)
+
+    def find(self, key: ViewKey, version: str, lens: Lens) -> Told | None:
+        """
+        What a client knows that goes on from a version, now that ``lens`` is the one for it; None when that cannot be told.
+        """
+        told = self.at(key, version)
+        if told is not None:
+            return told
+        all_alike = all(one.lens.same(lens) for one in self._told.get(key, {}).values())
+        return Told(lens) if all_alike and self._read().get(_packed(key), b"") == lens.digest else None
+
+    def knows(self, key: ViewKey) -> bool:
+        """
+        Whether a client may have been told less than everything.
+        """
+        if any(told.lens.rules for told in self._told.get(key, {}).values()):
+            return True
+        return bool(self._read()) and _packed(key) in self._read()
+
+    def may_send_back(self, key: ViewKey, now: float) -> bool:
+        """
+        Whether a client may be told to list anew: not twice in a row, in case that its lists cannot be filtered.
+        """
+        if now - self._sent_back.get(key, -inf) < SEND_BACK_EVERY:
+            return False
+        self._sent_back[key] = now
+        self._sent_back.move_to_end(key)
+        _shorten(self._sent_back, MAX_KEYS)
+        return True
+
+    def _read(self) -> OrderedDict[bytes, bytes]:
+        if self._digests is None:
+            self._digests = OrderedDict(self._table.scan())
+        return self._digests
+
+    def _write(self, key: ViewKey, digest: bytes) -> None:
+        """
+        Nothing is written for a view that is shown as it is.
+        """
+        packed, digests = _packed(key), self._read()
+        if digests.get(packed, b"") == digest:
+            return
+        if digest:
+            digests[packed] = digest
+            self._table.put(packed, digest)
+        else:
+            del digests[packed]
+            self._table.delete(packed)
+        while len(digests) > MAX_KEYS:
+            oldest, _ = digests.popitem(last=False)
+            self._table.delete(oldest)
+
+
+def _shorten(entries: OrderedDict[Any, Any], limit: int) -> None:
+    """
+    Drop the oldest entries beyond a limit.
+    """
+    while len(entries) > limit:
+        entries.popitem(last=False)
+
+
+def _packed(key: ViewKey) -> bytes:
+    """
+    A view's key as a key of the store, which are short: texts end with a byte that is in none of them.
+    """
+    texts = (*key.caller, *key[1:])
+    return blake2b(b"\0".join(text.encode() for text in texts), digest_size=16).digest()

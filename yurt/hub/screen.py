@@ -1,0 +1,179 @@
+"""
+What the client of one watch sees of its events.
+
+A client that knows objects through one lens and is to see them through another is told the difference, as events that carry the
+version it has reached, so that it resumes where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from yurt.hub.cache.views import Caller, ViewKey
+from yurt.hub.filters.lens import CLEAR, Lens, at_version, key_of
+from yurt.hub.filters.told import Told
+from yurt.hub.progress import Progress
+from yurt.hub.reads import view_key
+from yurt.kube.requestinfo import RequestInfo
+from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent, encode_event
+
+if TYPE_CHECKING:
+    from yurt.hub.hub import Hub
+
+
+class Screen:
+    """
+    Between the events of a watch and its client.
+
+    ``lens`` is what the client knows objects through, ``wanted`` what it is to see them through.  ``hidden`` holds the keys of
+    objects that exist and that it does not know.
+    """
+
+    def __init__(self, hub: Hub, info: RequestInfo, caller: Caller) -> None:
+        self.hub = hub
+        self.info = info
+        self.caller = caller
+        self.lens: Lens = CLEAR
+        self.wanted: Lens = CLEAR
+        self.hidden: set[str] = set()
+        self.version = ""
+        """The last version that the client was told of, while anything is filtered."""
+        self.recorded = False
+        """Whether it is to be remembered what the client knows."""
+
+    @property
+    def key(self) -> ViewKey:
+        """
+        What it is remembered by.
+        """
+        return view_key(self.caller, self.info, "")
+
+    def begin(self, progress: Progress) -> bool:
+        """
+        Find out what the client knows; false when that cannot be told, so that it has to list anew.
+        """
+        filters, key = self.hub.filters, self.key
+        if not filters.covers(self.caller.component, self.info) and not filters.told.knows(key):
+            return True
+        self.recorded = True
+        self.version = progress.version
+        lens = filters.lens(self.caller.component, self.info)
+        self.lens = self.wanted = lens
+        if progress.begins_with_state:
+            return True
+        told = filters.told.find(key, progress.version, lens)
+        if told is None:
+            if filters.told.may_send_back(key, self.hub.reactor.seconds()):
+                return False
+            told = Told(CLEAR, frozenset())
+        self.lens = lens if told.lens.same(lens) else told.lens
+        self.hidden = self._find_hidden() if told.hidden is None else set(told.hidden)
+        return True
+
+    def _find_hidden(self) -> set[str]:
+        if not self.lens.hides:
+            return set()
+        self.hub.turns.finish()
+        return {key_of(item) for item in self.hub.views.members(self.key) if self.lens.apply(item) is None}
+
+    def choose(self) -> bool:
+        """
+        What filters depend on has changed; returns whether the client is to see things otherwise than it knows them.
+        """
+        self.wanted = self.hub.filters.lens(self.caller.component, self.info)
+        if self.wanted.same(self.lens):
+            self.lens = self.wanted
+        elif not self.recorded:
+            self.recorded = True
+        return self.behind
+
+    @property
+    def behind(self) -> bool:
+        """
+        Whether the client is still to be told a difference.
+        """
+        return self.wanted is not self.lens
+
+    # Events
+
+    def state(self, items: Iterable[bytes]) -> Iterator[bytes]:
+        """
+        The objects that a watch begins with.
+        """
+        for item in items:
+            shown = self.lens.apply(item)
+            if shown is None:
+                self.hidden.add(key_of(item))
+            else:
+                yield shown
+
+    def show(self, event: WatchEvent, frame: bytes) -> bytes:
+        """
+        The line for an event that came as ``frame``; empty when there is nothing to tell.
+        """
+        line = frame + b"\n" if event.type == BOOKMARK or event.form else self.change(event, frame + b"\n")
+        if line and event.meta.resource_version:
+            self.version = event.meta.resource_version
+        return line
+
+    def change(self, event: WatchEvent, line: bytes = b"") -> bytes:
+        """
+        The line for a change of an object, which is ``line`` as far as nothing is filtered; empty when there is nothing to tell.
+        """
+        shown = self.lens.apply(event.object)
+        key = f"{event.meta.namespace}/{event.meta.name}"
+        known = key not in self.hidden
+        if event.type == DELETED:
+            self.hidden.discard(key)
+            event_type, told = DELETED, known
+        elif shown is None:
+            self.hidden.add(key)
+            event_type, told = DELETED, known and event.type == MODIFIED
+        else:
+            self.hidden.discard(key)
+            event_type, told = event.type if known else ADDED, True
+        if not told:
+            return b""
+        is_same = shown is event.object and event_type == event.type and line
+        return line if is_same else encode_event(event_type, shown or event.object)
+
+    # Differences
+
+    def catch_up(self, key: ViewKey, version: str) -> list[bytes] | None:
+        """
+        The lines that bring a client, who has reached ``version``, from one lens to the other; None when the cache does not hold
+        what it knows (``key``).
+        """
+        lines: list[bytes] = []
+        if not key.form:
+            self.hub.turns.finish()
+            view = self.hub.views.view(key)
+            if view is None or not view.complete or view.frozen:
+                return None
+            lines = [line for item in self.hub.views.members(key) if (line := self._difference(item, version))]
+        self.lens, self.version = self.wanted, version
+        return lines
+
+    def _difference(self, item: bytes, version: str) -> bytes:
+        before, after = self.lens.apply(item), self.wanted.apply(item)
+        if before == after:
+            return b""
+        key = key_of(item)
+        known = key not in self.hidden
+        if after is None:
+            self.hidden.add(key)
+            return encode_event(DELETED, at_version(item, version)) if known else b""
+        self.hidden.discard(key)
+        return encode_event(MODIFIED if known else ADDED, at_version(after, version))
+
+    # The end
+
+    def end(self, progress: Progress) -> None:
+        """
+        Remember what the client knows, for when it comes back.
+        """
+        version = self.version if self.lens.rules else progress.client_version
+        if self.recorded and version not in ("", "0") and not progress.initial:
+            told = Told(self.lens, frozenset(self.hidden), self.hub.reactor.seconds())
+            self.hub.filters.told.record(self.key, version, told)
