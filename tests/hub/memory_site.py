@@ -124,12 +124,15 @@ class HandExchange:
 @dataclass(eq=False)
 class HandUpstream:
     """
-    The way to a cloud: probes answer themselves as ``alive`` says, everything else waits in ``open``, unless it is refused.
+    The way to a cloud: probes answer themselves as ``alive`` says, everything else waits in ``open``, unless it is refused.  A
+    ``frozen`` server takes everything and answers nothing.
     """
 
     clock: Clock
     name: str = "https://cloud.example:6443"
     alive: bool = True
+    frozen: bool = False
+    pulses: int = 0
     on_request: Callable[[HandExchange], object] | None = None
     open: list[HandExchange] = field(default_factory=list)
     seen: list[HandExchange] = field(default_factory=list)
@@ -139,7 +142,8 @@ class HandUpstream:
     ) -> HandExchange:
         exchange = HandExchange(self, head, receiver)
         self.open.append(exchange)
-        if head.target == b"/readyz":
+        self.pulses += head.target == b"*"
+        if head.target in (b"/readyz", b"*"):
             self.clock.callLater(0.001, self._probe, exchange)
         elif not self.alive:
             self.clock.callLater(0.001, lambda: exchange.fail("connection refused", sent=False))
@@ -152,7 +156,7 @@ class HandUpstream:
         return exchange
 
     def _probe(self, exchange: HandExchange) -> None:
-        if not exchange.is_open:
+        if not exchange.is_open or self.frozen:
             return
         if self.alive:
             exchange.answer(200, b"ok")
@@ -289,11 +293,11 @@ class MemorySite:
             tuple(one.name for one in self.upstreams),
             NODE,
             NodeCredentials(ca_data=b"", token=None),
+            root_dir=f"{self.path}-own",
             disk_cache_path=self.path,
             **settings,
         )
         self.hub: Hub
-            root_dir=f"{self.path}-own",
         self.proxy: HubProxy
         self.boot()
         case.addCleanup(self.stop)
@@ -312,7 +316,9 @@ class MemorySite:
         self.store.open()
         node_token = NodeToken(self.config.credentials)
         servers = [Server(one.name, one, one) for one in self.upstreams]
-        self.cloud = Cloud(self.clock, servers, CloudSettings(), node_token.headers, wall=self.wall)
+        settings = CloudSettings(self.config.lb_mode, self.config.watch_failover)
+        memory = self.store.table("meta")
+        self.cloud = Cloud(self.clock, servers, settings, node_token.headers, memory=memory, wall=self.wall)
         views = Views(self.store, self.clock, self.wall)
         metrics = HubMetrics(new_registry(), "test")
         self.hub = Hub(self.clock, self.config, self.cloud, self.store, views, metrics, node_token, self.wall)

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.fake_upstream import Answer, FakeUpstream, Sent
 from yurt.http.interfaces import Headers, UpstreamError
-from yurt.hub.cloud import Cloud, CloudSettings, Server
-from yurt.hub.health import PATIENT_TIMEOUT, SUSPECT_TIMEOUT
+from yurt.hub.cloud import GOOD_SERVERS, Cloud, CloudSettings, Server
+from yurt.hub.health import MAX_PROBATION, PATIENT_TIMEOUT, PROBATION, SUSPECT_TIMEOUT
 from yurt.hub.patience import PATIENCE, PATIENCE_TICK
 
 STEP = 0.01
@@ -26,12 +26,22 @@ def refuse(status: int, sent: Sent) -> Answer:
     return status, b""
 
 
+class Shelf(dict[bytes, bytes]):
+    """
+    What outlives a restart.
+    """
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self[key] = value
+
+
 class CloudTests(SynchronousTestCase):
     """
     A cloud of servers in memory, on a clock.
     """
 
     lb_mode = "rr"
+    watch_failover = 1.0
     servers = 1
     draw = 0.5
 
@@ -40,18 +50,26 @@ class CloudTests(SynchronousTestCase):
         self.headers: Headers = [(b"Authorization", b"Bearer of-the-node")]
         self.upstreams = [FakeUpstream(self.clock, name=f"https://10.0.0.{number}:6443") for number in range(1, self.servers + 1)]
         self.bare = [FakeUpstream(self.clock, name=upstream.name) for upstream in self.upstreams]
+        self.memory = Shelf()
+        self.boot()
+        self.addCleanup(self.assert_clean)
+
+    def boot(self) -> None:
+        """
+        A new process of the hub.
+        """
         pairs = zip(self.upstreams, self.bare, strict=True)
         self.cloud = Cloud(
             self.clock,
             [Server(upstream.name, upstream, bare) for upstream, bare in pairs],
-            CloudSettings(self.lb_mode),
+            CloudSettings(self.lb_mode, self.watch_failover),
             lambda: self.headers,
+            memory=self.memory,
             wall=lambda: 1_000_000 + self.clock.seconds(),
             draw=lambda: self.draw,
         )
         self.upstream = self.upstreams[0]
         self.server = self.cloud.servers[0]
-        self.addCleanup(self.assert_clean)
 
     def assert_clean(self) -> None:
         """
@@ -502,13 +520,15 @@ class ManyServersTests(CloudTests):
         """
         self.start()
         first, second, third = self.cloud.servers
-        self.assertIs(self.cloud.other(first), second)
+        self.assertIn(self.cloud.other([first]), (second, third))
+        self.assertIs(self.cloud.other([first, second]), third)
+        self.assertIsNone(self.cloud.other([first, second, third]))
         for upstream, server in zip(self.upstreams[1:], (second, third), strict=True):
             upstream.refusing = True
             self.cloud.failed(server, "connection refused")
         self.run_for(0.1)
-        self.assertIs(self.cloud.other(second), first)
-        self.assertIsNone(self.cloud.other(first))
+        self.assertIs(self.cloud.other([second]), first)
+        self.assertIsNone(self.cloud.other([first]))
 
     def test_one_dead_at_the_start(self) -> None:
         """
@@ -564,5 +584,260 @@ class PriorityTests(ManyServersTests):
         self.run_for(0.1)
         self.assertEqual(set(self.picks(6)), {self.cloud.servers[1]})
         self.upstream.refusing = False
-        self.run_for(2.0)
+        self.run_for(PROBATION + 2.0)
         self.assertEqual(set(self.picks(6)), {self.cloud.servers[0]})
+
+
+class ReturnOfOneTests(CloudTests):
+    """
+    One of two servers comes and goes.
+    """
+
+    servers = 2
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start()
+        self.second = self.cloud.servers[1]
+
+    def blink(self) -> float:
+        """
+        The first server goes away and returns; how long it is not used from its return on.
+        """
+        self.upstream.refusing = True
+        self.cloud.failed(self.server, "connection refused")
+        self.run_for(1.5)
+        self.assertFalse(self.server.healthy)
+        self.upstream.refusing = False
+        began = self.clock.seconds()
+        while {self.cloud.pick(), self.cloud.pick()} == {self.second}:
+            self.clock.advance(STEP)
+        return self.clock.seconds() - began
+
+    def test_probation(self) -> None:
+        """
+        A server that returns is healthy at once, and gets requests when it has stayed for a while.
+        """
+        waited = self.blink()
+        self.assertTrue(PROBATION <= waited <= PROBATION + 1.5, waited)
+
+    def test_probation_grows(self) -> None:
+        """
+        It waits the longer the more often it returned of late, but not for ever; and is trusted again after a calm time.
+        """
+        waits = [round(self.blink(), 1) for _ in range(9)]
+        self.assertEqual(waits, sorted(waits))
+        self.assertGreater(waits[3], 7 * PROBATION)
+        self.assertTrue(MAX_PROBATION - 1 <= waits[-1] <= MAX_PROBATION + 3, waits)
+        self.clock.pump([1.0] * 3600)
+        self.assertLess(self.blink(), PROBATION + 3)
+
+    def test_want_of_another(self) -> None:
+        """
+        On probation it is used when there is no other.
+        """
+        self.blink()
+        self.upstream.refusing = True
+        self.cloud.failed(self.server, "connection refused")
+        self.run_for(1.5)
+        self.upstream.refusing = False
+        self.run_for(3.0)
+        self.upstreams[1].refusing = True
+        self.cloud.failed(self.second, "connection refused")
+        self.run_for(1.5)
+        self.assertTrue(self.cloud.reachable)
+        self.assertIs(self.cloud.pick(), self.server)
+
+
+class RememberedTests(CloudTests):
+    """
+    Which servers were good is known after a restart.
+    """
+
+    servers = 2
+
+    def reboot(self) -> None:
+        """
+        Stop and start again.
+        """
+        self.successResultOf(self.cloud.stop())
+        self.boot()
+        self.cloud.start()
+
+    def test_good_ones_first(self) -> None:
+        """
+        A server that was away when the hub stopped has to stay for a while before it gets requests; the other one begins at
+        once.
+        """
+        self.start()
+        self.upstream.refusing = True
+        self.cloud.failed(self.server, "connection refused")
+        self.run_for(1.0)
+        self.upstream.refusing = False
+        self.reboot()
+        self.run_for(3.0)
+        self.assertTrue(self.server.healthy)
+        self.assertEqual({self.cloud.pick() for _ in range(4)}, {self.cloud.servers[1]})
+        self.run_for(PROBATION)
+        self.assertEqual({self.cloud.pick() for _ in range(4)}, set(self.cloud.servers))
+
+    def test_last_good_ones(self) -> None:
+        """
+        When all are away, the last that were there are remembered; one that nobody remembers is used at once where none of the
+        remembered ones answers.
+        """
+        self.start()
+        for upstream, server in zip(self.upstreams, self.cloud.servers, strict=True):
+            upstream.refusing = True
+            self.cloud.failed(server, "connection refused")
+            self.run_for(1.0)
+        self.assertEqual(list(self.memory.values()), [b'["https://10.0.0.2:6443"]'])
+        self.upstream.refusing = False
+        self.reboot()
+        self.run_for(0.1)
+        self.assertIs(self.cloud.pick(), self.server)
+
+    def test_other_servers(self) -> None:
+        """
+        Servers of an earlier configuration, and a memory that cannot be read, are as nothing.
+        """
+        for kept in (b'["https://gone:6443"]', b"[[]]", b"{}", b"7", b"[", b"\xff"):
+            self.memory[GOOD_SERVERS] = kept
+            self.reboot()
+            self.run_for(0.1)
+            self.assertEqual({self.cloud.pick() for _ in range(4)}, set(self.cloud.servers), kept)
+
+
+class PulseTests(CloudTests):
+    """
+    Watches depend on a server that says nothing.
+    """
+
+    servers = 2
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.left: list[Server] = []
+        self.cloud.on_silence(self.left.append)
+        self.start()
+
+    def pulses(self, upstream: FakeUpstream) -> list[Sent]:
+        return upstream.of(b"*")
+
+    def test_pulse(self) -> None:
+        """
+        A pulse is OPTIONS * without credentials, on a connection that is kept; two or three a second, to that server only.
+        """
+        self.cloud.depend(self.server)
+        self.run_for(10.0)
+        pulses = self.pulses(self.upstream)
+        self.assertTrue(20 <= len(pulses) <= 30, len(pulses))
+        self.assertEqual({(one.head.method, tuple(one.head.headers), one.fresh) for one in pulses}, {(b"OPTIONS", (), False)})
+        self.assertEqual(self.pulses(self.upstreams[1]), [])
+
+    def test_not_needed(self) -> None:
+        """
+        There are none when no watch depends on the server, while the server talks, nor where there is no other to go to.
+        """
+        self.cloud.depend(self.server)
+        self.cloud.release(self.server)
+        self.run_for(5.0)
+        self.cloud.depend(self.server)
+        for _ in range(50):
+            self.cloud.answered(self.server)
+            self.run_for(0.1)
+        self.upstreams[1].refusing = True
+        self.cloud.failed(self.cloud.servers[1], "connection refused")
+        self.run_for(0.1)
+        before = len(self.pulses(self.upstream))
+        self.run_for(5.0)
+        self.assertEqual(len(self.pulses(self.upstream)), before)
+        self.assertLessEqual(before, 2)
+
+    def test_heartbeats_go_on(self) -> None:
+        """
+        A process that answers may have lost its etcd: pulses do not stand in for heartbeats.
+        """
+        self.cloud.depend(self.server)
+        before = len(self.upstream.probes)
+        self.run_for(100.0)
+        self.assertEqual(len(self.upstream.probes) - before, 9)
+
+    def test_silence(self) -> None:
+        """
+        A server that freezes is left within the time for it, before it is called dead; then it is, and no pulse is sent.
+        """
+        self.cloud.depend(self.server)
+        self.run_for(2.0)
+        self.upstream.silent = True
+        self.run_for(1.0 - 0.2)
+        self.assertEqual(self.left, [self.server])
+        self.assertTrue(self.server.healthy)
+        self.assertEqual({self.cloud.pick() for _ in range(4)}, {self.cloud.servers[1]})
+        self.run_for(1.0)
+        self.assertFalse(self.server.healthy)
+        self.assertEqual(self.left, [self.server])
+
+    def test_silent_link(self) -> None:
+        """
+        When the other one is silent, too, there is no reason to leave.
+        """
+        self.cloud.depend(self.server)
+        for upstream in self.upstreams:
+            upstream.silent = True
+        self.seconds_until(False)
+        self.assertEqual(self.left, [])
+
+    def test_stall(self) -> None:
+        """
+        A server that was silent for a moment is not called dead, and its connections stay.
+        """
+        self.cloud.depend(self.server)
+        self.run_for(2.0)
+        self.upstream.delay = 0.7
+        self.run_for(0.7)
+        self.upstream.delay = 0.01
+        self.run_for(5.0)
+        self.assertTrue(self.server.healthy)
+        self.assertEqual(self.upstream.closed, [])
+
+    def test_load_balancer(self) -> None:
+        """
+        A load balancer that has lost its servers is no sign of life.
+        """
+        self.cloud.depend(self.server)
+        self.upstream.answer = partial(refuse, 503)
+        self.run_for(0.6)
+        self.assertFalse(self.server.healthy)
+
+    def test_slow_servers(self) -> None:
+        """
+        Where answers need long a pulse has longer, and nobody is left for that.
+        """
+        for upstream in self.upstreams:
+            upstream.delay = 0.6
+        self.run_for(30.0)
+        self.cloud.depend(self.server)
+        self.run_for(30.0)
+        self.assertEqual(self.left, [])
+
+
+class NoPulseTests(CloudTests):
+    """
+    ``--watch-failover=0``.
+    """
+
+    servers = 2
+    watch_failover = 0.0
+
+    def test_heartbeats_only(self) -> None:
+        """
+        No pulses are sent; a frozen server is found out by its next heartbeat.
+        """
+        self.start()
+        self.cloud.depend(self.server)
+        self.run_for(5.0)
+        self.assertEqual(self.upstream.of(b"*"), [])
+        self.upstream.silent = True
+        self.run_for(12.0 + 2.5 + SUSPECT_TIMEOUT)
+        self.assertFalse(self.server.healthy)

@@ -7,6 +7,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.hub.fake_upstream import FakeUpstream
+from yurt.hub.cloud import Server
 from yurt.hub.patience import PATIENCE, PATIENCE_TICK, Patience
 
 
@@ -18,9 +20,13 @@ class Waiter:
     def __init__(self, *, awaits_head: bool) -> None:
         self.awaits_head = awaits_head
         self.times = 0
+        self.left: list[Server] = []
 
     def impatient(self) -> None:
         self.times += 1
+
+    def leave(self, server: Server) -> None:
+        self.left.append(server)
 
 
 class PatienceTests(SynchronousTestCase):
@@ -68,6 +74,20 @@ class PatienceTests(SynchronousTestCase):
         self.patience.watch(first)
         self.let(PATIENCE / 2 + 2 * PATIENCE_TICK)
         self.assertEqual((first.times, second.times), (0, 1))
+
+    def test_silence(self) -> None:
+        """
+        That a server has fallen silent is told to all who wait, and to nobody else.
+        """
+        waiting, done = Waiter(awaits_head=True), Waiter(awaits_head=True)
+        upstream = FakeUpstream(self.clock)
+        server = Server("https://a", upstream, upstream)
+        for one in (waiting, done):
+            self.patience.watch(one)
+        self.patience.forget(done)
+        self.patience.leave(server)
+        self.assertEqual((waiting.left, done.left), ([server], []))
+        self.patience.stop()
 
     def test_leaves_no_timer(self) -> None:
         """

@@ -226,7 +226,7 @@ class ServersTests(HubCase):
             self.assert_from(await site.get(PODS, agent="curl"), "cloud")
         self.assertEqual(second.count("list", "pods"), 3)
         site.api.heal()
-        await until(lambda: site.service.cloud.servers[0].healthy)
+        await until(lambda: site.service.cloud.pick() is site.service.cloud.servers[0])
         await site.get(PODS, agent="curl")
         self.assertEqual(site.api.count("list", "pods"), 4)
 

@@ -4,13 +4,14 @@ One upstream request of a watch, the first or a resumed one.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from yurt.http.interfaces import ByteStream, Exchange, Headers, ResponseHead, UpstreamError
 
 if TYPE_CHECKING:
-    from yurt.hub.cloud import Server
+    from yurt.hub.cloud import Cloud, Server
 
 MAX_REFUSAL_BODY = 64 * 1024
 """Bytes kept of an error body that answers a resumed watch."""
@@ -33,25 +34,38 @@ class AttemptOwner(Protocol):
 
 class Attempt:
     """
-    One upstream request of a watch, the first or a resumed one.
+    One upstream request of a watch, the first or a resumed one.  While it lasts, it depends on hearing of its server's end.
     """
 
-    def __init__(self, owner: AttemptOwner, server: Server) -> None:
+    def __init__(self, owner: AttemptOwner, cloud: Cloud, server: Server) -> None:
         self.owner = owner
         self.server = server
+        self._cloud: Cloud | None = cloud
+        cloud.depend(server)
         self.exchange: Exchange | None = None
         self.status = 0
         self.refusal: list[bytes] = []
         self.refusal_size = 0
         self.fruitful = False
+        self.began = inf
+        """When the server accepted the watch."""
 
     def drop(self) -> None:
         """
         Forget this attempt and its connection.
         """
-        exchange, self.exchange = self.exchange, None
+        exchange = self.exchange
+        self.over()
         if exchange is not None:
             exchange.cancel()
+
+    def over(self) -> None:
+        """
+        Nothing more comes of it.
+        """
+        cloud, self._cloud, self.exchange = self._cloud, None, None
+        if cloud is not None:
+            cloud.release(self.server)
 
     def interim_received(self, head: ResponseHead) -> None:
         """
@@ -79,14 +93,14 @@ class Attempt:
         """
         The server ended it in good order.
         """
-        self.exchange = None
+        self.over()
         self.owner.attempt_ended(self, None)
 
     def response_failed(self, error: UpstreamError) -> None:
         """
         The connection broke.
         """
-        self.exchange = None
+        self.over()
         self.owner.attempt_ended(self, error)
 
     def upgraded(self, head: ResponseHead, stream: ByteStream) -> None:
@@ -94,6 +108,7 @@ class Attempt:
         Nobody asked for that.
         """
         stream.abort()
+        self.over()
         self.owner.attempt_ended(self, UpstreamError("the server switched protocols in answer to a watch"))
 
 

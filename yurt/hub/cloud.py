@@ -3,38 +3,77 @@ The one place that knows whether the cloud is there.
 
 A :class:`yurt.hub.server.Prober` finds out about each API server; :class:`Cloud` sums them up.  Requests ask
 :meth:`Cloud.pick` for a server, and tell :meth:`Cloud.answered`, :meth:`Cloud.suspect` or :meth:`Cloud.failed` how it went.
+
+A server that goes away is left at once.  One that returns is on probation (:data:`yurt.hub.health.PROBATION`), used only for
+want of another, so that one that comes and goes has no say while there is one that stays.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from yurt.http.interfaces import Headers
-from yurt.hub.health import ServerHealth, State
-from yurt.hub.server import Prober, Server
+from yurt.hub.health import PULSE_TIMEOUT, ServerHealth, State
+from yurt.hub.server import LOAD_BALANCER_ERRORS, Prober, Server
 
-__all__ = ["LOAD_BALANCER_ERRORS", "Cloud", "CloudSettings", "Server"]
+__all__ = ["FAILOVER_SPREAD", "LOAD_BALANCER_ERRORS", "SERVER_ERRORS", "Cloud", "CloudSettings", "Memory", "Server"]
 
-LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
-"""What a load balancer says when no API server stands behind it: no answer of the cloud."""
+SERVER_ERRORS = LOAD_BALANCER_ERRORS | {500}
+"""What a dead server says, or a live one that has lost its etcd; and at times one that is well, to a request that is not."""
+
+FAILOVER_SPREAD = 0.2
+"""Watches go on at another server spread over so many seconds."""
+
+MOVE_TIME = 0.15
+"""Seconds kept for asking the other server, and for its answer to the watch."""
+
+MIN_PULSE_INTERVAL = 0.2
+
+GOOD_SERVERS = b"good-servers"
+"""Under this key the servers that answered last are remembered, as a JSON list of addresses."""
+
+
+class Memory(Protocol):
+    """
+    Where things are remembered over a restart.
+    """
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def put(self, key: bytes, value: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class CloudSettings:
     """
     What the operator chose: ``lb_mode`` is "rr" (in turn) or "priority" (the first that is healthy); times in seconds.
+
+    ``watch_failover`` is the time in which watches leave a server that has fallen silent; 0 to leave that to heartbeats.
     """
 
     lb_mode: str = "rr"
+    watch_failover: float = 1.0
     heartbeat_interval: float = 10.0
     heartbeat_timeout: float = 2.5
+
+    @property
+    def pulse_interval(self) -> float:
+        """
+        Seconds of silence after which a server that watches depend on is asked for a sign of life.
+        """
+        if not self.watch_failover:
+            return math.inf
+        return max(MIN_PULSE_INTERVAL, self.watch_failover - PULSE_TIMEOUT - FAILOVER_SPREAD - MOVE_TIME)
 
 
 class Cloud:
@@ -42,7 +81,8 @@ class Cloud:
     All API servers of the cluster.
 
     ``node_headers`` gives the node's own header fields for probes and renewals (its token, if it has no certificate).
-    ``wall`` is the time of day in seconds; ``draw`` gives random numbers from 0 up to 1.
+    ``memory`` keeps over a restart which servers were good; ``wall`` is the time of day in seconds; ``draw`` gives random
+    numbers from 0 up to 1.
     """
 
     _log = Logger()
@@ -54,6 +94,7 @@ class Cloud:
         settings: CloudSettings,
         node_headers: Callable[[], Headers],
         *,
+        memory: Memory | None = None,
         wall: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -64,13 +105,18 @@ class Cloud:
         self.since = wall()
         """Wall time since which ``reachable`` is what it is."""
         self._reactor = reactor
+        self._memory = memory
         self._in_turn = settings.lb_mode == "rr"
+        self._pulse_interval = settings.pulse_interval
+        self._depending = dict.fromkeys(self.servers, 0)
+        self._probation: IDelayedCall | None = None
         self._wall = wall
         self._choices: tuple[Server, ...] = ()
         self._picked = 0
         self._offline_total = 0.0
         self._offline_from: float | None = None
         self._subscribers: list[Callable[[bool], None]] = []
+        self._leavers: list[Callable[[Server], None]] = []
         self._awaiting_verdict: list[Deferred[None]] = []
         self._probers = {
             server: Prober(
@@ -84,6 +130,12 @@ class Cloud:
         }
 
     def start(self) -> None:
+        """
+        Begin to probe, all servers at once.  One that was not good when the hub last ran is on probation from its first answer.
+        """
+        good = self._recall()
+        for server, prober in self._probers.items():
+            prober.health.newcomer = bool(good) and server.name not in good
         for prober in self._probers.values():
             prober.start()
 
@@ -91,6 +143,9 @@ class Cloud:
         """
         End all probes; fires when they are gone.
         """
+        if self._probation is not None:
+            self._probation.cancel()
+            self._probation = None
         stopped = DeferredList([prober.stop() for prober in self._probers.values()])
         return stopped.addCallback(lambda _: None)
 
@@ -120,13 +175,40 @@ class Cloud:
         self._picked = (self._picked + 1) % len(choices)
         return choices[self._picked]
 
-    def other(self, server: Server) -> Server | None:
+    def other(self, tried: Collection[Server]) -> Server | None:
         """
-        Another healthy server, to try a request again on.
+        A healthy server that is none of those ``tried``.
         """
-        others = [choice for choice in self._choices if choice is not server]
-        others += [choice for choice in self.servers if choice.healthy and choice is not server]
-        return others[0] if others else None
+        choices = [server for server in self._choices if server not in tried]
+        if self._in_turn and len(choices) > 1:
+            self._picked += 1
+            return choices[self._picked % len(choices)]
+        choices += [server for server in self.servers if server.healthy and server not in tried]
+        return choices[0] if choices else None
+
+    def depend(self, server: Server) -> None:
+        """
+        One more watch depends on hearing of the end of ``server``.
+        """
+        self._depending[server] += 1
+        if self._depending[server] == 1:
+            self._take_pulses()
+
+    def release(self, server: Server) -> None:
+        """
+        One less does.
+        """
+        self._depending[server] -= 1
+        if not self._depending[server]:
+            self._take_pulses()
+
+    def _take_pulses(self) -> None:
+        """
+        Where there is nothing to go to, to know sooner would only cost.
+        """
+        for server, prober in self._probers.items():
+            is_needed = self._depending[server] and self.other([server]) is not None
+            prober.pulse(self._pulse_interval if is_needed else math.inf)
 
     def answered(self, server: Server) -> None:
         """
@@ -165,16 +247,22 @@ class Cloud:
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
 
+    def on_silence(self, callback: Callable[[Server], None]) -> None:
+        """
+        Call ``callback(server)`` when a server has fallen silent while another one answers: what waits for it, and may go
+        elsewhere, should.  It is not known to be dead yet.
+        """
+        self._leavers.append(callback)
+
     def _changed(self, prober: Prober) -> None:
         server, health = prober.server, prober.health
         was_known, was_healthy = self.known, server.healthy
         server.healthy, server.reason = health.alive, health.reason
         if was_healthy != server.healthy or not server.last_change:
             server.last_change = self._wall()
-        states = {one: its.health.state for one, its in self._probers.items()}
-        trusted = tuple(one for one in self.servers if states[one] is State.UP)
-        self._choices = trusted or tuple(one for one in self.servers if one.healthy)
-        self.known = was_known or bool(self._choices) or State.UNKNOWN not in states.values()
+        self._choose()
+        is_decided = all(its.health.state is not State.UNKNOWN for its in self._probers.values())
+        self.known = was_known or bool(self._choices) or is_decided
         if bool(self._choices) != self.reachable:
             self._turn()
         elif self.known and not was_known:
@@ -182,10 +270,69 @@ class Cloud:
         elif was_healthy != server.healthy:
             state = "healthy again" if server.healthy else f"unhealthy: {server.reason}"
             self._log.info("API server {server} is {state}", server=server.name, state=state)
+        if was_healthy != server.healthy:
+            self._remember()
+        if health.silent:
+            self._leave(server)
         if self.known:
             waiting, self._awaiting_verdict = self._awaiting_verdict, []
             for one in waiting:
                 one.callback(None)
+
+    def _choose(self) -> None:
+        """
+        Who gets requests: those that are not on probation, else all that are up, else even those under suspicion.
+        """
+        now = self._reactor.seconds()
+        up = {one: its.health.trusted_from for one, its in self._probers.items() if its.health.state is State.UP}
+        trusted = tuple(one for one in up if up[one] <= now)
+        self._choices = trusted or tuple(up) or tuple(one for one in self.servers if one.healthy)
+        if self._probation is not None:
+            self._probation.cancel()
+            self._probation = None
+        if len(trusted) < len(up):
+            self._probation = self._reactor.callLater(min(end for end in up.values() if end > now) - now, self._prove)
+        self._take_pulses()
+
+    def _prove(self) -> None:
+        self._probation = None
+        self._choose()
+
+    def _leave(self, server: Server) -> None:
+        """
+        Ask another server for a sign of life; if it answers sooner than ``server``, it is not the link that is at fault.
+        """
+        other = self.other([server])
+        if other is None:
+            return
+        asked = self._probers[other].ask()
+        asked.addCallback(self._compare, server)
+
+    def _compare(self, answers: bool, server: Server) -> None:
+        if answers and self._probers[server].health.silent:
+            self._log.info("API server {server} has fallen silent: what can goes on at another", server=server.name)
+            for callback in self._leavers:
+                with self._log.failuresHandled("What waits for {server} could not leave it.", server=server.name):
+                    callback(server)
+
+    def _recall(self) -> list[str]:
+        """
+        The servers that were good last; none when nothing is known of them.
+        """
+        kept = self._memory.get(GOOD_SERVERS) if self._memory is not None else None
+        try:
+            names = json.loads(kept or b"[]")
+        except ValueError:
+            names = []
+        return [server.name for server in self.servers if isinstance(names, list) and server.name in names]
+
+    def _remember(self) -> None:
+        """
+        While none is good the last good ones are.
+        """
+        good = [server.name for server in self.servers if server.healthy]
+        if good and self._memory is not None:
+            self._memory.put(GOOD_SERVERS, json.dumps(good).encode())
 
     def _turn(self) -> None:
         """

@@ -28,7 +28,7 @@ from yurt.http.upgrade import join
 from yurt.hub.accept import is_json
 from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, name_source
 from yurt.hub.cache.views import Caller
-from yurt.hub.cloud import LOAD_BALANCER_ERRORS
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.identity import Credential, Door
 from yurt.kube.requestinfo import RequestInfo
 
@@ -200,6 +200,17 @@ class Forward:
         if self.server is not None:
             self.hub.suspect(self.server, "no answer to a request")
 
+    def leave(self, server: Server) -> None:
+        """
+        ``server`` has fallen silent, and another one has not: ask that one instead, if nothing can be done twice.
+        """
+        if self.server is not server or not self.awaits_head or not self.may_repeat(UpstreamError("silent")):
+            return
+        other = self.hub.cloud.other(self.tried)
+        if other is not None:
+            self.drop_exchange()
+            self.send(other)
+
     # The way back
 
     def interim_received(self, head: ResponseHead) -> None:
@@ -212,7 +223,7 @@ class Forward:
         """
         The answer begins.
         """
-        if head.status in LOAD_BALANCER_ERRORS and self.asked_other(head):
+        if head.status in SERVER_ERRORS and self.asked_other(head):
             return
         self.answered_by_cloud(head)
         if not self.long_running and self.heard != self.hub.patience.ticks:
@@ -225,27 +236,26 @@ class Forward:
 
     def asked_other(self, head: ResponseHead) -> bool:
         """
-        Ask another server in place of one that has a load balancer's error for a read; false when there is none.  A 504 in JSON
-        is an API server's own, which has tried for long or knows no newer state.
+        Ask another server in place of one that has a server's error for a read; false when there is none.  A 504 in JSON is an
+        API server's own, which has tried for long or knows no newer state.
         """
-        assert self.server is not None
-        other = self.hub.cloud.other(self.server)
+        other = self.hub.cloud.other(self.tried)
         is_read = self.request.head.method == b"GET" and not self.request.upgrade and not self.request.has_body
         is_own = head.status == 504 and is_json(get_header(head.headers, b"content-type"))
-        if other is None or other in self.tried or not is_read or is_own:
+        if other is None or not is_read or is_own:
             return False
-        self.answered_by_cloud(head)
+        self.answered_by_cloud(head, doubtful=True)
         self.drop_exchange()
         self.send(other)
         return True
 
-    def answered_by_cloud(self, head: ResponseHead) -> None:
+    def answered_by_cloud(self, head: ResponseHead, *, doubtful: bool = False) -> None:
         """
-        Learn from an answer: about the server, and about the token.
+        Learn from an answer: about the server, and about the token.  One that is ``doubtful`` is no sign of life.
         """
         assert self.server is not None
         self.series.cloud_latency = self.hub.reactor.seconds() - self.began
-        if head.status in LOAD_BALANCER_ERRORS:
+        if doubtful or head.status in LOAD_BALANCER_ERRORS:
             self.hub.suspect(self.server, f"it answered {head.status}")
         else:
             self.hub.cloud.answered(self.server)
@@ -361,8 +371,8 @@ class Forward:
             return
         assert self.server is not None
         self.hub.failed(self.server, error)
-        other = self.hub.cloud.other(self.server)
-        if other is not None and other not in self.tried and self.may_repeat(error):
+        other = self.hub.cloud.other(self.tried)
+        if other is not None and self.may_repeat(error):
             self.send(other)
         else:
             self.without_cloud(error)

@@ -13,6 +13,9 @@ and reports how it ended; requests report their own luck through :meth:`ServerHe
 
 It takes two pieces of evidence to call a server down (a suspicion and a probe), so a single reset connection does not.
 A probe answers the question of the state that asked it: a change of state drops those under way.
+
+A server on which watches depend sends nothing while nothing happens, so its silence tells nothing.  Its driver may ask for a
+*pulse* (:attr:`ServerHealth.pulse_interval`): small probes of a server that is UP and silent, which have little time.
 """
 
 from __future__ import annotations
@@ -43,6 +46,17 @@ FLAP_WINDOW = 30.0
 """Seconds within which flips count."""
 FLAP_LIMIT = 2
 """More flips than this within the window make a link a flapping one."""
+PULSE_TIMEOUT = 0.3
+"""Seconds that a server has for a pulse, where its answers are known to be quick; time for one lost packet to be sent again."""
+PULSE_MARGIN = 1.5
+"""A pulse has this many times the latency of fresh connections, where that is longer: several times its own round trip."""
+PROBATION = 5.0
+"""Seconds for which a server that returned is used only for want of another; doubled with every return of late."""
+MAX_PROBATION = 300.0
+PROBATION_MEMORY = 3600.0
+"""Seconds for which a return counts."""
+MAX_RETURNS = 1 + math.ceil(math.log2(MAX_PROBATION / PROBATION))
+"""Returns that are remembered: more make no difference."""
 FRESH_VERDICT = 0.2
 """A suspicion this soon after the beginning of a probe that succeeded is answered by that probe."""
 
@@ -61,12 +75,14 @@ class State(enum.Enum):
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
     """
-    One question to a server: when it began, how many seconds it has, and whether it needs a connection of its own.
+    One question to a server: when it began, how many seconds it has, whether it needs a connection of its own, and whether it
+    is a pulse, to which any answer will do.
     """
 
     began: float
     timeout: float
     fresh: bool
+    pulse: bool = False
 
 
 class ServerHealth:
@@ -79,6 +95,14 @@ class ServerHealth:
     def __init__(self, heartbeat_interval: float, heartbeat_timeout: float, draw: Callable[[], float]) -> None:
         self.state = State.UNKNOWN
         self.reason = "not probed yet"
+        self.pulse_interval = math.inf
+        """Seconds of silence after which a pulse is due."""
+        self.silent = False
+        """Whether it is under suspicion because a pulse was not answered in time."""
+        self.trusted_from = -math.inf
+        """When its probation ends."""
+        self.newcomer = False
+        """Whether its first answer is to count as a return."""
         self.in_flight: list[Probe] = []
         self._heartbeat_interval = heartbeat_interval
         self._heartbeat_timeout = heartbeat_timeout
@@ -87,7 +111,9 @@ class ServerHealth:
         self._next_attempt = -math.inf
         self._heartbeat_after = heartbeat_interval
         self._confirm_from: float | None = None
+        self._returns: deque[float] = deque(maxlen=MAX_RETURNS)
         self._last_answer = -math.inf
+        self._last_sign = -math.inf
         self._last_proof = -math.inf
         self._latency = 0.0
         self._measured = False
@@ -107,17 +133,29 @@ class ServerHealth:
         if self.state is State.SUSPECT:
             return math.inf if self.in_flight else now
         if self.state is State.UP:
-            if self.in_flight:
-                return math.inf
-            return max(now, self._last_answer + self._heartbeat_after if self._measured else self._measure_at)
+            return max(now, min(self._heartbeat_due, self._pulse_due))
         if len(self.in_flight) >= MAX_PARALLEL_PROBES:
             return math.inf
         return max(now, self._next_attempt)
+
+    @property
+    def _heartbeat_due(self) -> float:
+        if not all(probe.pulse for probe in self.in_flight):
+            return math.inf
+        return self._last_answer + self._heartbeat_after if self._measured else self._measure_at
+
+    @property
+    def _pulse_due(self) -> float:
+        return math.inf if any(probe.pulse for probe in self.in_flight) else self._last_sign + self.pulse_interval
 
     def begin(self, now: float) -> Probe:
         """
         The probe that is due; it counts as under way until it is reported.
         """
+        if self.state is State.UP and self._pulse_due <= now < self._heartbeat_due:
+            pulse = self.pulse(now)
+            self.in_flight.append(pulse)
+            return pulse
         fresh = self.state is not State.UP or not self._measured
         probe = Probe(now, self._timeout(), fresh)
         self.in_flight.append(probe)
@@ -125,11 +163,20 @@ class ServerHealth:
         self._heartbeat_after = self._heartbeat_interval * (1 + JITTER * self._draw())
         return probe
 
+    def pulse(self, now: float) -> Probe:
+        """
+        A pulse that begins now, and is not counted.
+        """
+        return Probe(now, self._time_for(PULSE_TIMEOUT, PULSE_MARGIN), fresh=False, pulse=True)
+
     def succeeded(self, probe: Probe, now: float) -> None:
         """
         The server answered ``probe`` as a live one does.
         """
         if not self._end(probe):
+            return
+        self._last_sign = now
+        if probe.pulse:
             return
         self._last_answer = now
         if probe.fresh:
@@ -148,13 +195,14 @@ class ServerHealth:
         """
         if not self._end(probe):
             return
-        outdated = probe.began < self._last_answer
+        outdated = probe.began < (self._last_sign if probe.pulse else self._last_answer)
         if self.state is State.UNKNOWN or (self.state is State.SUSPECT and not outdated):
             self._become(State.DOWN, now, reason)
         elif self.state is State.SUSPECT:
             self._become(State.UP, now, "")
         elif self.state is State.UP and not outdated:
             self._become(State.SUSPECT, now, reason)
+            self.silent = probe.pulse and now >= probe.began + probe.timeout
         elif self.state is State.DOWN and not outdated:
             self.reason = reason
             self._confirm_from = None
@@ -163,7 +211,7 @@ class ServerHealth:
         """
         The server answered a request: no heartbeat is needed for a while, and no earlier probe proves it dead.
         """
-        self._last_answer = now
+        self._last_answer = self._last_sign = now
 
     def suspected(self, now: float, reason: str, certain: bool = False) -> None:
         """
@@ -181,13 +229,25 @@ class ServerHealth:
     def _become(self, state: State, now: float, reason: str) -> None:
         if state is State.DOWN and self.state is State.SUSPECT or state is State.UP and self.state is State.DOWN:
             self._flips.append(now)
+        if state is State.UP and (self.state is State.DOWN or self.newcomer):
+            self._return(now)
         if state is State.UP and self.state in (State.DOWN, State.UNKNOWN):
             self._measured = False
             self._measure_at = now + self._spread(RETRY_INTERVAL)
         self.state = state
         self.reason = reason
+        self.silent = self.newcomer = False
         self._confirm_from = None
         self.in_flight.clear()
+
+    def _return(self, now: float) -> None:
+        """
+        Begin a probation, the longer the more often that was necessary of late.
+        """
+        while self._returns and self._returns[0] < now - PROBATION_MEMORY:
+            self._returns.popleft()
+        self.trusted_from = now + min(MAX_PROBATION, PROBATION * 2 ** len(self._returns))
+        self._returns.append(now)
 
     def _learn(self, took: float) -> None:
         """
@@ -204,7 +264,10 @@ class ServerHealth:
             is_one_patient = any(probe.timeout == PATIENT_TIMEOUT for probe in self.in_flight)
             return self._heartbeat_timeout if is_one_patient else PATIENT_TIMEOUT
         least = SUSPECT_TIMEOUT if self.state is State.SUSPECT else self._heartbeat_timeout
-        return min(PATIENT_TIMEOUT, max(least, self._latency * LATENCY_MARGIN))
+        return self._time_for(least, LATENCY_MARGIN)
+
+    def _time_for(self, least: float, margin: float) -> float:
+        return min(PATIENT_TIMEOUT, max(least, self._latency * margin))
 
     def _is_flapping(self, now: float) -> bool:
         return len(self._flips) > FLAP_LIMIT and now - self._flips[0] <= FLAP_WINDOW

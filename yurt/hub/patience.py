@@ -4,9 +4,12 @@ How long requests wait for a silent server before somebody asks whether it is st
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+if TYPE_CHECKING:
+    from yurt.hub.cloud import Server
 
 PATIENCE = 0.8
 """Seconds that a request waits for a response head before its server is suspected."""
@@ -24,6 +27,8 @@ class Waiting(Protocol):
     def awaits_head(self) -> bool: ...
 
     def impatient(self) -> None: ...
+
+    def leave(self, server: Server) -> None: ...
 
 
 class Patience:
@@ -52,6 +57,13 @@ class Patience:
         The wait is over.
         """
         self._waiting.pop(waiting, None)
+
+    def leave(self, server: Server) -> None:
+        """
+        ``server`` has fallen silent: who waits for it may go elsewhere.
+        """
+        for waiting in list(self._waiting):
+            waiting.leave(server)
 
     def stop(self) -> None:
         """

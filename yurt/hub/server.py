@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -17,6 +18,11 @@ from yurt.http.interfaces import Headers, Upstream, UpstreamError
 from yurt.hub.health import SUSPECT_TIMEOUT, Probe, ServerHealth, State
 
 PROBE_TARGET = b"/readyz"
+PULSE_TARGET = b"*"
+"""With OPTIONS, the cheapest question there is: an API server's HTTP library answers it with an empty 200, before it looks at
+credentials, and writes no audit record."""
+LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
+"""What a load balancer says when no API server stands behind it: no answer of the cloud."""
 MAX_PROBE_BODY = 16 * 1024
 """Bytes of a probe's answer that are read; more of them count as a failure."""
 
@@ -64,6 +70,7 @@ class Prober:
         self._running = False
         self._timer: IDelayedCall | None = None
         self._probes: dict[Probe, Deferred[str]] = {}
+        self._asked: set[Deferred[bool]] = set()
         self._waiting: dict[Deferred[bool], IDelayedCall] = {}
 
     def start(self) -> None:
@@ -74,11 +81,36 @@ class Prober:
         self._running = False
         self._settle()
         self._proceed()
-        probes = list(self._probes.values())
-        done = DeferredList(probes)
-        for probe in probes:
-            probe.cancel()
+        running: list[Deferred[Any]] = [*self._probes.values(), *self._asked]
+        done = DeferredList(running)
+        for one in running:
+            one.cancel()
         return done.addCallback(lambda _: None)
+
+    def pulse(self, interval: float) -> None:
+        """
+        Have the server asked for a sign of life after so many seconds of silence; infinity for never.
+        """
+        if interval != self.health.pulse_interval:
+            self.health.pulse_interval = interval
+            self._proceed()
+
+    def ask(self) -> Deferred[bool]:
+        """
+        Fires with whether the server answers a pulse; its health is not concerned.
+        """
+        asked = Deferred.fromCoroutine(self._answers())
+        if not asked.called:
+            self._asked.add(asked)
+            asked.addCallback(self._answered, asked)
+        return asked
+
+    async def _answers(self) -> bool:
+        return not await self._ask(self.health.pulse(self._reactor.seconds()))
+
+    def _answered(self, answers: bool, asked: Deferred[bool]) -> bool:
+        self._asked.remove(asked)
+        return answers
 
     def suspect(self, reason: str, certain: bool) -> Deferred[bool]:
         before = self.health.state
@@ -152,7 +184,9 @@ class Prober:
         except Exception as error:
             self._log.failure("The probe of {server} could not be made.", server=self.server.name)
             return f"{self.server.name} could not be probed: {error}"
-        return f"{self.server.name} answered {response.status} to GET /readyz" if response.status >= 500 else ""
+        is_bad = response.status in LOAD_BALANCER_ERRORS if probe.pulse else response.status >= 500
+        what = "OPTIONS *" if probe.pulse else "GET /readyz"
+        return f"{self.server.name} answered {response.status} to {what}" if is_bad else ""
 
     async def _get(self, probe: Probe) -> FetchedResponse:
         """
@@ -163,9 +197,9 @@ class Prober:
                 return await fetch(
                     self._reactor,
                     self.server.upstream,
-                    b"GET",
-                    PROBE_TARGET,
-                    self._headers(),
+                    b"OPTIONS" if probe.pulse else b"GET",
+                    PULSE_TARGET if probe.pulse else PROBE_TARGET,
+                    [] if probe.pulse else self._headers(),
                     timeout=probe.timeout,
                     limit=MAX_PROBE_BODY,
                     fresh=probe.fresh,

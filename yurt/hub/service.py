@@ -78,7 +78,7 @@ class HubService(MultiService):
         self.cloud = Cloud(
             reactor,
             [self.make_server(url) for url in config.servers],
-            CloudSettings(lb_mode=config.lb_mode, heartbeat_interval=config.heartbeat_interval),
+            CloudSettings(config.lb_mode, config.watch_failover, config.heartbeat_interval),
             self.token.headers,
             memory=self.store.table("meta"),
         )

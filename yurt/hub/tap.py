@@ -134,6 +134,12 @@ class Options(DeclaredOptions):
             "how several servers are used: rr (in turn) or priority (the first that is healthy)",
             choice("rr", "priority"),
         ),
+        Option(
+            "watch-failover",
+            "1s",
+            "time within which watches leave a server that has fallen silent, where there are several; 0: not by this",
+            duration,
+        ),
         Option("heartbeat-interval-seconds", "10", "seconds between probes of a server that nobody talks to", integer(1, 3600)),
         Option(
             "kubelet-health-grace-period",
@@ -182,14 +188,14 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
         if not self["disk-cache-path"]:
             raise usage.UsageError("--disk-cache-path is empty: give the folder of the cache, or leave the option out")
+        if not self["root-dir"]:
+            raise usage.UsageError("--root-dir is empty: give the folder of the hub's own files, or leave the option out")
         kubeconfig = self.read_kubeconfig()
         servers = self["server-addr"] or self.servers_of(kubeconfig)
         credentials = self.read_credentials(kubeconfig)
         try:
             ClientTLS(credentials.for_tls())
         except CredentialsError as error:
-        if not self["root-dir"]:
-            raise usage.UsageError("--root-dir is empty: give the folder of the hub's own files, or leave the option out")
             raise usage.UsageError(f"{'--kubeconfig: ' if kubeconfig else ''}{error}") from None
         self.config = HubConfig(
             servers=servers,
@@ -200,15 +206,16 @@ class Options(DeclaredOptions):
             serve_port=self["serve-port"],
             bind_proxy_addresses=self["bind-proxy-address"],
             proxy_port=self["proxy-port"],
+            root_dir=self["root-dir"],
             disk_cache_path=self["disk-cache-path"],
+            cache_exclude=self["cache-exclude"],
             cache_agents=self["cache-agents"],
             agent_aliases=dict(self["agent-aliases"]),
             lb_mode=self["lb-mode"],
+            watch_failover=self["watch-failover"],
             heartbeat_interval=float(self["heartbeat-interval-seconds"]),
             kubelet_health_grace_period=self["kubelet-health-grace-period"],
-            root_dir=self["root-dir"],
             max_requests_in_flight=self["max-requests-in-flight"],
-            cache_exclude=self["cache-exclude"],
             offline_miss=int(self["offline-miss"]),
             offline_token=self["offline-token"],
             pod_link=self.read_pod_link(),
