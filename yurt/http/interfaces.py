@@ -100,6 +100,9 @@ class ByteStream(Protocol):
     An upgraded connection: raw bytes in both directions.
     """
 
+    broken: bool
+    """Once it is lost: whether it was reset, or ended in another way that neither side wanted, so that bytes may be missing."""
+
     def attach(self, receiver: ByteReceiver, source: FlowControlled | None) -> None:
         """
         Deliver what arrives to ``receiver``; pause and resume ``source`` (which produces what is written here) by back-pressure.

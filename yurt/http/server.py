@@ -12,6 +12,7 @@ from typing import cast
 
 from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -175,7 +176,7 @@ class ServerConnection(Protocol):
         if current is not None:
             current.connection_lost()
         if self._stream is not None:
-            self._stream.lost()
+            self._stream.lost(broken=reason.check(ConnectionDone) is None)
         self.server.connection_lost(self)
 
     def pauseProducing(self) -> None:

@@ -18,7 +18,7 @@ class TransportStream:
     :meth:`received`, :meth:`read_ended` and :meth:`lost`; nothing is read until somebody attaches.
     """
 
-    __slots__ = ("_early", "_ended", "_finished", "_full", "_held", "_lost", "_receiver", "_source", "_wire")
+    __slots__ = ("_early", "_ended", "_finished", "_full", "_held", "_lost", "_receiver", "_source", "_wire", "broken")
 
     def __init__(self, wire: Wire, early: bytes, ended: bool = False) -> None:
         self._wire = wire
@@ -28,6 +28,7 @@ class TransportStream:
         self._full = False
         self._held = True
         self._lost = False
+        self.broken = False
         self._receiver: ByteReceiver | None = None
         self._source: FlowControlled | None = None
         if not ended:
@@ -129,12 +130,13 @@ class TransportStream:
         if self._finished and not self._lost:
             self._close()
 
-    def lost(self) -> None:
+    def lost(self, *, broken: bool = False) -> None:
         """
-        The transport is gone.
+        The transport is gone; ``broken`` as in :class:`ByteStream`.
         """
         if self._lost:
             return
+        self.broken = broken
         self._lost = True
         if self._receiver is not None:
             self._receiver.bytes_lost()

@@ -240,6 +240,7 @@ class Client(Protocol):
         self.size = 0
         self.is_lost = False
         self.lost: Deferred[None] = Deferred()
+        self.reason: BaseException | None = None
 
     @property
     def wire(self) -> Any:
@@ -252,6 +253,7 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_lost = True
+        self.reason = reason.value
         self.lost.callback(None)
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
@@ -111,6 +112,28 @@ class NodeTests(SocketCase):
         client.wire.loseWriteConnection()
         await client.lost
         self.assertEqual(client.data, b"HTTP/1.1 200 OK\r\n\r\nEARLY LATE")
+        await self.until(lambda: not self.front.passages and not self.link.streams)
+
+    async def test_reset(self) -> None:
+        """
+        A reset of the node's is a reset for the caller, who must not take it for the end; and the other way round.
+        """
+        served: list[Client] = []
+
+        class Kubelet(Client):
+            def connectionMade(self) -> None:
+                served.append(self)
+
+        port = await self.listen(Factory.forProtocol(Kubelet))
+        self.ports.ports = replace(self.ports.ports, localhost=frozenset({port}))
+        for end, other in ((1, 0), (0, 1)):
+            client, _ = await self.connect(f"edge-1:{port}", await self.client(tls=False))
+            pair = client, served[-1]
+            pair[end].wire.write(b"half of it")
+            await self.until(lambda: pair[other].data.endswith(b"half of it"))
+            pair[end].wire.abortConnection()
+            await self.until(lambda: pair[other].is_lost)
+            self.assertEqual(type(pair[other].reason), ConnectionLost)
         await self.until(lambda: not self.front.passages and not self.link.streams)
 
     async def test_not_before_the_agent(self) -> None:

@@ -195,7 +195,7 @@ class Dialled(Protocol):
         """
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.stream.lost()
+        self.stream.lost(broken=reason.check(error.ConnectionDone) is None)
 
 
 class EgressSocket(Listen):

@@ -141,7 +141,8 @@ class Joined:
     Passes on everything between two streams, each as fast as the other one reads; ``ended`` is called when both are gone.
 
     When one is gone the other may still take what was written to it, for LINGER seconds: a peer that reads nothing more, such as
-    a command that ignores its input, would otherwise never hear of the end.
+    a command that ignores its input, would otherwise never hear of the end.  When one is broken the other is reset: whoever reads
+    it must not take for the end what is none.
     """
 
     def __init__(self, reactor: IReactorTime, a: ByteStream, b: ByteStream, ended: Callable[[], None]) -> None:
@@ -149,12 +150,12 @@ class Joined:
         self._ended = ended
         self._timer: IDelayedCall | None = None
         self._one_lost = False
-        a.attach(_End(self, b), b)
-        b.attach(_End(self, a), a)
+        a.attach(_End(self, a, b), b)
+        b.attach(_End(self, b, a), a)
 
-    def lost(self, other: ByteStream) -> None:
+    def lost(self, one: ByteStream, other: ByteStream) -> None:
         """
-        One stream is gone, ``other`` is what it was joined to.
+        ``one`` stream is gone, ``other`` is what it was joined to.
         """
         if self._one_lost:
             if self._timer is not None and self._timer.active():
@@ -162,6 +163,9 @@ class Joined:
             self._ended()
             return
         self._one_lost = True
+        if one.broken:
+            other.abort()
+            return
         other.resume()  # so that its end is seen
         other.close()
         self._timer = self._reactor.callLater(LINGER, other.abort)
@@ -172,10 +176,11 @@ class _End:
     Writes to one stream what another one receives.
     """
 
-    __slots__ = ("_joined", "_to", "bytes_received")
+    __slots__ = ("_joined", "_of", "_to", "bytes_received")
 
-    def __init__(self, joined: Joined, to: ByteStream) -> None:
+    def __init__(self, joined: Joined, of: ByteStream, to: ByteStream) -> None:
         self._joined = joined
+        self._of = of
         self._to = to
         self.bytes_received = to.write
 
@@ -183,4 +188,4 @@ class _End:
         self._to.finish()
 
     def bytes_lost(self) -> None:
-        self._joined.lost(self._to)
+        self._joined.lost(self._of, self._to)
