@@ -88,6 +88,7 @@ class HubConfig:
     cache_agents: tuple[str, ...] = DEFAULT_CACHE_AGENTS
     agent_aliases: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ALIASES))
     lb_mode: str = "rr"
+    watch_failover: float = 1.0
     heartbeat_interval: float = 10.0
     kubelet_health_grace_period: float = 40.0
     max_requests_in_flight: int = 250

@@ -94,6 +94,7 @@ class Hub:
         self.lease = NodeLease(reactor, cloud, config.node_name, store.table("meta"), lease_settings)
         self.open_lists = OpenLists(reactor)
         self.patience = Patience(reactor)
+        cloud.on_silence(self.leave)
         self.turns = Turns(reactor)
         self.watches: set[Watch] = set()
         self.read_event = EventReader().read
@@ -215,6 +216,14 @@ class Hub:
             self.log.warn("{error}", error=str(error))
             return
         self.cloud.failed(server, str(error)).addErrback(self._probe_broke)
+
+    def leave(self, server: Server) -> None:
+        """
+        ``server`` has fallen silent while another answers: who can goes on there.
+        """
+        self.patience.leave(server)
+        for watch in list(self.watches):
+            watch.leave(server)
 
     def when_verdict(self, call: Callable[[], None], seconds: float = VERDICT_WAIT) -> None:
         """

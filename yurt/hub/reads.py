@@ -91,9 +91,9 @@ class Read(Forward):
         server = self.server
         if server is None:
             return
-        other = self.hub.cloud.other(server)
+        other = self.hub.cloud.other(self.tried)
         verdicts = [self.hub.suspect(server, SILENT)]
-        if other is not None and other not in self.tried:
+        if other is not None:
             verdicts.append(self.hub.suspect(other, SILENT))
         gatherResults(verdicts).addCallback(self.verdict, server, other)
 

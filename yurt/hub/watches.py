@@ -26,7 +26,7 @@ from yurt.hub.accept import is_json, read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, cached_headers, name_source
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found
-from yurt.hub.cloud import LOAD_BALANCER_ERRORS
+from yurt.hub.cloud import FAILOVER_SPREAD, LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
 from yurt.hub.screen import Screen
@@ -67,6 +67,9 @@ RESUME_PAUSE = 1.0
 """Seconds between attempts of one watch, doubled up to MAX_RESUME_PAUSE while they bear no fruit."""
 
 MAX_RESUME_PAUSE = 15.0
+
+LASTING = 5.0
+"""Seconds after which an upstream response counts as a good one even if nothing came."""
 
 REFUSED_FOR = 30.0
 """Seconds during which 401, 403 and 404 to a resumed watch are tried again: an API server that has just started gives them
@@ -242,7 +245,7 @@ class Watch:
         """
         if self.cached:
             self.feed.prepare()
-        attempt = self.attempt = Attempt(self, server)
+        attempt = self.attempt = Attempt(self, self.hub.cloud, server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         attempt.exchange = upstream.send(self.upstream_head(), attempt)
         self.hub.patience.watch(self)
@@ -260,6 +263,16 @@ class Watch:
         """
         if self.attempt is not None:
             self.hub.suspect(self.attempt.server, "no answer to a watch")
+
+    def leave(self, server: Server) -> None:
+        """
+        ``server`` has fallen silent, and another one has not: go on there, unless half of the initial state came.
+        """
+        attempt = self.attempt
+        if attempt is None or attempt.server is not server or self.passing or (self.started and self.is_whole_state_due()):
+            return
+        attempt.drop()
+        self.attempt_ended(attempt, UpstreamError(f"{server.name}: silent"))
 
     def upstream_head(self) -> RequestHead:
         """
@@ -283,7 +296,7 @@ class Watch:
         if attempt is not self.attempt:
             return
         self.hub.patience.forget(self)
-        if head.status in LOAD_BALANCER_ERRORS:
+        if head.status in SERVER_ERRORS:
             self.hub.suspect(attempt.server, f"it answered {head.status}")
         else:
             self.hub.cloud.answered(attempt.server)
@@ -291,10 +304,11 @@ class Watch:
             self.hub.tokens.learn(self.credential.token, head)
         if head.status == 200:
             self.refused_since = None
+            attempt.began = self.hub.reactor.seconds()
             self.choose_framer(get_header(head.headers, b"content-type"))
             if not self.started:
                 self.start(head, FROM_CLOUD)
-        elif not self.started and not self.may_recover(head.status):
+        elif not self.started and not self.may_recover(attempt):
             self.passing = True
             self.framer = None
             self.start(head, FROM_CLOUD)
@@ -310,10 +324,13 @@ class Watch:
         attempt.drop()
         self.attempt_ended(attempt, None)
 
-    def may_recover(self, status: int) -> bool:
+    def may_recover(self, attempt: Attempt) -> bool:
         """
         Whether an error status need not reach the client, because the watch can begin in another way.
         """
+        status = attempt.status
+        if status in SERVER_ERRORS and self.hub.cloud.other([*self.tried, attempt.server]) is not None:
+            return True
         if status in LOAD_BALANCER_ERRORS:
             return self.accept.json and self.admitted_offline()
         return status == 410 and bool(self.progress.known_version)
@@ -338,6 +355,7 @@ class Watch:
         if attempt is not self.attempt:
             return
         attempt.fruitful = True
+        self.hub.cloud.answered(attempt.server)
         self.series.received += len(data)
         if self.framer is None:
             self.request.write(data)
@@ -418,6 +436,7 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
+            self.tried.append(attempt.server)
         if event.status_code == 410 and self.progress.known_version:
             self.give_up_gap()
         elif event.status_code == 410 or not self.progress.version:
@@ -465,20 +484,26 @@ class Watch:
             self.give_up_gap()
         elif not self.started:
             self.first_attempt_failed(attempt)
-        elif self.progress.initial or self.is_torn():
+        elif self.is_whole_state_due():
             self.request.abort()  # half of the initial state cannot be resumed
             self.end()
         elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
             self.finish()
         else:
-            if attempt.fruitful:
+            was_good = attempt.fruitful or self.hub.reactor.seconds() >= attempt.began + LASTING
+            if was_good:
                 self.resume_pause = RESUME_PAUSE
+                self.tried.clear()
+            if error is not None or not was_good:
+                self.tried.append(attempt.server)
             self.hold()
 
-    def is_torn(self) -> bool:
+    def is_whole_state_due(self) -> bool:
         """
-        Whether the break leaves the client with half of the state that its watch begins with.
+        Whether a break would leave the client with half of the state that its watch begins with.
         """
+        if self.progress.initial:
+            return True
         return self.framer is not None and self.progress.is_torn(self.framer.pending, self.hub.reactor.seconds())
 
     def first_attempt_failed(self, attempt: Attempt) -> None:
@@ -486,8 +511,8 @@ class Watch:
         No server has answered yet: try another, or begin without.
         """
         self.tried.append(attempt.server)
-        other = self.hub.cloud.other(attempt.server)
-        if other is not None and other not in self.tried:
+        other = self.hub.cloud.other(self.tried)
+        if other is not None:
             self.attach(other)
         else:
             self.begin_offline()
@@ -513,6 +538,7 @@ class Watch:
                 return
         else:
             self.refused_since = None
+        self.tried.append(attempt.server)
         self.hold()
 
     def expired(self, body: bytes) -> None:
@@ -537,9 +563,14 @@ class Watch:
         self.request.produce_from(self)
         if self.progress.bookmarks:
             self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
-        if self.hub.cloud.reachable:
-            self.resume_within(self.resume_pause)
-            self.resume_pause = min(self.resume_pause * 2, MAX_RESUME_PAUSE)
+        if not self.hub.cloud.reachable:
+            return
+        if len(self.hub.cloud.servers) > 1 and self.hub.cloud.other(self.tried) is not None:
+            self.resume_within(FAILOVER_SPREAD)
+            return
+        self.tried.clear()
+        self.resume_within(self.resume_pause)
+        self.resume_pause = min(self.resume_pause * 2, MAX_RESUME_PAUSE)
 
     def pause(self) -> None:
         """
@@ -559,6 +590,7 @@ class Watch:
         """
         if self.attempt is None and self.started and not self.finished:
             self.resume_pause = RESUME_PAUSE
+            self.tried.clear()
             self.resume_within(RESUME_JITTER)
 
     def resume_within(self, seconds: float) -> None:
@@ -571,7 +603,7 @@ class Watch:
         """
         Go on with the cloud, if it is still there.
         """
-        server = self.hub.cloud.pick()
+        server = self.hub.cloud.other(self.tried) or self.hub.cloud.pick()
         if server is not None and self.attempt is None:
             self.timers.cancel("bookmark")
             self.attach(server)
