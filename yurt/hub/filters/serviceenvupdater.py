@@ -28,7 +28,7 @@ def _container(container: Document, values: dict[str, str]) -> Document:
 
 def _variable(variable: Document, values: dict[str, str]) -> Document:
     name = variable.get("name")
-    return {"name": name, "value": values[name]} if name in values else variable
+    return {"name": name, "value": values[name]} if isinstance(name, str) and name in values else variable
 
 
 def concerns(meta: ItemMeta, body: bytes, facts: Facts) -> bool:
