@@ -126,15 +126,21 @@ class NodeTests(SocketCase):
 
         port = await self.listen(Factory.forProtocol(Kubelet))
         self.ports.ports = replace(self.ports.ports, localhost=frozenset({port}))
-        for end, other in ((1, 0), (0, 1)):
-            client, _ = await self.connect(f"edge-1:{port}", await self.client(tls=False))
-            pair = client, served[-1]
-            pair[end].wire.write(b"half of it")
-            await self.until(lambda: pair[other].data.endswith(b"half of it"))
-            pair[end].wire.abortConnection()
-            await self.until(lambda: pair[other].is_lost)
-            self.assertEqual(type(pair[other].reason), ConnectionLost)
+        first, _ = await self.connect(f"edge-1:{port}", await self.client(tls=False))
+        await self.reset(served[0], first)
+        second, _ = await self.connect(f"edge-1:{port}", await self.client(tls=False))
+        await self.reset(second, served[1])
         await self.until(lambda: not self.front.passages and not self.link.streams)
+
+    async def reset(self, one: Client, other: Client) -> None:
+        """
+        One end of a connection is reset: so is the other.
+        """
+        one.wire.write(b"half of it")
+        await self.until(lambda: other.data.endswith(b"half of it"))
+        one.wire.abortConnection()
+        await self.until(lambda: other.is_lost)
+        self.assertEqual(type(other.reason), ConnectionLost)
 
     async def test_not_before_the_agent(self) -> None:
         """
