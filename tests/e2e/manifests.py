@@ -4,8 +4,11 @@ What the cluster must hold for yurt-tunnel-server.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+MANIFEST = Path(__file__).parents[2] / "etc/kubernetes/yurt-tunnel-server.yaml"
+"""What an operator applies: the server's rights, and the Services."""
 SERVER_USER = "yurt-tunnel-server"
 SYSTEM = "kube-system"
 INTERNAL_SERVICE = "x-tunnel-server-internal-svc"
@@ -57,20 +60,14 @@ SERVER_ROLE = granted(
 """All that the server may do, and no more than it needs."""
 
 
-def tunnel_service(address: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def tunnel_endpoints(address: str) -> dict[str, Any]:
     """
-    The Service of DNS mode, and its Endpoints at the server's address.
+    The Endpoints of DNS mode's Service: the server at that address.
     """
-    ports = [("https", 10250, 10263), ("http", 10255, 10264)]
+    ports = [{"name": "https", "port": 10263}, {"name": "http", "port": 10264}]
     metadata = {"name": INTERNAL_SERVICE, "namespace": SYSTEM}
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata,
-        "spec": {"ports": [{"name": name, "port": port, "targetPort": target} for name, port, target in ports]},
-    }
-    subset = {"addresses": [{"ip": address}], "ports": [{"name": name, "port": target} for name, _, target in ports]}
-    return service, {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [subset]}
+    subsets = [{"addresses": [{"ip": address}], "ports": ports}]
+    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets}
 
 
 def ports_config(**data: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.certs import make_ca
+
 from .curl import Answer, curl
 from .manifests import granted, ports_config, rule, user
 from .pods import pod
@@ -21,6 +23,7 @@ AT_ONCE = 1.0
 """Seconds for an answer that needs to wait for nothing, tools and a busy machine included."""
 NOBODY, DISCONNECTED, CLOUDLY = 99, 89, 77
 """Last parts of addresses: of no node, of a node without a connection, of a node without an agent."""
+STRICT_PORT = 6450
 EXPORTER = "mkdir -p /tmp/e; echo exported > /tmp/e/metrics; httpd -f -p {port} -h /tmp/e"
 METRICS = "/metrics/resource"
 CPU = "node_cpu_usage_seconds_total"
@@ -197,6 +200,18 @@ class PassedOnTests(DoorCase):
         argv = in_namespace(self.cluster.cloud_namespace, [sys.executable, "-c", script, node.address])
         wanted = Path(self.cluster.plane.authority.file(f"{node.name}.crt")).read_text()
         self.assertEqual(ssl.PEM_cert_to_DER_cert(run(argv).strip()), ssl.PEM_cert_to_DER_cert(wanted.strip()))
+
+    def test_certificate_is_verified(self) -> None:
+        """
+        An apiserver that trusts another CA refuses the kubelet: it sees the certificate through the tunnel, and verifies it.
+        """
+        plane = self.cluster.plane
+        foreign = plane.authority.folder / "another-ca.crt"
+        foreign.write_bytes(make_ca("another").cert_pem)
+        strict = plane.start_another("apiserver-strict", STRICT_PORT, "--kubelet-certificate-authority", str(foreign))
+        self.addCleanup(strict.stop)
+        said = self.tunnel.refused("--server", plane.url_of(STRICT_PORT), "exec", WEB, "--", "true")
+        self.assertIn("certificate signed by unknown authority", said)
 
     def rules(self) -> str:
         """

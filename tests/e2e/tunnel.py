@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .curl import curl
 from .doors import DIRECT, NAMED, Door, apiserver_options
-from .manifests import INTERNAL_SERVICE, SERVER_ROLE, SERVER_USER, tunnel_service
+from .manifests import INTERNAL_SERVICE, MANIFEST, SERVER_USER, tunnel_endpoints
 from .network import UPLINK
 from .node import Node
 from .pods import pod
@@ -153,7 +153,6 @@ class Tunnel:
         keys = cluster.plane.authority
         keys.issue("tunnel-server-client", SERVER_USER)
         keys.kubeconfig(cluster.folder / "tunnel-server.conf", cluster.plane.url, "tunnel-server-client")
-        cluster.apply(*SERVER_ROLE)
 
     # The parts
 
@@ -241,6 +240,7 @@ class Tunnel:
         node = self.cluster.node
         if door != self.door:
             self._leave_door()
+            self.cluster.kubectl("apply", "-f", str(MANIFEST))
             self.door = door
         self.cluster.kubectl("label", "node", node.name, "--overwrite", f"{EDGE_LABEL}=true")
         self._make_pods(node)
@@ -274,7 +274,7 @@ class Tunnel:
         of the nodes as the server's ConfigMap gives them.
         """
         cluster, keys = self.cluster, self.cluster.plane.authority
-        cluster.apply(*tunnel_service(self.server.address))
+        cluster.apply(tunnel_endpoints(self.server.address))
         # Packets to service addresses need some route before they reach DNAT.
         run(["ip", "-n", cluster.cloud_namespace, "route", "replace", SERVICES, "dev", UPLINK])
         keys.issue("kube-proxy", "system:kube-proxy")
