@@ -4,12 +4,14 @@ The daemons that init systems run, and options with which each runs without priv
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.certs import Authority, issue, make_ca
+from yurt.controllers.tap import Options as ControllerOptions
 from yurt.hub.tap import Options as HubOptions
 from yurt.options import Options
 from yurt.tunnel.agent.tap import Options as AgentOptions
@@ -85,10 +87,23 @@ def agent_options(folder: Path, port: int) -> list[str]:
     ]  # fmt: skip
 
 
+def controller_options(folder: Path, port: int) -> list[str]:
+    make_trust(folder)
+    cluster = {"server": f"https://127.0.0.1:{free_port()}", "certificate-authority": f"{folder}/ca.pem"}
+    contexts = [{"name": "x", "context": {"cluster": "c"}}]
+    document = {"current-context": "x", "contexts": contexts, "clusters": [{"name": "c", "cluster": cluster}]}
+    (folder / "kubeconfig").write_text(json.dumps(document))
+    return [f"--kubeconfig={folder}/kubeconfig", f"--metrics-addr=127.0.0.1:{port}", "--controllers=*"]
+
+
 HUB = Daemon("yurthub", "YURTHUB_OPTIONS", HubOptions, hub_options, "--lb-mode=random", "credentials were read again")
 SERVER = Daemon(
     "yurt-tunnel-server", "YURT_TUNNEL_SERVER_OPTIONS", ServerOptions, server_options, "--proxy-strategy=default",
     "are read again whenever they change",
 )  # fmt: skip
 AGENT = Daemon("yurt-tunnel-agent", "YURT_TUNNEL_AGENT_OPTIONS", AgentOptions, agent_options, "--meta-port=high")
-DAEMONS = (HUB, SERVER, AGENT)
+CONTROLLERS = Daemon(
+    "yurt-controller-manager", "YURT_CONTROLLER_MANAGER_OPTIONS", ControllerOptions, controller_options, "--controllers=x",
+    "are read again whenever they change",
+)  # fmt: skip
+DAEMONS = (HUB, SERVER, AGENT, CONTROLLERS)

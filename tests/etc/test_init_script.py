@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.etc.daemons import AGENT, HUB, SERVER, free_port
+from tests.etc.daemons import AGENT, CONTROLLERS, HUB, SERVER, free_port
 
 ETC = Path(__file__).parent.parent.parent / "etc"
 TWISTD = Path(sys.executable).parent / "twistd"
@@ -183,3 +183,11 @@ class TunnelAgentTests(HubTests):
     """
 
     daemon = AGENT
+
+
+class ControllerTests(HubTests):
+    """
+    Tests of etc/init.d/yurt-controller-manager.
+    """
+
+    daemon = CONTROLLERS

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.etc.daemons import AGENT, HUB, SERVER, free_port
+from tests.etc.daemons import AGENT, CONTROLLERS, HUB, SERVER, free_port
 
 UNITS = Path(__file__).parent.parent.parent / "etc" / "systemd"
 TWISTD = Path(sys.executable).parent / "twistd"
@@ -101,3 +101,11 @@ class TunnelAgentTests(HubTests):
     """
 
     daemon = AGENT
+
+
+class ControllerTests(HubTests):
+    """
+    Tests of the same in yurt-controller-manager.service.
+    """
+
+    daemon = CONTROLLERS

@@ -20,7 +20,12 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 STEP_SECONDS = 300
 """An installation that takes longer has hung."""
-DAEMONS = {"yurthub": "--server-addr=", "yurt-tunnel-server": "--egress-socket=", "yurt-tunnel-agent": "--tunnelserver-addr="}
+DAEMONS = {
+    "yurthub": "--server-addr=",
+    "yurt-tunnel-server": "--egress-socket=",
+    "yurt-tunnel-agent": "--tunnelserver-addr=",
+    "yurt-controller-manager": "--controllers=",
+}
 """The subcommands, each with an option of its own."""
 
 
