@@ -191,6 +191,17 @@ class TrustTests(SynchronousTestCase):
             self.assertIn(why, str(pair.client.lost.value))
             self.assertIn("alert", str(pair.server.lost.value))
 
+    def test_why_of_a_client(self) -> None:
+        """
+        So is a client's, and the server tells whose it is.
+        """
+        stranger = certs.issue(certs.make_ca(), "system:node:edge-1")
+        credentials = Credentials(ca_data=AUTHORITY.cert_pem, cert_data=stranger.cert_pem, key_data=stranger.key_pem)
+        pair = Pair(ClientTLS(credentials), server_tls())
+        assert pair.server.lost is not None
+        self.assertIn("not signed by the CA", str(pair.server.lost.value))
+        self.assertIn("CN=system:node:edge-1", str(pair.server.lost.value))
+
     def test_bundle(self) -> None:
         """
         A CA file may hold several certificates.

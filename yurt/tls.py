@@ -36,6 +36,9 @@ MAX_RECENT = 64
 INVALID_PURPOSE = 26
 """From OpenSSL's x509_vfy.h: the certificate's extended key usage does not allow what it is used for."""
 
+MAX_SUBJECT = 200
+"""Characters of a subject's name that are told of a certificate that was refused."""
+
 ENABLE_PARTIAL_WRITE = 1
 """From OpenSSL's ssl.h.  pyOpenSSL sets it, so that a write ends with its first record; without it one call encrypts all."""
 
@@ -297,13 +300,13 @@ class _ClientCreator:
         return connection
 
 
-def _explain(protocol: TLSMemoryBIOProtocol | None, error: int) -> None:
+def _explain(protocol: TLSMemoryBIOProtocol | None, error: int, whose: str = "") -> None:
     """
     Say in the reason of the end what OpenSSL does not: why the certificate was refused.  The peer still gets its alert.
     """
     if protocol is not None:
         why = _VERIFY_ERRORS.get(error, f"error {error} of OpenSSL's x509_vfy.h")
-        vars(protocol)["_reason"] = Failure(SSL.Error([("x509", "", f"certificate verify failed: {why}")]))
+        vars(protocol)["_reason"] = Failure(SSL.Error([("x509", "", f"certificate verify failed: {why}{whose}")]))
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -336,10 +339,14 @@ class ServerTLS:
             mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self._required else 0)
             context.set_verify(mode, self._verified)
 
-    def _verified(self, _: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
-        if ok or depth or error != INVALID_PURPOSE:
-            return bool(ok)
-        return self._any_purpose(certificate.to_cryptography())
+    def _verified(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        if not ok and not depth and error == INVALID_PURPOSE:
+            ok = self._any_purpose(certificate.to_cryptography())
+        if not ok:
+            protocol: TLSMemoryBIOProtocol | None = connection.get_app_data()  # Twisted has set it
+            whose = certificate.to_cryptography().subject.rfc4514_string()[:MAX_SUBJECT]
+            _explain(protocol, error, f" (of {whose!r})")
+        return bool(ok)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
