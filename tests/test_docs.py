@@ -33,7 +33,7 @@ DOCS = ROOT / "docs"
 
 
 def count_hub(registry: CollectorRegistry) -> None:
-    figures = hub_metrics.Figures(servers={"s": hub_metrics.ServerFigures(True, 1)})
+    figures = hub_metrics.Figures(servers={"s": hub_metrics.ServerFigures(True, 1)}, certificate_expires_in=1.0)
     series = hub_metrics.HubMetrics(registry, "1", lambda: figures).series("c", "v", "r")
     series.from_cloud, series.cloud_latency = 1, 1.0
 

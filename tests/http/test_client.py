@@ -361,6 +361,26 @@ class PoolTests(SynchronousTestCase):
         site.send(fresh=True)
         self.assertEqual(site.dials, 2)
 
+    def test_retired(self) -> None:
+        """
+        After a change of certificates idle connections are closed, and one that is busy ends with what it carries.
+        """
+        site = self.warm()
+        site.upstream.retire_connections()
+        self.assertTrue(site.wires[0].disconnecting)
+        _, receiver = site.send()
+        self.assertEqual(site.dials, 2)
+        site.accept()
+        site.upstream.retire_connections()
+        site.receive(OK)
+        self.assertEqual(receiver.body, b"hello")
+        self.assertTrue(site.wires[1].disconnecting)
+        site.send()
+        site.accept()
+        site.receive(OK)
+        site.send()
+        self.assertEqual((site.dials, site.upstream.open_connections), (3, 1))
+
     def test_retry(self) -> None:
         """
         A GET on a connection that died while idle is sent again, once, without its receiver noticing.

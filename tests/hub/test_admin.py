@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.web_client import get
+from tests.web_client import exchange, get
 from yurt.hub.admin import admin_site
 from yurt.metrics import new_registry
 
@@ -84,3 +84,16 @@ class AdminTests(SynchronousTestCase):
         self.assertEqual((status, json.loads(body)["kind"], headers[b"content-type"]), (503, "Status", b"application/json"))
         self.state.pod_list = b'{"kind":"PodList","apiVersion":"v1","items":[]}'
         self.assertEqual(get(self.site, "/pods")[::2], (200, self.state.pod_list))
+
+    def test_token_from_elsewhere(self) -> None:
+        """
+        A token is not taken from another machine, and there is no page for it where nobody takes one.
+        """
+        request = b"POST /v1/token HTTP/1.1\r\nHost: admin\r\nContent-Length: 2\r\n\r\n{}"
+        taken: list[str] = []
+        answer, _ = exchange(admin_site(self.state, new_registry(), taken.append), request)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 403 "), answer)
+        self.assertIn(b"from this machine only", answer)
+        self.assertEqual(taken, [])
+        answer, _ = exchange(self.site, request)
+        self.assertTrue(answer.startswith(b"HTTP/1.1 404 "), answer)

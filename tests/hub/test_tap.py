@@ -228,6 +228,76 @@ class OptionsTests(SynchronousTestCase):
         ):
             self.problem(*self.good[:2], *words)
 
+    def test_join(self) -> None:
+        """
+        A token, or a file with one, and the CA's pin make the hub join; groups of its own add up.
+        """
+        pin = "sha256:" + "a" * 64
+        words = ["--server-addr=10.0.0.1:6443", "--node-name=n1", f"--root-dir={self.folder}/own"]
+        config = self.parse(
+            *words, "--join-token=abcdef.0123456789abcdef", f"--discovery-token-ca-cert-hash={pin.upper()}",
+            "--hub-cert-organizations=openyurt:tenant:a", "--hub-cert-organizations=b",
+        ).config  # fmt: skip
+        assert config.join is not None
+        self.assertEqual((config.join.servers, config.join.join_token), (config.servers, "abcdef.0123456789abcdef"))
+        self.assertEqual((config.join.ca_hashes, config.join.skip_ca_verification), (frozenset({pin}), False))
+        self.assertEqual(config.hub_cert_organizations, ("openyurt:tenant:a", "b"))
+        self.assertNotIn("0123456789", repr(config))
+        config = self.parse(*words, "--join-token=./token", "--discovery-token-unsafe-skip-ca-verification").config
+        assert config.join is not None
+        self.assertEqual((config.join.join_token, config.join.skip_ca_verification), (os.path.abspath("token"), True))
+        self.assertIsNone(self.parse(*self.good).config.join)
+
+    def test_joined_before(self) -> None:
+        """
+        A hub that has joined needs no token, nor the server's address, at its next start.
+        """
+        root = self.folder / "own"
+        words = ["--node-name=n1", f"--root-dir={root}"]
+        self.assertIn("--server-addr is missing", self.problem(*words))
+        (root / "pki").mkdir(parents=True)
+        (root / "pki/yurthub-current.pem").write_bytes(b"torn")
+        (root / "yurthub.conf").write_text(Path(self.whole_kubeconfig().partition("=")[2]).read_text())
+        config = self.parse(*words).config
+        assert config.join is not None
+        self.assertEqual(config.servers, ("https://10.0.0.9:6443",))
+
+    def test_bootstrap_file(self) -> None:
+        """
+        A kubeconfig to join with names the server.
+        """
+        path = self.whole_kubeconfig().partition("=")[2]
+        config = self.parse("--node-name=n1", f"--root-dir={self.folder}/own", f"--bootstrap-file={path}").config
+        assert config.join is not None
+        self.assertEqual((config.servers, config.join.bootstrap_file), (("https://10.0.0.9:6443",), path))
+
+    def test_join_refused(self) -> None:
+        """
+        A token without a pin, one that is none (which is not shown), and two identities are refused.
+        """
+        words = ["--server-addr=10.0.0.1:6443", "--node-name=n1"]
+        token, pin = "--join-token=abcdef.0123456789abcdef", "--discovery-token-ca-cert-hash=sha256:" + "a" * 64
+        self.assertIn("--discovery-token-ca-cert-hash is missing", self.problem(*words, token))
+        self.assertIn("sha256: and 64", self.problem(*words, token, "--discovery-token-ca-cert-hash=x"))
+        said = self.problem(*words, "--join-token=abcdef.0123456789", pin)
+        self.assertIn("not a bootstrap token", said)
+        self.assertNotIn("0123456789 ", said)
+        self.assertIn("exclude each other", self.problem(*words, token, pin, self.whole_kubeconfig()))
+        self.assertIn("exclude each other", self.problem(*words, token, pin, "--bootstrap-mode=kubeletcertificate"))
+        self.assertIn("give --join-token", self.problem(*words, f"--root-dir={self.folder}/own"))
+
+    def test_kubelet_certificate(self) -> None:
+        """
+        With --bootstrap-mode=kubeletcertificate kubelet's own certificate is the hub's, and its place can be told.
+        """
+        words = ["--server-addr=10.0.0.1:6443", "--node-name=n1", "--bootstrap-mode=kubeletcertificate"]
+        both = self.folder / "kubelet-client-current.pem"
+        both.write_bytes((self.folder / "node.pem").read_bytes() + (self.folder / "node.key").read_bytes())
+        config = self.parse(*words, self.ca, f"--cert-file={both}").config
+        self.assertIsNone(config.join)
+        self.assertEqual((config.credentials.cert_file, config.credentials.key_file), (str(both), str(both)))
+        self.assertIn("/var/lib/kubelet/pki/kubelet-client-current.pem", self.problem(*words, self.ca))
+
     def test_make_service(self) -> None:
         """
         Making the service does no I/O: no file, no port, no thread.

@@ -23,6 +23,7 @@ from tests.certs import Authority
 from .api import MiniAPI
 from .identity import User
 from .resources import Document
+from .store import Change
 
 BACKDATE = 300
 """Seconds by which kube-controller-manager dates certificates back."""
@@ -108,6 +109,17 @@ class Signer:
         """
         self.approve(name)
         self.sign(name)
+
+    def issue_always(self) -> None:
+        """
+        Approve and sign all that comes from now on.
+        """
+
+        def changed(change: Change) -> None:
+            if change.before is None and change.now is not None:
+                self._api.reactor.callLater(0, self.issue, change.now.key[1])
+
+        self._api.store.collection(self._resource).listeners.append(changed)
 
     def remove(self, name: str) -> None:
         """

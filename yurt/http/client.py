@@ -77,6 +77,7 @@ class HTTPUpstream:
         self._idle: list[ClientConnection] = []
         self._exchanges: set[ClientExchange] = set()
         self._sweep: IDelayedCall | None = None
+        self._generation = 0
         self.streams: set[ClientConnection] = set()
 
     @property
@@ -136,12 +137,13 @@ class HTTPUpstream:
         dialling.addCallbacks(connected, failed)
 
     async def _connect(self) -> ClientConnection:
-        address, limits = self._address, self.limits
+        address, limits, generation = self._address, self.limits, self._generation
         creator = None if self._tls is None else self._tls.creator(address.host)
         factory = Build(lambda _: ClientConnection(self, limits.max_head_bytes, limits.dead_after))
         timeout = limits.connect_timeout
         protocol = await dial(self._reactor, address, factory, creator, self._proxy, timeout, self._endpoint)
         connection = cast(ClientConnection, protocol)
+        connection.generation = generation
         await connection.when_ready()
         return connection
 
@@ -165,6 +167,13 @@ class HTTPUpstream:
         for connection in list(self._idle):
             connection.close()
 
+    def retire_connections(self) -> None:
+        """
+        Let every connection that is open end with what it carries, as after a change of certificates.
+        """
+        self._generation += 1
+        self.drop_idle()
+
     # What exchanges and connections tell
 
     def exchange_over(self, exchange: ClientExchange) -> None:
@@ -179,6 +188,9 @@ class HTTPUpstream:
         """
         if len(self._idle) >= self.limits.max_idle:
             connection.abandon()
+            return
+        if connection.generation != self._generation:
+            connection.close()
             return
         connection.idle_since = self._reactor.seconds()
         self._idle.append(connection)

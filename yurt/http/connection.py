@@ -240,6 +240,7 @@ class ClientConnection(Protocol):
         self._reused = False
         self._ended = False
         self.full = False
+        self.generation = 0
         self.idle_since = 0.0
         self._gone: Failure | None = None
         self._ready = False

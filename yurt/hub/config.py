@@ -11,6 +11,7 @@ from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.kubeconfig import Kubeconfig
+from yurt.kube.joining import JoinSettings
 from yurt.tls import Credentials
 
 
@@ -79,6 +80,9 @@ class HubConfig:
     credentials: NodeCredentials
     kubeconfig: str | None = None
     bind_address: str = "127.0.0.1"
+    join: JoinSettings | None = None
+    """How the hub gets an identity of its own; None when it was given one."""
+    hub_cert_organizations: tuple[str, ...] = ()
     serve_port: int = 10267
     bind_proxy_addresses: tuple[str, ...] = ("127.0.0.1",)
     proxy_port: int = 10261

@@ -83,6 +83,7 @@ class Figures:
     servers: Mapping[str, ServerFigures] = field(default_factory=dict)
     cloud_reachable: bool = False
     offline_seconds: float = 0.0
+    certificate_expires_in: float | None = None
     cache_objects: int = 0
     cache_bytes: int = 0
     cache_commits: int = 0
@@ -225,6 +226,9 @@ def _cloud(figures: Figures) -> Iterator[Metric]:
     yield from (healthy, connections)
     yield _plain(GaugeMetricFamily, "cloud_reachable", "1 while any server answers, else 0", float(figures.cloud_reachable))
     yield _plain(CounterMetricFamily, "offline_seconds", "Time without the cloud", figures.offline_seconds)
+    if figures.certificate_expires_in is not None:
+        text = "Seconds until the node's certificate expires, negative once it has"
+        yield _plain(GaugeMetricFamily, "certificate_expiry_seconds", text, figures.certificate_expires_in)
 
 
 def _store(figures: Figures) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ from yurt.http.environment import proxy_for
 from yurt.http.names import RememberingResolver
 from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.hub.admin import admin_site
+from yurt.hub.admittance import AdmittedUpstream, Validity
 from yurt.hub.agents import DEFAULT_CACHE_AGENTS
 from yurt.hub.answers import FROM_HUB
 from yurt.hub.cache.store import Store
@@ -32,6 +33,7 @@ from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.hub import Hub
 from yurt.hub.identity import NODE, Door
+from yurt.hub.joining import Joining
 from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.openfiles import share_files
@@ -68,10 +70,14 @@ class HubService(MultiService):
         self.reactor = reactor
         self.config = config
         self.started_at = 0.0
-        self.token = NodeToken(config.credentials)
-        self.tls = ClientTLS(config.credentials.for_tls(), config.credentials.tls_server_name)
+        self.joining = self.make_joining()
+        credentials = config.credentials if self.joining is None else self.joining.credentials()
+        self.validity = Validity(credentials.for_tls())
+        self.token = NodeToken(credentials)
+        self.tls = ClientTLS(credentials.for_tls(), credentials.tls_server_name)
         self.bare_tls = self.tls.without_certificate()
         self.registry = new_registry()
+        self.upstreams: list[HTTPUpstream] = []
         self.metrics = HubMetrics(self.registry, __version__, self.figures, {*DEFAULT_CACHE_AGENTS, *config.cache_agents})
         self.vault = Vault(config.root_dir)
         self.store = Store(reactor, config.disk_cache_path, vault=self.vault)
@@ -100,7 +106,20 @@ class HubService(MultiService):
         """
         proxy = proxy_for(url, os.environ)
         with_certificate = HTTPUpstream(self.reactor, url, self.tls, proxy)
-        return Server(url, with_certificate, HTTPUpstream(self.reactor, url, self.bare_tls, proxy))
+        bare = HTTPUpstream(self.reactor, url, self.bare_tls, proxy)
+        self.upstreams += [with_certificate, bare]
+        refusal = self.validity.refusal if self.joining is None else self.joining.refusal
+        return Server(url, AdmittedUpstream(self.reactor, with_certificate, refusal), bare)
+
+    def make_joining(self) -> Joining | None:
+        """
+        What keeps the node's certificate, unless it was given one.
+        """
+        config = self.config
+        if config.join is None:
+            return None
+        organizations = config.hub_cert_organizations
+        return Joining(self.reactor, config.join, config.root_dir, config.node_name, organizations, self.renew)
 
     def wire(self) -> None:
         """
@@ -113,11 +132,15 @@ class HubService(MultiService):
                 self.listen(Listen, address, door)
         if config.serve_port:
             endpoint = tcp_endpoint(self.reactor, config.bind_address, config.serve_port)
+            take_token = None if self.joining is None else self.joining.take_token
+            site = admin_site(self, self.registry, take_token)
             self.add(
-                Listen(endpoint, admin_site(self, self.registry), f"admin pages on {config.bind_address}:{config.serve_port}")
+                Listen(endpoint, site, f"admin pages on {config.bind_address}:{config.serve_port}")
             )
         self.add(ReturnMemory(self.reactor))
         self.add(Core(self))
+        if self.joining is not None:
+            self.joining.setServiceParent(IServiceCollection(self))
         if config.pod_link.enable_dummy_if and config.proxy_port:
             for address in config.pod_link.dummy_if_ip:
                 door = Door(f"{address}:{config.proxy_port}", lends_node_identity=False)
@@ -166,6 +189,9 @@ class HubService(MultiService):
         """
         Read kubeconfig, certificates and tokens again.
         """
+        if self.joining is not None:
+            self.joining.certificate.retry()
+            return
         credentials = self.config.credentials
         try:
             if self.config.kubeconfig is not None:
@@ -176,7 +202,24 @@ class HubService(MultiService):
             self.log.error("credentials stay as they were: {error}", error=str(error))
             return
         self.token.replace(credentials)
+        self.validity.replace(credentials.for_tls())
         self.log.info("credentials were read again")
+
+    def renew(self) -> None:
+        """
+        Another certificate or another CA is there: it is for new connections, those that are open end with what they carry.
+        """
+        assert self.joining is not None
+        credentials = self.joining.credentials()
+        try:
+            self.tls.replace(credentials.for_tls())
+            self.bare_tls.replace(credentials.trust_for_tls())
+        except ValueError as error:
+            self.log.error("the new certificate cannot be used: {error}", error=str(error))
+            return
+        self.validity.replace(credentials.for_tls())
+        for upstream in self.upstreams:
+            upstream.retire_connections()
 
     # What the admin pages show
 
@@ -191,6 +234,9 @@ class HubService(MultiService):
             reasons.append(f"key of the cached secrets: {self.vault.problem}")
         if self.link is not None and self.link.problem:
             reasons.append(self.link.problem)
+        refusal = self.validity.refusal() if self.joining is None else self.joining.refusal()
+        if refusal:
+            reasons.append(refusal)
         if not self.cloud.known:
             reasons.append("the cloud's state is not known yet")
         return reasons
@@ -212,6 +258,7 @@ class HubService(MultiService):
                 "offlineSeconds": round(cloud.offline_seconds(), 1),
                 "servers": [{"url": one.name, "healthy": one.healthy, "reason": one.reason} for one in cloud.servers],
             },
+            "certificate": None if self.joining is None else self.joining.certificate.status(),
             "listeners": [
                 {"what": one.what, "listening": one.port is not None, "problem": one.problem} for one in self.listeners
             ],
@@ -269,6 +316,9 @@ class HubService(MultiService):
             cloud_reachable=cloud.reachable,
             offline_seconds=cloud.offline_seconds(),
             cache_objects=self.views.objects,
+            certificate_expires_in=(
+                self.validity.expires_in() if self.joining is None else self.joining.certificate.expires_in
+            ),
             cache_bytes=self.views.object_bytes,
             cache_commits=store.commits,
             cache_write_errors=store.write_errors,

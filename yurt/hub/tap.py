@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import cast
 
@@ -17,6 +18,8 @@ from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.exclude import resources
 from yurt.hub.podlink import PodLinkSettings
+from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
+from yurt.kube.joining import KUBELET_CERTIFICATE, JoinSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
@@ -30,6 +33,12 @@ POD_NETWORK = ip_network("169.254.0.0/16")
 
 TAKEN_POD_NETWORKS = (ip_network("169.254.31.0/24"), ip_network("169.254.1.1/32"))
 """What OpenYurt keeps free of it: other software uses these."""
+
+KUBELET_CA = "/etc/kubernetes/pki/ca.crt"
+"""Where kubeadm puts the cluster's CA on a node."""
+
+CERTIFICATE, KUBECONFIG = "pki/yurthub-current.pem", "yurthub.conf"
+"""What a hub that has joined keeps below --root-dir."""
 
 
 def addresses(text: str) -> tuple[str, ...]:
@@ -96,6 +105,20 @@ class Options(DeclaredOptions):
         Option("key-file", "", "PEM file of that certificate's key", absolute),
         Option(
             "token-file", "", "file with the node's bearer token, instead of a certificate; read again when it changes", absolute
+        ),
+        Option(
+            "bootstrap-mode",
+            "token",
+            "without an identity given: token (join, and keep a certificate) or kubeletcertificate (kubelet's own is shown)",
+            choice("token", "kubeletcertificate"),
+        ),
+        *JOIN_OPTIONS,
+        Option(
+            "hub-cert-organizations",
+            "",
+            "groups of the hub's certificate beside openyurt:yurthub and system:nodes, comma separated",
+            comma_list,
+            many=True,
         ),
         Option("bind-address", "127.0.0.1", "address of the admin pages", address),
         Option("serve-port", "10267", "port of the admin pages; 0: none", port),
@@ -192,7 +215,8 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--root-dir is empty: give the folder of the hub's own files, or leave the option out")
         kubeconfig = self.read_kubeconfig()
         servers = self["server-addr"] or self.servers_of(kubeconfig)
-        credentials = self.read_credentials(kubeconfig)
+        join = self.read_join(servers)
+        credentials = NodeCredentials() if join else self.read_credentials(kubeconfig)
         try:
             ClientTLS(credentials.for_tls())
         except CredentialsError as error:
@@ -202,6 +226,8 @@ class Options(DeclaredOptions):
             node_name=node_name,
             credentials=credentials,
             kubeconfig=self["kubeconfig"] or None,
+            join=join,
+            hub_cert_organizations=self["hub-cert-organizations"],
             bind_address=self["bind-address"],
             serve_port=self["serve-port"],
             bind_proxy_addresses=self["bind-proxy-address"],
@@ -232,10 +258,28 @@ class Options(DeclaredOptions):
         except KubeconfigError as error:
             raise usage.UsageError(f"--kubeconfig: {error}") from None
 
+    def read_join(self, servers: tuple[str, ...]) -> JoinSettings | None:
+        """
+        How to join, if the hub is to do that: it was told how, or has done so before.
+        """
+        given = [name for name in ("kubeconfig", "ca-file", "cert-file", "key-file", "token-file") if self[name]]
+        told = [name for name in ("join-token", "bootstrap-file") if self[name]]
+        if told and (given or self["bootstrap-mode"] != "token"):
+            other = given[0] if given else "bootstrap-mode=kubeletcertificate"
+            raise usage.UsageError(f"--{told[0]} and --{other} exclude each other: keep one of them")
+        joined = os.path.lexists(os.path.join(self["root-dir"], CERTIFICATE))
+        if given or self["bootstrap-mode"] != "token" or not (told or joined):
+            return None
+        return read_join_settings(self, servers)
+
     def servers_of(self, kubeconfig: Kubeconfig | None) -> tuple[str, ...]:
         """
-        The server that the kubeconfig names.
+        The server that the kubeconfig names, or that to join with.
         """
+        for path in (self["bootstrap-file"], os.path.join(self["root-dir"], KUBECONFIG)):
+            if kubeconfig is None and path and os.path.exists(path):
+                with suppress(KubeconfigError):
+                    kubeconfig = load_kubeconfig(path)
         if kubeconfig is None or not kubeconfig.server:
             raise usage.UsageError("--server-addr is missing: give the API servers, such as https://10.0.0.1:6443")
         try:
@@ -255,9 +299,12 @@ class Options(DeclaredOptions):
                 return NodeCredentials.of_kubeconfig(kubeconfig)
             except ValueError as error:
                 raise usage.UsageError(f"--kubeconfig: {error}") from None
+        if self["bootstrap-mode"] == "kubeletcertificate":
+            named = {"ca-file": KUBELET_CA, "cert-file": KUBELET_CERTIFICATE, **named}
+            named.setdefault("key-file", named["cert-file"])
         if "ca-file" not in named:
             raise usage.UsageError(
-                "--kubeconfig is missing: give the node's kubeconfig, or --ca-file with --cert-file and --key-file"
+                "the node has no identity: give --join-token, or its kubeconfig by --kubeconfig, or --ca-file and --cert-file"
             )
         if ("cert-file" in named) != ("key-file" in named):
             raise usage.UsageError("--cert-file and --key-file belong together: give both")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class JoinSettings:
     """
 
     servers: tuple[str, ...]
-    join_token: str = ""
+    join_token: str = field(default="", repr=False)
     bootstrap_file: str = ""
     ca_hashes: frozenset[str] = frozenset()
     skip_ca_verification: bool = False

@@ -1,0 +1,164 @@
+"""
+The hub's own way into the cluster: from a token to a certificate, and to the next one, for as long as it runs.
+
+Nothing waits for this.  What it has is in files below ``--root-dir``, under OpenYurt's names.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IServiceCollection, MultiService
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from yurt.files import write_private
+from yurt.hub.config import NodeCredentials
+from yurt.kube.api import ApiError
+from yurt.kube.csr.files import CertificateFiles
+from yurt.kube.csr.service import CertificateService
+from yurt.kube.csr.wanted import NODE_PREFIX, NODES, client
+from yurt.kube.joining import JoinAccess, JoinFiles, JoinSettings
+from yurt.kube.kubeconfig import load_kubeconfig
+from yurt.kube.pause import pause
+
+HUBS = "openyurt:yurthub"
+"""The group of all hubs."""
+CA_PERIOD = 3600.0
+"""Seconds between two looks whether the cluster's CA has changed, and up to half as much more."""
+
+
+class Joining(MultiService):
+    """
+    Keeps the node's client certificate.  ``changed()`` is called when another certificate or another CA is there.
+
+    Raises nothing for what it finds on disk.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: JoinSettings,
+        root: str,
+        node_name: str,
+        organizations: tuple[str, ...],
+        changed: Callable[[], object],
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._settings = settings
+        self._kubeconfig = Path(root) / "yurthub.conf"
+        self._changed = changed
+        self.files = JoinFiles(root)
+        self.access = JoinAccess(reactor, "yurthub", settings, self.files, self._renewed)
+        wanted = client("client certificate", f"{NODE_PREFIX}{node_name}", tuple(dict.fromkeys((HUBS, NODES, *organizations))))
+        certificate = CertificateFiles(str(self.files.pki), "yurthub", wall)
+        self.certificate = CertificateService(reactor, certificate, wanted, self.access, self._renewed, wall=wall)
+        self.certificate.setServiceParent(IServiceCollection(self))
+        self._following: Deferred[None] | None = None
+
+    def credentials(self) -> NodeCredentials:
+        """
+        What can be shown and trusted now: as long as the cluster's CA is not known, nothing.
+        """
+        if not self.files.read_ca():
+            return NodeCredentials()
+        trusted = NodeCredentials(ca_file=str(self.files.ca))
+        if self.certificate.held is None:
+            return trusted
+        return NodeCredentials(ca_file=str(self.files.ca), cert_file=str(self.certificate.files.path))
+
+    def refusal(self) -> str:
+        """
+        Why the node cannot speak to the cloud; empty when it can.
+        """
+        problem = self.certificate.problem
+        if problem is None and not self.files.ca.exists():
+            return f"the cluster's CA is missing: {self.files.ca}"
+        return problem or ""
+
+    def take_token(self, text: str) -> None:
+        """
+        Join by a new token, whatever is held.  Raises ValueError for what is no token, and OSError.
+        """
+        self.access.accept_token(text)
+        self.certificate.retry(force=True)
+
+    def startService(self) -> None:
+        """
+        Begin; see :class:`CertificateService`.
+        """
+        self._restore_ca()
+        super().startService()
+        self._following = Deferred.fromCoroutine(self._follow_ca())
+        self._following.addErrback(_cancelled)
+
+    def stopService(self) -> Any:
+        """
+        Ask no more.
+        """
+        following, self._following = self._following, None
+        if following is not None:
+            following.cancel()
+        return super().stopService()
+
+    def _renewed(self) -> None:
+        """
+        Write a kubeconfig, for people and tools, and as a second copy of the CA; then use what is new.
+        """
+        if self.certificate.held is not None:
+            try:
+                write_private(self._kubeconfig, json.dumps(self._document(), indent=1).encode() + b"\n")
+            except OSError as error:
+                self.log.warn("{path}: not written: {error}", path=str(self._kubeconfig), error=error.strerror)
+        self._changed()
+
+    def _document(self) -> dict[str, Any]:
+        certificate = str(self.certificate.files.path)
+        authority = base64.b64encode(self.files.read_ca()).decode()
+        cluster = {"server": self._settings.servers[0], "certificate-authority-data": authority}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "default-context",
+            "clusters": [{"name": "default-cluster", "cluster": cluster}],
+            "users": [{"name": "default-auth", "user": {"client-certificate": certificate, "client-key": certificate}}],
+            "contexts": [{"name": "default-context", "context": {"cluster": "default-cluster", "user": "default-auth"}}],
+        }
+
+    def _restore_ca(self) -> None:
+        """
+        A CA file that is lost or torn is taken from the kubeconfig: without it no certificate is of use.
+        """
+        if self.files.read_ca() or not self._kubeconfig.exists():
+            return
+        try:
+            write_private(self.files.ca, load_kubeconfig(str(self._kubeconfig)).ca_data or b"")
+            self._changed()
+        except (OSError, ValueError) as error:
+            self.log.warn("{path}: cannot be restored: {error}", path=str(self.files.ca), error=str(error))
+
+    async def _follow_ca(self) -> None:
+        while True:
+            await pause(self._reactor, CA_PERIOD * (1 + random.random() / 2))
+            if self.certificate.held is None:
+                continue  # joining finds it
+            try:
+                await self.access.follow_ca()
+            except (ApiError, ValueError, OSError) as error:
+                self.log.debug("the cluster's CA was not looked at: {error}", error=error)
+
+
+def _cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)
