@@ -12,6 +12,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.resource import Resource
+from twisted.web.server import Request
 
 from yurt.web import JSON, TEXT, QuietSite, bytes_page, json_page, metrics_page, text_page
 
@@ -100,9 +101,9 @@ def admin_site(state: HubState, registry: CollectorRegistry, take_token: Callabl
     version.putChild(b"healthz", text_page(lambda: (200, "OK")))
     version.putChild(b"readyz", json_page(readiness))
     version.putChild(b"status", json_page(lambda: (200, state.status())))
-    root = Resource()
     if take_token is not None:
         version.putChild(b"token", TokenPage(take_token))
+    root = Resource()
     root.putChild(b"v1", version)
     root.putChild(b"metrics", metrics_page(registry))
     root.putChild(b"pods", bytes_page(JSON, pods))
