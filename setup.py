@@ -57,7 +57,6 @@ setup(
         "pyroute2>=0.9.1",
         "python-iptables>=1.0.1",
         "pyyaml>=6.0.1",
-        "treq>=24.9",
     ],
     extras_require={
         "test": [
