@@ -21,6 +21,7 @@ from tests.contract.client import KubeClient, Reply, Stream
 from tests.etc.daemons import free_port
 from tests.miniapi import MiniAPI
 from yurt.hub.config import HubConfig, NodeCredentials
+from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.identity import Door
 from yurt.hub.podlink import PodLinkSettings
 from yurt.hub.service import HubService
@@ -110,6 +111,7 @@ class Site:
             serve_port=free_port(),
             proxy_port=free_port(),
             root_dir=str(self.folder / "own"),
+            filters=FilterSettings(enabled=False, namespace=""),  # the hub asks for nothing by itself
             disk_cache_path=str(self.folder / "cache"),
             pod_link=PodLinkSettings(enable_dummy_if=False),
         )

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -110,6 +110,7 @@ class Hub:
             self.add_agents,
         )
         self.unfocused: list[Watch] = []
+        self.verdict: Deferred[None] | None = None
         self.in_flight = 0
         self.pods_in_flight = 0
         self.kept_bytes = 0
@@ -266,6 +267,14 @@ class Hub:
         found = self.views.read_list(view_key(Caller(NODE, OURSELVES), parse_request(b"GET", target), ""))
         return None if found is None else found.body
 
+    def start_filters(self) -> None:
+        """
+        Take what the cache holds of what filters depend on, and follow it once it is known whether the cloud is there.
+        """
+        self.filters.start()
+        self.verdict = self.cloud.when_known()
+        self.verdict.addCallbacks(lambda _: self.filters.follow(), lambda failure: failure.trap(CancelledError))
+
     def add_agents(self, names: tuple[str, ...]) -> None:
         """
         Cache the reads of these components, too.
@@ -307,6 +316,8 @@ class Hub:
         End all watches in good order; requests end by themselves.
         """
         self.draining = True
+        if self.verdict is not None:
+            self.verdict.cancel()
         self.filters.stop()
         self.timers.cancel_all()
         for watch in list(self.watches):

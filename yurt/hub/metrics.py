@@ -15,6 +15,8 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
 
+from yurt.hub.filters.choice import NAMES
+
 PREFIX = "node_yurthub"
 MAX_SERIES = 2000
 """Combinations of client, verb, resource and subresource that are counted apart; all further ones are one series, "other"."""
@@ -93,6 +95,8 @@ class Figures:
     cache_locked_records: int = 0
     journal_length: int = 0
     journal_dropped: int = 0
+    filters_unfiltered: Mapping[str, int] = field(default_factory=dict)
+    filters_degraded: Collection[str] = ()
 
 
 class HubMetrics:
@@ -154,6 +158,7 @@ class HubMetrics:
         yield _plain(UntypedMetricFamily, "rejected_requests_counter", "Requests answered 429: too many in flight", self.rejected)
         yield from _cloud(figures)
         yield from _store(figures)
+        yield from _filters(figures)
         build = GaugeMetricFamily(f"{PREFIX}_build_info", "Version of the hub; always 1", labels=["version"])
         build.add_metric([self.version], 1)
         yield build
@@ -229,6 +234,17 @@ def _cloud(figures: Figures) -> Iterator[Metric]:
     if figures.certificate_expires_in is not None:
         text = "Seconds until the node's certificate expires, negative once it has"
         yield _plain(GaugeMetricFamily, "certificate_expiry_seconds", text, figures.certificate_expires_in)
+
+
+def _filters(figures: Figures) -> Iterator[Metric]:
+    text = "1 while a filter is not, or not wholly, applied because what it depends on is not known"
+    degraded = GaugeMetricFamily(f"{PREFIX}_filter_degraded", text, labels=["filter"])
+    text = "Answers that a filter was not, or not wholly, applied to"
+    unfiltered = CounterMetricFamily(f"{PREFIX}_filter_unfiltered", text, labels=["filter"])
+    for name in NAMES:
+        degraded.add_metric([name], float(name in figures.filters_degraded))
+        unfiltered.add_metric([name], figures.filters_unfiltered.get(name, 0))
+    yield from (degraded, unfiltered)
 
 
 def _store(figures: Figures) -> Iterator[Metric]:

@@ -272,6 +272,7 @@ class HubService(MultiService):
             "lease": {"kubeletAlive": self.hub.lease.kubelet_alive, "renewedAt": self.hub.lease.renewed_at},
             "journal": {"length": len(journal), "dropped": journal.dropped},
             "watches": len(self.hub.watches),
+            "filters": self.hub.filters.describe(),
             "views": [
                 {
                     "identity": key.caller.identity,
@@ -327,6 +328,8 @@ class HubService(MultiService):
             cache_locked_records=store.locked_records,
             journal_length=len(journal),
             journal_dropped=journal.dropped,
+            filters_unfiltered=self.hub.filters.unfiltered,
+            filters_degraded=self.hub.filters.degraded.keys(),
         )
 
 
@@ -354,6 +357,7 @@ class Core(Service):
         whole.hub.lease.start()
         whole.cloud.subscribe(whole.hub.cloud_changed)
         whole.cloud.start()
+        whole.hub.start_filters()
         if whole.link is not None:
             whole.link.startService()
 

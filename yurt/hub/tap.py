@@ -17,6 +17,8 @@ from yurt import __version__, logs
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.exclude import resources
+from yurt.hub.filters.choice import NAMES
+from yurt.hub.filters.focus import FilterSettings, filter_names
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import KUBELET_CERTIFICATE, JoinSettings
@@ -67,6 +69,13 @@ def absolute(path: str) -> str:
     A path that means the same after a daemon has left its folder; an empty text stays empty.
     """
     return os.path.abspath(path) if path else ""
+
+
+def filters(text: str) -> tuple[str, ...]:
+    """
+    Names of filters.
+    """
+    return filter_names(comma_list(text))
 
 
 def aliases(text: str) -> tuple[tuple[str, str], ...]:
@@ -189,6 +198,22 @@ class Options(DeclaredOptions):
             "(then a made-up one, as OpenYurt)",
             choice("cached", "fake"),
         ),
+        Option("enable-resource-filter", "true", "change what components of the node read, as OpenYurt's filters do", boolean),
+        Option(
+            "disabled-resource-filters",
+            "",
+            f"filters to leave out, comma separated, * for all: {', '.join(NAMES)}",
+            filters,
+            many=True,
+        ),
+        Option("nodepool-name", "", "pool of this node; default: the one that its Node, or a NodePool, names"),
+        Option(
+            "enable-pool-service-topology",
+            "false",
+            "learn the nodes of the pool from NodeBuckets instead of its NodePool",
+            boolean,
+        ),
+        Option("namespace", "kube-system", "namespace of the ConfigMap yurt-hub-cfg, which sets up filters and cached agents; empty: none"),
         Option("enable-dummy-if", "true", "make the link with the address that pods reach", boolean),
         Option("link-kind", "auto", "kind of that link: auto, dummy or tap", choice("auto", "dummy", "tap")),
         Option("dummy-if-name", "yurthub-dummy0", "name of that link"),
@@ -244,6 +269,7 @@ class Options(DeclaredOptions):
             max_requests_in_flight=self["max-requests-in-flight"],
             offline_miss=int(self["offline-miss"]),
             offline_token=self["offline-token"],
+            filters=self.read_filters(),
             pod_link=self.read_pod_link(),
         )
 
@@ -321,6 +347,18 @@ class Options(DeclaredOptions):
             cert_file=named.get("cert-file"),
             key_file=named.get("key-file"),
             token_file=named.get("token-file"),
+        )
+
+    def read_filters(self) -> FilterSettings:
+        """
+        What is filtered.
+        """
+        return FilterSettings(
+            enabled=self["enable-resource-filter"],
+            disabled=self["disabled-resource-filters"],
+            namespace=self["namespace"],
+            pool_name=self["nodepool-name"],
+            use_buckets=self["enable-pool-service-topology"],
         )
 
     def read_pod_link(self) -> PodLinkSettings:

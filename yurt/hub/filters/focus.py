@@ -48,7 +48,7 @@ MAX_LENSES = 256
 @dataclass(frozen=True, slots=True)
 class FilterSettings:
     """
-    What the flags say of filters.
+    What the flags say of filters; an empty ``namespace``: there is no ConfigMap to follow.
     """
 
     enabled: bool = True
@@ -114,7 +114,9 @@ class Filters:
         settings, wanted = self._settings, {name for rule in self._rules for name in rule.sources}
         name = f"metadata.name={SETTINGS_NAME}"
         path = f"/api/v1/namespaces/{settings.namespace}/configmaps"
-        self._config: Source[Settings] = source(path, read_config_map, f"ConfigMap {SETTINGS_NAME}", field_selector=name)
+        self._config: Source[Settings] | None = None
+        if settings.namespace:
+            self._config = source(path, read_config_map, f"ConfigMap {SETTINGS_NAME}", field_selector=name)
         self._services: Source[str] | None = None
         self._pools: Source[Pool] | None = None
         self._node: Source[str] | None = None
@@ -139,14 +141,23 @@ class Filters:
 
     def start(self) -> None:
         """
-        Take what the cache holds, and begin to follow.
+        Take what the cache holds; whoever needs more waits until :meth:`follow` has found it, but not for long.
         """
-        self.settled = False
+        self.settled = not self.sources
         for source in self.sources:
-            source.start()
-        self._timers.set("wait", FILTERS_WAIT, self._settle)
+            source.seed()
         self._look()
-        self._timers.set("look", SETTLE, self._look)
+        if not self.settled:
+            self._timers.set("wait", FILTERS_WAIT, self._settle)
+
+    def follow(self) -> None:
+        """
+        The hub can ask now: begin to follow.
+        """
+        for source in self.sources:
+            source.follow()
+        if not self.settled:
+            self._timers.set("look", SETTLE, self._look)
 
     def stop(self) -> None:
         """
@@ -192,11 +203,12 @@ class Filters:
             self._lenses.clear()
             self._changed()
         self._warn()
-        if not self.settled:
-            if all(source.settled for source in self.sources):
-                self._settle()
-            else:
-                self._timers.set("look", SETTLE, self._look)
+        if self.settled:
+            return
+        if all(source.settled for source in self.sources):
+            self._settle()
+        else:
+            self._timers.set("look", SETTLE, self._look)
 
     def _settle(self) -> None:
         self._timers.cancel("wait")
@@ -207,7 +219,8 @@ class Filters:
             call()
 
     def _choose(self) -> None:
-        chosen = next(iter((self._config.items or {}).values()), Settings())
+        known = None if self._config is None else self._config.items
+        chosen = next(iter((known or {}).values()), Settings())
         if chosen == self._chosen:
             return
         if chosen.cache_agents != self._chosen.cache_agents:

@@ -179,11 +179,16 @@ class Source(Generic[T]):
         """
         return None if self.items is not None else self.informer.problem
 
-    def start(self) -> None:
+    def seed(self) -> None:
         """
-        Take what the cache holds, and begin to follow.
+        Take what the cache holds.
         """
         self._seed = self._read_seed()
+
+    def follow(self) -> None:
+        """
+        Begin to follow.
+        """
         self.informer.startService()
 
     def stop(self) -> None:
