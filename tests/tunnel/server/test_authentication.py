@@ -101,6 +101,14 @@ class AuthenticatorTests(SynchronousTestCase):
             self.assertEqual(self.refused(Entrance.PLAIN, self.token("t"), peer=peer).status, 403)
         self.assertEqual(self.refused("another door", self.token("t")).status, 403)
 
+    def test_pages_of_browsers(self) -> None:
+        """
+        A page in a browser on this host is not this host: it would run commands in pods.
+        """
+        for name, value in ((b"Origin", b"http://evil.example"), (b"Origin", b"null"), (b"Sec-Fetch-Site", b"cross-site")):
+            error = self.refused(Entrance.PLAIN, [(name, value)], peer=IPv4Address("TCP", "127.0.0.1", 1))
+            self.assertEqual((error.status, error.word), (403, "forbidden"))
+
     def test_certificate(self) -> None:
         """
         A certificate is its common name, with the organizations as groups; it goes before a token.

@@ -168,6 +168,18 @@ class PodTests(SynchronousTestCase):
         ):
             self.assertEqual(ask(target, "x-tunnel-server-internal-svc:10250"), PodPath("default", "web"))
 
+    def test_names_of_strangers(self) -> None:
+        """
+        In plain text, which needs no credentials, the path does not count when Host is a name that a stranger may have let point
+        here: his page in a browser on this host would read logs.  By TLS it does, and with addresses and own names.
+        """
+        path = "/containerLogs/default/web/nginx"
+        with self.assertRaisesRegex(Refused, "Host names no node") as raised:
+            ask(path, "evil.example:10264", tls=False)
+        self.assertEqual(raised.exception.status, 404)
+        for host, tls in (("evil.example", True), ("127.0.0.1:10264", False), ("[::1]:10264", False), ("localhost", False)):
+            self.assertEqual(ask(path, host, tls=tls), PodPath("default", "web"))
+
     def test_host_first(self) -> None:
         """
         Where Host names a node, nobody needs to be asked for the pod's.

@@ -32,6 +32,9 @@ TOKEN_KEPT = 60.0
 REFUSED_TOKEN_KEPT = 10.0
 """Seconds for which the API server's word on a token holds: that it is somebody's, that it is nobody's."""
 
+BROWSERS_SAY = (b"origin", b"sec-fetch-site")
+"""Headers of requests that a page makes, which no client of kubelets sends in plain text."""
+
 MAX_TOKEN_BYTES = 16 * 1024
 """The longest token that is taken; those of service accounts have about a thousand bytes."""
 
@@ -94,6 +97,8 @@ class Authenticator:
         if request.door is Entrance.EGRESS:
             return MACHINE
         if request.door is not Entrance.TLS:
+            if any(get_header(request.head.headers, name) is not None for name in BROWSERS_SAY):
+                raise Refused(403, "Forbidden", "forbidden", "plain HTTP is not for browsers: any page could ask")
             if is_loopback(str(getattr(request.peer, "host", "")).removeprefix("::ffff:")):
                 return MACHINE
             message = "plain HTTP is for callers on this host; others use the TLS port"

@@ -87,6 +87,16 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def is_local(host: str) -> bool:
+    """
+    Whether only somebody on the machine's own side can have chosen this name: an address, or a word without domain.
+
+    Plain text is taken from this host without credentials, and so from a browser on it, too.  A stranger's page may let its own
+    name point here; by that name nothing is reached.
+    """
+    return "." not in host or bool(usual_spelling(host))
+
+
 def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: str = "") -> Route | PodPath:
     """
     Where a request is to go; ``tls`` tells whether it came by TLS, ``dialled`` is the name that the client then said it dialled.
@@ -115,7 +125,7 @@ def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: 
         if node is not None:
             return route_on(node, "", node.kubelet_port, ports, tls=tls)
         pod = pod_of(head.target)
-        if pod is None:
+        if pod is None or not (tls or is_local(host)):
             raise _unknown("Host", host)
         return pod
     return route_on(node, host if usual_spelling(host) in node.addresses else "", port, ports, tls=tls)
