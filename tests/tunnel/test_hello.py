@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import certs
@@ -237,7 +238,15 @@ class NodeTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """
-        A server is known by its common name.
+        A server is known by its common name and by what its certificate is for: a node that calls itself as a server does
+        has none for servers.
         """
-        self.assertTrue(is_server(certificate(SERVER_NAME)))
-        self.assertFalse(is_server(certificate("system:node:a")))
+        server, client = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+        for name, usages, expected in (
+            (SERVER_NAME, (server,), True),
+            (SERVER_NAME, (server, client), True),
+            (SERVER_NAME, (client,), False),
+            ("system:node:a", (server, client), False),
+        ):
+            identity = certs.issue(AUTHORITY, name, usages=usages)
+            self.assertEqual(is_server(x509.load_pem_x509_certificate(identity.cert_pem)), expected)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from yurt import __version__
 from yurt.http.heads import get_header, has_token, serialise_request, serialise_response, tokens
@@ -283,9 +283,14 @@ def node_of(certificate: x509.Certificate) -> str:
 
 def is_server(certificate: x509.Certificate) -> bool:
     """
-    Whether a certificate is that of another server.
+    Whether a certificate is that of another server: by its name, and made for servers.  Whoever may join a node to the cluster
+    could call it ``tunnel-server`` and have a client certificate of this name.
     """
-    return _common_name(certificate) == SERVER_NAME
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return _common_name(certificate) == SERVER_NAME and ExtendedKeyUsageOID.SERVER_AUTH in usages
 
 
 def _common_name(certificate: x509.Certificate) -> str:
