@@ -20,7 +20,7 @@ demo: $(READY)
 
 bench: $(READY)
 	@scripts/system-packages bench
-	@failed=0; for bench in hub tunnel firewall; do $(RUN) -m bench.$$bench all || failed=1; done; exit $$failed
+	@failed=0; for bench in hub tunnel firewall controllers; do $(RUN) -m bench.$$bench all || failed=1; done; exit $$failed
 
 # What the tests need from the system; installed when root, named otherwise.
 system:

@@ -1,0 +1,162 @@
+"""
+The place where things are measured: a real kube-apiserver with its etcd, callers of it, and the controllers beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+from bench.children import Child
+from tests.e2e.apiserver import NEEDED, ControlPlane, free_port
+from tests.e2e.process import E2EError, missing_binaries
+
+ROOT = Path(__file__).parent.parent.parent
+MANIFEST = ROOT / "etc/kubernetes/yurt-controller-manager.yaml"
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+USER = "yurt-controller-manager"
+TIMEOUT = 120.0
+
+Document = dict[str, Any]
+
+
+class Site:
+    """
+    A context that leaves nothing behind.
+    """
+
+    def __enter__(self) -> Site:
+        if missing := missing_binaries((*NEEDED, "kubectl")):
+            raise RuntimeError(f"not found: {', '.join(missing)}; make kubernetes, as root, builds them")
+        self.folder = Path(tempfile.mkdtemp(prefix="yurt-bench-"))
+        self._endings: list[Callable[[], object]] = [lambda: shutil.rmtree(self.folder, ignore_errors=True)]
+        self.plane = ControlPlane(
+            self.folder,
+            port=free_port(),
+            etcd_ports=(free_port(), free_port()),
+            extra=("--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"),
+        )
+        self._endings.append(self.plane.stop)
+        try:
+            self.plane.start()
+            self.plane.kubectl("apply", "-f", str(MANIFEST))
+        except (E2EError, OSError) as error:
+            self.__exit__()
+            raise RuntimeError(f"no API server: {error}") from None
+        self.plane.authority.issue(USER, USER)
+        self.kubeconfig = self.plane.authority.kubeconfig(self.folder / "controllers.conf", self.plane.url, USER)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in reversed(self._endings):
+            end()
+
+    def child(self, name: str, *command: str) -> Child:
+        """
+        A process that ends with the site.
+        """
+        child = Child(command, self.folder / f"{name}.log")
+        self._endings.append(child.stop)
+        return child
+
+    def controllers(self) -> Child:
+        """
+        The controllers, once they work.
+        """
+        port = free_port()
+        child = self.child(
+            "controllers", TWISTD, "--nodaemon", "--pidfile=", "yurt-controller-manager",
+            f"--kubeconfig={self.kubeconfig}", f"--metrics-addr=127.0.0.1:{port}",
+        )  # fmt: skip
+
+        def works() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status", timeout=1) as answer:
+                    return "waiting" in str(json.load(answer)["controllers"])
+            except OSError:
+                return False
+
+        child.wait_until(works, "the lead")
+        return child
+
+    def caller(self, name: str, *groups: str) -> Caller:
+        """
+        Somebody who calls the API server.
+        """
+        self.plane.authority.issue(name, name, groups)
+        return Caller(self.plane, name)
+
+
+class Caller:
+    """
+    Calls of one user, over one connection.
+    """
+
+    def __init__(self, plane: ControlPlane, name: str) -> None:
+        self._context = ssl.create_default_context(cafile=plane.authority.file("ca.crt"))
+        self._context.load_cert_chain(plane.authority.file(f"{name}.crt"), plane.authority.file(f"{name}.key"))
+        self._port = plane.port
+        self._connection = self._connect()
+
+    def _connect(self) -> HTTPSConnection:
+        return HTTPSConnection("127.0.0.1", self._port, timeout=TIMEOUT, context=self._context)
+
+    def ask(self, method: str, path: str, document: Document | None = None) -> Document:
+        """
+        One call; raises RuntimeError when it fails.
+        """
+        body = None if document is None else json.dumps(document)
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        answer: Document = json.loads(response.read())
+        if response.status >= 300:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer.get('message')}")
+        return answer
+
+    def watch(self, path: str, version: str) -> Iterator[Document]:
+        """
+        The objects of a watch, over a connection of its own, until that ends.
+        """
+        with closing(self._connect()) as connection:
+            connection.request("GET", f"{path}?watch=true&resourceVersion={version}&timeoutSeconds={TIMEOUT:.0f}")
+            for line in connection.getresponse():
+                yield json.loads(line)["object"]
+
+
+class Approvals(threading.Thread):
+    """
+    Notes when each request for a certificate is approved.
+    """
+
+    def __init__(self, caller: Caller, path: str) -> None:
+        super().__init__(daemon=True)
+        self._caller, self._path = caller, path
+        self._version = caller.ask("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
+        self.times: dict[str, float] = {}
+
+    def run(self) -> None:
+        for document in self._caller.watch(self._path, self._version):
+            conditions = document.get("status", {}).get("conditions", ())
+            if any(one["type"] == "Approved" for one in conditions):
+                self.times.setdefault(document["metadata"]["name"], time.monotonic())
+
+    def wait(self, count: int) -> None:
+        """
+        Until so many are approved; raises RuntimeError when that does not come.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        while len(self.times) < count:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{len(self.times)} of {count} requests were approved within {TIMEOUT:g} s")
+            time.sleep(0.01)
