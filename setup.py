@@ -66,6 +66,7 @@ setup(
             "mypy-zope>=1.0.13",
             "ruff>=0.9",
             "setuptools>=64",
+            "treq>=24.9",
             "types-PyYAML",
             "wheel",
         ],
