@@ -6,14 +6,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
+import yaml
 from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certs import issue, make_ca
+from tests.e2e.doors import EGRESS_SOCKET, EGRESS_TLS, egress_configuration
 from yurt.hub import metrics as hub_metrics
 from yurt.hub.tap import Options as HubOptions
 from yurt.metrics import ReactorLag
@@ -93,9 +96,9 @@ class Page:
         return found
 
 
+HUB = Page("operators.md", HubOptions.declared, hub_metrics.PREFIX, count_hub)
 SERVER = Page("yurt-tunnel-server.md", ServerOptions.declared, server_metrics.PREFIX, count_server)
 AGENT = Page("yurt-tunnel-agent.md", AgentOptions.declared, agent_metrics.PREFIX, count_agent)
-PAGES = (Page("operators.md", HubOptions.declared, hub_metrics.PREFIX, count_hub), SERVER, AGENT)
 
 
 def named(text: str) -> set[str]:
@@ -105,50 +108,107 @@ def named(text: str) -> set[str]:
     return {name for cell in re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE) for name in re.findall(r"`([^`]+)`", cell)}
 
 
-class PageTests(SynchronousTestCase):
+class KubeadmKeys:
     """
-    Tests of the daemons' pages.
+    Where kubeadm has what end-to-end tests have in a folder of theirs.
     """
+
+    def file(self, name: str) -> str:
+        """
+        The path of a file.
+        """
+        return f"/etc/kubernetes/pki/{name.replace('kubelet-client', 'apiserver-kubelet-client')}"
+
+
+class HubTests(SynchronousTestCase):
+    """
+    Tests of the hub's page.
+    """
+
+    page = HUB
 
     def test_flags(self) -> None:
         """
-        A table of flags has each one with its default, in the order of --help, and no other.
+        The table of flags has each one with its default, in the order of --help, and no other.
         """
-        for page in PAGES:
-            rows = re.findall(r"^\| `--([a-z-]+)` \| (?:`([^`]*)`)? *\|", page.section("Flags"), re.MULTILINE)
-            self.assertEqual(rows, [(option.name, option.default) for option in page.options], page.name)
+        rows = re.findall(r"^\| `--([a-z-]+)` \| (?:`([^`]*)`)? *\|", self.page.section("Flags"), re.MULTILINE)
+        self.assertEqual(rows, [(option.name, option.default) for option in self.page.options])
 
     def test_metrics(self) -> None:
         """
-        A table of metrics has each one with its labels, and no other.
+        The table of metrics has each one with its labels, and no other.
         """
-        for page in PAGES:
-            rows = re.findall(r"^\| `([a-z_]+)` \| ([a-z, ]*?) *\|", page.section("Metrics"), re.MULTILINE)
-            told = {name: tuple(labels.split(", ")) if labels else () for name, labels in rows}
-            self.assertEqual(told, page.families(), page.name)
+        rows = re.findall(r"^\| `([a-z_]+)` \| ([a-z, ]*?) *\|", self.page.section("Metrics"), re.MULTILINE)
+        told = {name: tuple(labels.split(", ")) if labels else () for name, labels in rows}
+        self.assertEqual(told, self.page.families())
+
+    def told_of_status(self) -> set[str]:
+        """
+        The fields of /v1/status that the page tells of.
+        """
+        return named(self.page.section("Meta pages").partition("| field of the status |")[2])
+
+
+def tunnel_credentials() -> Credentials:
+    """
+    A CA and a node's certificate.
+    """
+    ca = make_ca()
+    identity = issue(ca, "system:node:n1")
+    return Credentials(ca_data=ca.cert_pem, cert_data=identity.cert_pem, key_data=identity.key_pem)
+
+
+class TunnelServerTests(HubTests):
+    """
+    Tests of the tunnel server's page.
+    """
+
+    page = SERVER
 
     def test_words(self) -> None:
         """
-        The server's page explains every word for a refusal, and names every way in which an agent's connection ends.
+        It explains every word for a refusal, and names every way in which an agent's connection ends.
         """
-        self.assertEqual(named(SERVER.section("Errors")) - {"word"}, server_metrics.REFUSALS)
-        row = re.search(r"`agent_endings_total` \| reason \| .*: ([a-z, ]+) \|", SERVER.text)
+        self.assertEqual(named(self.page.section("Errors")) - {"word"}, server_metrics.REFUSALS)
+        row = re.search(r"`agent_endings_total` \| reason \| .*: ([a-z, ]+) \|", self.page.text)
         assert row is not None
         self.assertEqual(set(row[1].split(", ")), server_metrics.ENDINGS)
 
+    def test_egress_configuration(self) -> None:
+        """
+        What it has for the API server is what end-to-end tests give to a real one.
+        """
+        section = self.page.text.partition("### HTTP CONNECT")[2]
+        whole, transport = (dedent(block) for block in re.findall(r"(?:^ {4}.*\n)+", section, re.MULTILINE)[:2])
+        keys: Any = KubeadmKeys()
+        by_tls = egress_configuration(EGRESS_TLS, keys, "127.0.0.1", Path())
+        self.assertEqual(yaml.safe_load(whole), by_tls)
+        by_socket = egress_configuration(EGRESS_SOCKET, keys, "", Path("/run/yurt-tunnel-server/egress.sock"))
+        self.assertEqual(yaml.safe_load(transport)["transport"], by_socket["egressSelections"][0]["connection"]["transport"])
+
     def test_status(self) -> None:
         """
-        The pages tell of every field of /v1/status, and of no other.
+        It tells of every field of /v1/status, and of no other.
         """
-        ca = make_ca()
-        identity = issue(ca, "system:node:n1")
-        credentials = Credentials(ca_data=ca.cert_pem, cert_data=identity.cert_pem, key_data=identity.key_pem)
         reactor: Any = MemoryReactorClock()
-        server = TunnelServer(reactor, TunnelServerConfig(credentials))
-        agent = TunnelAgent(reactor, AgentConfig("n1", (("127.0.0.1", 10262),), credentials))
-        for page, status in ((SERVER, server.status()), (AGENT, agent.status())):
-            table = page.section("Meta pages").partition("| field of the status |")[2]
-            self.assertEqual(named(table), set(status), page.name)
+        server = TunnelServer(reactor, TunnelServerConfig(tunnel_credentials()))
+        self.assertEqual(self.told_of_status(), set(server.status()))
+
+
+class TunnelAgentTests(HubTests):
+    """
+    Tests of the tunnel agent's page.
+    """
+
+    page = AGENT
+
+    def test_status(self) -> None:
+        """
+        It tells of every field of /v1/status, and of no other.
+        """
+        reactor: Any = MemoryReactorClock()
+        agent = TunnelAgent(reactor, AgentConfig("n1", (("127.0.0.1", 10262),), tunnel_credentials()))
+        self.assertEqual(self.told_of_status(), set(agent.status()))
 
 
 class LinkTests(SynchronousTestCase):
