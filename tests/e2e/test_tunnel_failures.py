@@ -309,11 +309,12 @@ class AbortTests(TunnelCase):
         self.addCleanup(node.run, "iptables", "-w", "-D", *drop)
         assert server.process
         processes = (server.process, node.processes[AGENT])
+        kept = server.streams()  # connections that the apiserver keeps for its next call
         self.abort(ABORTS)
-        self.wait_for_quiet()
+        self.wait_for_quiet(kept)
         before = [(descriptors(one), resident(one)) for one in processes]
         self.abort(ABORTS)
-        self.wait_for_quiet()
+        self.wait_for_quiet(kept)
         for process, (files, memory) in zip(processes, before, strict=True):
             self.assert_no_residue(process, files, memory)
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
