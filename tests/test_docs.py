@@ -49,7 +49,7 @@ def count_server(registry: CollectorRegistry) -> None:
 
 
 def count_agent(registry: CollectorRegistry) -> None:
-    metrics = agent_metrics.AgentMetrics(registry, "1")
+    metrics = agent_metrics.AgentMetrics(registry, "1", lambda: agent_metrics.Figures(certificate_expires_in=1.0))
     for count in (metrics.connect_failed, metrics.ended, metrics.refused):
         count("lost")
 

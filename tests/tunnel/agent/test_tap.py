@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certs import issue, make_ca
+from yurt.tls import Credentials
 from yurt.tunnel.agent.tap import Options, makeService
 
 AUTHORITY = make_ca()
@@ -108,6 +109,20 @@ class OptionsTests(SynchronousTestCase):
         words = [f"--tls-cert-file={self.folder}/both.pem", f"--client-ca-file={self.folder}/ca.pem"]
         config = self.parse(*self.good[:2], *words).config
         self.assertEqual(config.credentials.cert_file, f"{self.folder}/both.pem")
+
+    def test_kubeconfig(self) -> None:
+        """
+        With a kubeconfig, under either name and not there yet, the certificate is asked for; one way excludes the other.
+        """
+        config = self.parse(*self.good[:2], "--kube-config=/x/hub.conf", self.tls[2], "--cert-dir=/y").config
+        self.assertEqual((config.kubeconfig, config.cert_dir), ("/x/hub.conf", "/y"))
+        self.assertEqual((config.credentials.ca_file, config.credentials.cert_file), (f"{self.folder}/ca.pem", None))
+        config = self.parse(*self.good[:2], "--kubeconfig=/x/hub.conf").config
+        self.assertEqual((config.credentials, config.cert_dir), (Credentials(), "/var/lib/yurttunnel-agent/pki"))
+        self.assertIsNone(self.parse(*self.good).config.kubeconfig)
+        self.assertIn("exclude each other", self.problem(*self.good, "--kubeconfig=/x"))
+        self.assertIn("different files", self.problem(*self.good[:2], "--kubeconfig=/x", "--kube-config=/y"))
+        self.assertIn("--cert-dir is empty", self.problem(*self.good[:2], "--kubeconfig=/x", "--cert-dir="))
 
     def test_relative_paths(self) -> None:
         """

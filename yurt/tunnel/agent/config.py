@@ -21,6 +21,9 @@ class AgentConfig:
     node_name: str
     servers: tuple[tuple[str, int], ...]
     credentials: Credentials
+    kubeconfig: str | None = None
+    """By what a certificate is asked for; None when ``credentials`` name one."""
+    cert_dir: str = "/var/lib/yurttunnel-agent/pki"
     node_ips: tuple[str, ...] = ()
     allowed_ports: frozenset[int] = frozenset()
     meta_host: str = "127.0.0.1"

@@ -27,6 +27,7 @@ class Figures:
     streams: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
+    certificate_expires_in: float | None = None
 
 
 class AgentMetrics:
@@ -102,6 +103,9 @@ class AgentMetrics:
             for word, count in sorted(counts.items()):
                 family.add_metric([word], count)
             yield family
+        if figures.certificate_expires_in is not None:
+            text = "Seconds until the agent's certificate expires, negative once it has"
+            yield GaugeMetricFamily(f"{PREFIX}_certificate_expiry_seconds", text, figures.certificate_expires_in)
         build = GaugeMetricFamily(f"{PREFIX}_build_info", "The version that runs", labels=["version"])
         build.add_metric([self._version], 1)
         yield build

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IServiceCollection, MultiService, Service
@@ -21,11 +22,12 @@ from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import TLS1_3, ClientTLS
 from yurt.tunnel.agent.allowed import Allowed
+from yurt.tunnel.agent.certificate import AgentCertificate
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.connector import Connector
 from yurt.tunnel.agent.dialler import Dialler
 from yurt.tunnel.agent.meta import meta_site
-from yurt.tunnel.agent.metrics import PREFIX, AgentMetrics
+from yurt.tunnel.agent.metrics import PREFIX, AgentMetrics, Figures
 from yurt.tunnel.agent.names import Names
 
 
@@ -40,26 +42,70 @@ class TunnelAgent(MultiService):
         super().__init__()
         self.config = config
         self.started_at = 0.0
+        self.connecting = False
         registry = new_registry()
         metrics = AgentMetrics(registry, __version__)
         names = Names(reactor)
         allowed = Allowed(config.node_name, config.node_ips, config.ports)
-        tls = ClientTLS(config.credentials, minimum=TLS1_3)
+        self.certificate: AgentCertificate | None = None
+        credentials = config.credentials
+        if config.kubeconfig is not None:
+            self.certificate = AgentCertificate(reactor, config, config.kubeconfig, self.renew)
+            credentials = self.certificate.credentials()
+        self.tls = tls = ClientTLS(credentials, minimum=TLS1_3)
         self.dialler = Dialler(reactor, allowed, names, metrics)
         self.connector = Connector(reactor, config, tls, names, self.dialler.accept, metrics)
-        metrics.read = self.connector.figures
+        metrics.read = self.figures
         self.site = meta_site(self, registry)
         if config.meta_port:
             endpoint = tcp_endpoint(reactor, config.meta_host, config.meta_port)
             self._add(Listen(endpoint, self.site, f"meta pages on {config.meta_host}:{config.meta_port}"))
         self._add(ReturnMemory(reactor, thresholds=CONNECTION_THRESHOLDS))
         self._add(Core(self))
+        if self.certificate is not None:
+            self.certificate.setServiceParent(IServiceCollection(self))
         self._add(ReactorLag(reactor, registry, PREFIX))
-        self._add(OnHangup(reactor, self.connector.retry))
+        self._add(OnHangup(reactor, self.retry))
         self._add(Notify(reactor, interval=watchdog_interval()))
 
     def _add(self, child: Service) -> None:
         child.setServiceParent(IServiceCollection(self))
+
+    def retry(self) -> None:
+        """
+        Wait no longer: for a certificate, and for servers.
+        """
+        if self.certificate is not None:
+            self.certificate.service.retry()
+        if self.connecting:
+            self.connector.retry()
+
+    def renew(self) -> None:
+        """
+        Another certificate or CA is there, for links to come; those that there are go on.
+        """
+        assert self.certificate is not None
+        self.tls.replace(self.certificate.credentials())
+        if self.started_at:
+            self.connect()
+
+    def connect(self) -> None:
+        """
+        Begin to connect as soon as there is something to show; wait no longer if that has begun.
+        """
+        if self.connecting:
+            self.connector.retry()
+        elif self.certificate is None or self.certificate.problem is None:
+            self.connecting = True
+            self.connector.start()
+
+    def figures(self) -> Figures:
+        """
+        What the metrics ask for at a scrape.
+        """
+        certificate = self.certificate
+        expiry = None if certificate is None else certificate.service.expires_in
+        return replace(self.connector.figures(), certificate_expires_in=expiry)
 
     # What the meta pages show
 
@@ -68,8 +114,16 @@ class TunnelAgent(MultiService):
         See :class:`~yurt.tunnel.agent.meta.AgentState`.
         """
         connected = [{"server": route.server, "since": route.status()["since"]} for route in self.connector.connected]
-        reasons = [] if connected else self.connector.problems
+        reasons = [] if connected else self.problems
         return bool(connected), {"ready": bool(connected), "servers": connected, "reasons": reasons}
+
+    @property
+    def problems(self) -> list[str]:
+        """
+        What keeps from being connected to all servers.
+        """
+        problem = None if self.certificate is None else self.certificate.problem
+        return [*([problem] if problem else []), *self.connector.problems]
 
     def status(self) -> Mapping[str, object]:
         """
@@ -82,7 +136,8 @@ class TunnelAgent(MultiService):
             "draining": self.dialler.draining,
             "ports": sorted(self.config.ports),
             "servers": [route.status() for route in self.connector.routes],
-            "problems": self.connector.problems,
+            "problems": self.problems,
+            "certificate": None if self.certificate is None else self.certificate.service.status(),
         }
 
 
@@ -102,7 +157,7 @@ class Core(Service):
         """
         super().startService()
         self.whole.started_at = time.time()
-        self.whole.connector.start()
+        self.whole.connect()
 
     def stopService(self) -> Deferred[None]:
         """

@@ -86,9 +86,22 @@ class Options(DeclaredOptions):
             addresses,
             many=True,
         ),
+        Option(
+            "kubeconfig",
+            "",
+            "kubeconfig by which a certificate is asked for and renewed, without --tls-cert-file: that of a hub will do",
+            absolute,
+        ),
+        Option("kube-config", "", "OpenYurt's name for --kubeconfig", absolute),
+        Option("cert-dir", "/var/lib/yurttunnel-agent/pki", "folder of that certificate", absolute),
         Option("tls-cert-file", "", "PEM file of the node's client certificate; read again when it changes", absolute),
         Option("tls-private-key-file", "", "PEM file of its key. Default: the file of the certificate", absolute),
-        Option("client-ca-file", "", "PEM file of the CA that signs the certificate of the servers", absolute),
+        Option(
+            "client-ca-file",
+            "",
+            "PEM file of the CA that signs the certificate of the servers. Default: the CA of --kubeconfig",
+            absolute,
+        ),
         Option(
             "allowed-ports",
             "",
@@ -112,10 +125,13 @@ class Options(DeclaredOptions):
         if not node_name:
             raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
         node_ips = self["node-ip"] or self.node_ips_of_environment()
+        kubeconfig = self.kubeconfig_path()
         self.config = AgentConfig(
             node_name=node_name,
             servers=tuple(dict.fromkeys(self["tunnelserver-addr"])),
-            credentials=self.read_credentials(node_name),
+            credentials=self.read_authority() if kubeconfig else self.read_credentials(node_name),
+            kubeconfig=kubeconfig or None,
+            cert_dir=self["cert-dir"],
             node_ips=node_ips,
             allowed_ports=frozenset(self["allowed-ports"]),
             meta_host=self["meta-host"] or ("::1" if node_ips and ":" in node_ips[0] else "127.0.0.1"),
@@ -133,13 +149,40 @@ class Options(DeclaredOptions):
         except ValueError as error:
             raise usage.UsageError(f"NODE_IP={text!r} in the environment: {error}") from None
 
+    def kubeconfig_path(self) -> str:
+        """
+        The kubeconfig's path, under either name.
+        """
+        ours, theirs = self["kubeconfig"], self["kube-config"]
+        if ours and theirs and ours != theirs:
+            raise usage.UsageError("--kubeconfig and --kube-config name different files: keep one of them")
+        path = str(ours or theirs)
+        if path and self["tls-cert-file"]:
+            raise usage.UsageError("--kubeconfig and --tls-cert-file exclude each other: a certificate is asked for, or given")
+        if path and not self["cert-dir"]:
+            raise usage.UsageError("--cert-dir is empty: give the folder of the certificate, or leave the option out")
+        return path
+
+    def read_authority(self) -> Credentials:
+        """
+        The CA of the servers, if it is named.
+        """
+        credentials = Credentials(ca_file=self["client-ca-file"] or None)
+        try:
+            ClientTLS(credentials)
+        except CredentialsError as error:
+            raise usage.UsageError(str(error)) from None
+        return credentials
+
     def read_credentials(self, node_name: str) -> Credentials:
         """
         The files, if they can be used and are this node's.
         """
         for option in ("tls-cert-file", "client-ca-file"):
             if not self[option]:
-                raise usage.UsageError(f"--{option} is missing: the agent and the server show each other certificates")
+                raise usage.UsageError(
+                    f"--{option} is missing: the agent and the server show each other certificates; or give --kubeconfig"
+                )
         key_file = self["tls-private-key-file"] or None
         credentials = Credentials(ca_file=self["client-ca-file"], cert_file=self["tls-cert-file"], key_file=key_file)
         try:

@@ -1,0 +1,150 @@
+"""
+Tests of an agent that asks for its certificate.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from twisted.internet import reactor as global_reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import TestCase
+
+from tests.certs import make_ca
+from tests.hub.site import until
+from tests.miniapi import MiniAPI
+from tests.miniapi.signing import Signer
+from yurt.tls import Credentials
+from yurt.tunnel.agent.config import AgentConfig
+from yurt.tunnel.agent.service import TunnelAgent
+from yurt.tunnel.hello import node_of
+
+reactor: Any = global_reactor
+NODE = "edge-1"
+
+
+class Listener(Factory):
+    """
+    A server that counts who dials.
+    """
+
+    noisy = False
+    protocol = Protocol
+
+    def __init__(self) -> None:
+        self.dials = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.dials += 1
+        return super().buildProtocol(addr)
+
+
+class CertificateTests(TestCase):
+    """
+    From a kubeconfig to a link's certificate.
+    """
+
+    def setUp(self) -> None:
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        self.api = MiniAPI(reactor)
+        self.api.start()
+        self.addCleanup(self.api.stop)
+        self.signer = Signer(self.api)
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.kubeconfig = self.folder / "kubelet.conf"
+        self.listener = Listener()
+        port = reactor.listenTCP(0, self.listener, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.config = AgentConfig(
+            NODE,
+            (("127.0.0.1", port.getHost().port),),
+            Credentials(),
+            kubeconfig=str(self.kubeconfig),
+            cert_dir=str(self.folder / "pki"),
+            node_ips=("10.0.0.8",),
+            meta_port=0,
+            drain_timeout=0.0,
+        )
+
+    def start(self) -> TunnelAgent:
+        agent = TunnelAgent(reactor, self.config)
+        agent.startService()
+        self.addCleanup(lambda: agent.stopService() if agent.running else None)
+        return agent
+
+    def write_kubeconfig(self) -> None:
+        self.api.write_kubeconfig(self.kubeconfig, f"system:node:{NODE}", "system:nodes")
+
+    async def test_first(self) -> None:
+        """
+        No server is dialled before there is a certificate; readiness says for what it waits; then the agent dials with one that
+        names its node.
+        """
+        self.write_kubeconfig()
+        agent = self.start()
+        await until(lambda: len(self.signer.pending) == 1)
+        name = self.signer.pending[0]
+        ready, said = agent.readiness()
+        self.assertFalse(ready)
+        self.assertTrue(any(f"CSR {name} pending since" in reason for reason in agent.problems), said)
+        self.assertEqual(self.listener.dials, 0)
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.signer.issue(name)
+        await until(lambda: self.listener.dials > 0)
+        pem = (self.folder / "pki/yurttunnel-agent-current.pem").read_bytes()
+        certificate = x509.load_pem_x509_certificates(pem)[0]
+        self.assertEqual(node_of(certificate), NODE)
+        spec = self.signer.requests[0]["spec"]
+        self.assertEqual((spec["username"], spec["usages"][-1]), (f"system:node:{NODE}", "client auth"))
+        self.assertEqual(certificate.subject.rfc4514_string(), "CN=tunnel-agent-client,O=openyurt:yurttunnel")
+        self.assertGreater(agent.figures().certificate_expires_in or 0, 3000)
+        status: Any = agent.status()["certificate"]
+        self.assertEqual(status["state"], "issued")
+
+    async def test_later(self) -> None:
+        """
+        A kubeconfig that is not there yet keeps nothing from starting, and is found when it comes.
+        """
+        agent = self.start()
+        await until(lambda: "cannot read" in str(agent.status()["certificate"]))
+        self.assertIn("names no CA", agent.problems[0])
+        self.write_kubeconfig()
+        agent.retry()
+        await until(lambda: len(self.signer.pending) == 1)
+
+    async def test_restart(self) -> None:
+        """
+        With a certificate on disk it dials at once, without the cloud, if it knows the CA.
+        """
+        self.write_kubeconfig()
+        agent = self.start()
+        await until(lambda: len(self.signer.pending) == 1)
+        self.signer.issue(self.signer.pending[0])
+        await until(lambda: self.listener.dials > 0)
+        await agent.stopService()
+        await self.api.refuse()
+        before = self.listener.dials
+        self.start()
+        await until(lambda: self.listener.dials > before)
+
+    async def test_authority(self) -> None:
+        """
+        Another CA in the kubeconfig is used for the links to come.
+        """
+        self.write_kubeconfig()
+        agent = self.start()
+        certificate = agent.certificate
+        assert certificate is not None
+        self.assertEqual(certificate.credentials().ca_data, self.api.ca.cert_pem)
+        document = self.kubeconfig.read_text()
+        other = make_ca()
+        self.api.ca = other
+        self.write_kubeconfig()
+        self.assertNotEqual(self.kubeconfig.read_text(), document)
+        certificate._look()
+        self.assertEqual(certificate.credentials().ca_data, other.cert_pem)
