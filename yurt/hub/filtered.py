@@ -12,7 +12,7 @@ from yurt.hub.answers import FROM_CLOUD, name_source
 from yurt.hub.cache.views import LIST_STEP
 from yurt.hub.filters.lens import Lens, show_list, show_object
 from yurt.hub.filters.told import Told
-from yurt.hub.reads import ListRead, ObjectRead, Read
+from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
 from yurt.kube.objects import ObjectError, exhaust
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ class FilteredRead(Read):
         """
         return self.hub.filters.warnings(self.caller.component, self.info)
 
+    @property
+    def to_be_held(self) -> bool:
+        """
+        Whether anything is filtered, or has to be remembered.
+        """
+        filters = self.hub.filters
+        return bool(filters.lens(self.caller.component, self.info).rules) or filters.told.knows(
+            view_key(self.caller, self.info, "")
+        )
+
     def drop_exchange(self) -> None:
         """
         What was held of its answer counts no more.
@@ -57,9 +67,11 @@ class FilteredRead(Read):
         """
         Hold back what is to be filtered.
         """
-        if head.status == 200 and self.kept is not None:
+        if head.status == 200 and self.kept is not None and self.to_be_held:
             self.held = head
             return
+        if head.status == 200:
+            head.headers += self.warnings
         super().pass_head(head)
 
     def data_received(self, data: bytes) -> None:

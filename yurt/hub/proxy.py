@@ -223,10 +223,11 @@ class HubProxy:
 
     def is_filtered(self, info: RequestInfo, caller: Caller) -> bool:
         """
-        Whether an answer has to be looked at before the client gets it: something is filtered, or was when it listed last.
+        Whether an answer has to be looked at before the client gets it: something is filtered, should be, or was when it listed
+        last.
         """
         filters = self.hub.filters
-        if filters.lens(caller.component, info).rules:
+        if filters.lens(caller.component, info).rules or filters.lacks(caller.component, info):
             return True
         return info.verb == "list" and filters.told.knows(view_key(caller, info, ""))
 

@@ -66,7 +66,8 @@ class Screen:
         if told is None:
             if filters.told.may_send_back(key, self.hub.reactor.seconds()):
                 return False
-            told = Told(CLEAR, frozenset())
+            view = self.hub.views.view(key)
+            told = Told(CLEAR if view is not None and view.complete else lens, frozenset())
         self.lens = lens if told.lens.same(lens) else told.lens
         self.hidden = self._find_hidden() if told.hidden is None else set(told.hidden)
         return True

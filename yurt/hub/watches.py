@@ -228,6 +228,8 @@ class Watch:
             self.series.from_cache += 1
         name_source(head, source)
         self.request.start(head)
+        if self.screen.behind:
+            self.timers.set("refocus", 0.0, self.refocus)
 
     def unavailable(self, why: str) -> None:
         """

@@ -304,15 +304,20 @@ class Filters:
         """
         Headers for an answer that filters were not applied to as they should have been; counts it.
         """
-        degraded = self.degraded
         headers = []
-        for rule in self._relevant(component, info) if degraded else ():
-            if rule.name in degraded:
+        for rule in self._relevant(component, info) if self._warned else ():
+            missing = ", ".join(self.missing(rule))
+            if missing:
                 self.unfiltered[rule.name] += 1
-                missing = ", ".join(degraded[rule.name])
                 text = f'199 yurthub "filter {rule.name} is not applied wholly: {missing} not known"'
                 headers.append((b"Warning", text.encode("ascii", "replace")))
         return headers
+
+    def lacks(self, component: str, info: RequestInfo) -> bool:
+        """
+        Whether a filter for what is read here cannot be applied as it should be.
+        """
+        return bool(self._warned) and any(rule.name in self._warned for rule in self._relevant(component, info))
 
     # Lenses
 

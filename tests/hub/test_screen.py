@@ -1,0 +1,486 @@
+"""
+Tests for ``yurt.hub.screen``: watches through filters, on a clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.hub.filters.cluster import SLICES_PATH, Cluster, begin, filtering_site, slice_list
+from tests.hub.filters.fixtures import endpoint_slice, nodes_of, service
+from tests.hub.memory_site import HandExchange, MemoryRequest, MemorySite, bookmark, error_event, event
+from yurt.hub.filters.discardcloudservice import DISCARD
+
+HOST, POOL = "kubernetes.io/hostname", "openyurt.io/nodepool"
+SERVICES = "/api/v1/services"
+
+
+def balancer(name: str, version: int, *, hidden: bool = False) -> dict[str, Any]:
+    """
+    A LoadBalancer Service.
+    """
+    document: dict[str, Any] = service(name, annotations={DISCARD: "true"} if hidden else {}, type="LoadBalancer")
+    document["metadata"]["resourceVersion"] = str(version)
+    return document
+
+
+def web(version: int, *nodes: str, name: str = "web-1") -> dict[str, Any]:
+    """
+    A slice of the Service web.
+    """
+    document: dict[str, Any] = endpoint_slice("web", *nodes)
+    document["metadata"].update(name=name, resourceVersion=str(version))
+    return document
+
+
+def told(request: MemoryRequest) -> list[tuple[str, str, str]]:
+    """
+    Type, name and resourceVersion of each event that a client got.
+    """
+    metas = [(event["type"], event["object"]["metadata"]) for event in request.events]
+    return [(kind, meta.get("name", ""), meta["resourceVersion"]) for kind, meta in metas]
+
+
+def clients_at(site: MemorySite, path: str) -> list[HandExchange]:
+    """
+    What clients ask for at the cloud.
+    """
+    return [one for one in site.at_cloud(path) if b"yurthub/" not in dict(one.head.headers)[b"User-Agent"]]
+
+
+class Case(SynchronousTestCase):
+    """
+    What the tests share: a hub with its filters, in a cluster.
+    """
+
+    site: MemorySite
+    cluster: Cluster
+
+    def setUp(self) -> None:
+        self.site, self.cluster = filtering_site(self)
+
+    def arriving(self, path: str) -> HandExchange:
+        """
+        A client's request at the cloud.
+        """
+        self.site.run_until(lambda: clients_at(self.site, path))
+        return clients_at(self.site, path)[0]
+
+    def list_services(self, *items: dict[str, Any], version: int = 10, agent: str = "kube-proxy") -> MemoryRequest:
+        """
+        A client lists Services.
+        """
+        request = self.site.ask("GET", SERVICES, agent=agent)
+        metadata = {"resourceVersion": str(version)}
+        self.arriving(SERVICES).answer(
+            200, {"kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": list(items)}
+        )
+        self.site.run(0.1)
+        return request
+
+    def list_slices(self, *items: dict[str, Any], version: int = 10) -> MemoryRequest:
+        """
+        A client lists EndpointSlices.
+        """
+        request = self.site.ask("GET", SLICES_PATH, agent="kube-proxy")
+        self.arriving(SLICES_PATH).answer(200, slice_list(list(items), version))
+        self.site.run(0.1)
+        return request
+
+    def watch(
+        self, path: str = SERVICES, version: int = 10, query: str = "", agent: str = "kube-proxy"
+    ) -> tuple[MemoryRequest, HandExchange]:
+        """
+        A client watches, and the cloud accepts.
+        """
+        request = self.site.ask("GET", f"{path}?watch=true&resourceVersion={version}{query}", agent=agent)
+        exchange = self.arriving(path)
+        exchange.begin()
+        self.site.run(0.1)
+        return request, exchange
+
+
+class EventTests(Case):
+    """
+    Tests of single events.
+    """
+
+    def test_hidden_and_shown(self) -> None:
+        """
+        An object that becomes hidden is DELETED, one that is shown again ADDED; what happens to it meanwhile is not told.
+        """
+        self.list_services(balancer("a", 5))
+        request, exchange = self.watch()
+        for version, hidden in ((11, False), (12, True), (13, True), (14, False), (15, False)):
+            exchange.send(event("MODIFIED", balancer("a", version, hidden=hidden)))
+        expected = [("MODIFIED", "a", "11"), ("DELETED", "a", "12"), ("ADDED", "a", "14"), ("MODIFIED", "a", "15")]
+        self.assertEqual(told(request), expected)
+
+    def test_never_known(self) -> None:
+        """
+        A client that never knew an object hears nothing of it: neither one that the list hid, nor a new one.
+        """
+        self.list_services(balancer("a", 5, hidden=True))
+        request, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)))
+        exchange.send(event("DELETED", balancer("a", 12, hidden=True)))
+        exchange.send(event("ADDED", balancer("b", 13, hidden=True)))
+        exchange.send(event("DELETED", balancer("b", 14, hidden=True)))
+        exchange.send(event("ADDED", balancer("b", 15)))
+        self.assertEqual(told(request), [("ADDED", "b", "15")])
+
+    def test_bytes_are_kept(self) -> None:
+        """
+        Events that no filter changes keep their bytes; BOOKMARK and ERROR are not touched.
+        """
+        self.list_services()
+        request, exchange = self.watch(query="&allowWatchBookmarks=true")
+        line = b'{"type":"ADDED", "object":{"kind":"Service", "metadata":{"name":"x","resourceVersion":"11"}}}\n'
+        end = error_event(410, "Expired")
+        exchange.send(line + bookmark(12, "Service") + end)
+        self.assertEqual(request.data, line + bookmark(12, "Service") + end)
+
+    def test_initial_events(self) -> None:
+        """
+        A watch that begins with the present state leaves out what is hidden.
+        """
+        for query in ("&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", ""):
+            request, exchange = self.watch(version=0, query=query)
+            exchange.send(event("ADDED", balancer("a", 5, hidden=True)) + event("ADDED", balancer("b", 6)))
+            exchange.send(bookmark(10, "Service", end=True))
+            exchange.send(event("MODIFIED", balancer("a", 11)))
+            self.assertEqual([one for one in told(request) if one[0] != "BOOKMARK"], [("ADDED", "b", "6"), ("ADDED", "a", "11")])
+            exchange.end()
+            request.hang_up()
+
+    def test_changed(self) -> None:
+        """
+        An event about an object that a filter changes tells what the filter makes of it.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices()
+        request, exchange = self.watch(SLICES_PATH)
+        exchange.send(event("ADDED", web(11, "n1", "n2")))
+        self.assertEqual(nodes_of(request.events[0]["object"]), ["n1"])
+
+
+class CutTests(Case):
+    """
+    Tests of links that break and of clients that come back.
+    """
+
+    def test_cloud_cut(self) -> None:
+        """
+        After a cut the watch goes on after the last event, also one that was hidden: none is lost, none comes twice.
+        """
+        self.list_services(balancer("a", 5))
+        request, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 11)) + event("ADDED", balancer("b", 12, hidden=True)))
+        exchange.fail()
+        resumed = self.arriving(SERVICES)
+        self.assertEqual(resumed.query["resourceVersion"], "12")
+        resumed.begin()
+        resumed.send(event("MODIFIED", balancer("b", 13, hidden=True)) + event("MODIFIED", balancer("b", 14)))
+        self.assertEqual(told(request), [("MODIFIED", "a", "11"), ("ADDED", "b", "14")])
+
+    def test_client_comes_back(self) -> None:
+        """
+        A client goes on where it was told last; events that were hidden from it come again, and are hidden again.
+        """
+        self.list_services(balancer("a", 5))
+        request, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 11)) + event("MODIFIED", balancer("a", 12, hidden=True)))
+        exchange.send(event("MODIFIED", balancer("a", 13, hidden=True)))
+        request.hang_up()
+        request, exchange = self.watch(version=12)
+        exchange.send(event("MODIFIED", balancer("a", 13, hidden=True)) + event("MODIFIED", balancer("a", 14)))
+        self.assertEqual(told(request), [("ADDED", "a", "14")])
+
+    def test_restart(self) -> None:
+        """
+        Another process of the hub knows that its filters show the same, and goes on.
+        """
+        self.list_services(balancer("a", 5, hidden=True), balancer("b", 6))
+        self.site.reboot()
+        cluster = Cluster(self.site)
+        cluster.node()
+        begin(self.site)
+        request, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)) + event("MODIFIED", balancer("a", 12)))
+        self.assertEqual(told(request), [("ADDED", "a", "12")])
+
+    def test_unknown(self) -> None:
+        """
+        A client of which nobody knows what it was told has to list anew, once: then it goes on.
+        """
+        request = self.site.fetch("GET", f"{SERVICES}?watch=true&resourceVersion=7", agent="kube-proxy")
+        self.assertEqual((request.status, request.json["reason"]), (410, "Expired"))
+        self.list_services(balancer("a", 5))
+        request, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)))
+        self.assertEqual(told(request), [("DELETED", "a", "11")])
+
+    def test_not_sent_back_again(self) -> None:
+        """
+        A client that comes back with something unknown again is not sent back for ever: from now on its events are filtered.
+        """
+        self.site.fetch("GET", f"{SERVICES}?watch=true&resourceVersion=7", agent="kube-proxy")
+        request, exchange = self.watch(version=8)
+        exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)))
+        self.assertEqual(told(request), [("DELETED", "a", "11")])
+
+
+class OfflineTests(Case):
+    """
+    Tests of watches without the cloud.
+    """
+
+    def test_state(self) -> None:
+        """
+        A watch that begins without the cloud leaves out what is hidden, and goes on with it.
+        """
+        self.list_services(balancer("a", 5, hidden=True), balancer("b", 6))
+        self.site.offline()
+        request = self.site.ask("GET", f"{SERVICES}?watch=true&resourceVersion=0", agent="kube-proxy")
+        self.site.run(0.1)
+        self.assertEqual(told(request), [("ADDED", "b", "6")])
+        self.site.online()
+        exchange = self.arriving(SERVICES)
+        exchange.begin()
+        exchange.send(event("MODIFIED", balancer("a", 11)))
+        self.assertEqual(told(request)[1:], [("ADDED", "a", "11")])
+
+    def test_change(self) -> None:
+        """
+        A change of what filters depend on is told without the cloud, too.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"))
+        request, _ = self.watch(SLICES_PATH)
+        self.site.offline()
+        self.site.hub.filters.set_address("169.254.2.1", 10268)  # of no interest to these slices
+        self.site.run(0.5)
+        self.assertEqual(request.data, b"")
+        self.site.hub.filters._services = None
+        self.site.hub.filters._look()
+        self.site.run(0.5)
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1", "n2"]])
+
+    def test_start(self) -> None:
+        """
+        A hub that starts without the cloud filters as it did before.
+        """
+        self.cluster.service("web", HOST)
+        self.cluster.pool("p", "n1")
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"))
+        self.site.upstream.alive = False
+        self.site.reboot()
+        self.site.hub.start_filters()
+        request = self.site.fetch("GET", SLICES_PATH, agent="kube-proxy")
+        self.assertEqual(nodes_of(request.json["items"][0]), ["n1"])
+        self.assertEqual(request.header("Warning").count("servicetopology"), 0)
+        self.assertEqual(self.site.hub.filters.facts.pool, "p")
+
+
+class DifferenceTests(Case):
+    """
+    Tests of changes of what filters depend on.
+    """
+
+    def watching(self, *items: dict[str, Any]) -> tuple[MemoryRequest, HandExchange]:
+        """
+        A client that has listed slices, and watches them.
+        """
+        self.list_slices(*items)
+        return self.watch(SLICES_PATH)
+
+    def test_service(self) -> None:
+        """
+        When a Service asks for topology, and when it no longer does, its slices change for those who watch; others do not.
+        """
+        db = endpoint_slice("db", "n3")
+        request, exchange = self.watching(web(5, "n1", "n2"), db)
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        exchange.send(event("MODIFIED", web(11, "n1", "n3")))
+        self.cluster.remove(SERVICES, "web", namespace="default")
+        self.site.run(0.5)
+        self.assertEqual(told(request), [("MODIFIED", "web-1", version) for version in ("10", "11", "11")])
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1"], ["n1"], ["n1", "n3"]])
+
+    def test_pool(self) -> None:
+        """
+        When a pool gains or loses nodes, or this node moves, slices change.
+        """
+        self.cluster.service("web", POOL)
+        self.cluster.pool("p", "n1", "n2")
+        self.cluster.pool("q", "n3")
+        self.site.run(0.5)
+        request, _ = self.watching(web(5, "n1", "n2", "n3"))
+        for change in (
+            lambda: self.cluster.pool("p", "n1"),
+            lambda: self.cluster.node("q"),
+            lambda: self.cluster.node("missing"),
+            lambda: self.cluster.remove("/apis/apps.openyurt.io/v1beta1/nodepools", "q"),
+            lambda: self.cluster.node("p"),
+        ):
+            change()
+            self.site.run(0.5)
+        expected = [["n1"], ["n1", "n3"], ["n1", "n2", "n3"], ["n1"]]
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], expected)
+
+    def test_hides(self) -> None:
+        """
+        A Service whose node ports are for other pools vanishes when the node moves, and comes back.
+        """
+        self.cluster.node("p")
+        self.site.run(0.5)
+        document = service(annotations={"nodeport.openyurt.io/listen": "p"}, type="NodePort")
+        self.list_services(document)
+        request, exchange = self.watch()
+        self.cluster.node("q")
+        self.site.run(0.5)
+        exchange.send(event("MODIFIED", {**document, "metadata": {**document["metadata"], "resourceVersion": "12"}}))
+        self.cluster.node("p")
+        self.site.run(0.5)
+        self.assertEqual(told(request), [("DELETED", "web", "10"), ("ADDED", "web", "12")])
+
+    def test_between_list_and_watch(self) -> None:
+        """
+        A change between a client's list and its watch is told when the watch begins.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"))
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        request, _ = self.watch(SLICES_PATH)
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1", "n2"]])
+
+    def test_between_watches(self) -> None:
+        """
+        A change while a client is away is told when it comes back.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        request, exchange = self.watching(web(5, "n1", "n2"))
+        exchange.send(event("MODIFIED", web(11, "n1", "n2", "n3")))
+        request.hang_up()
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        request, _ = self.watch(SLICES_PATH, version=11)
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1", "n2", "n3"]])
+
+    def test_changed_while_away_for_long(self) -> None:
+        """
+        A client that comes back to another process of the hub, with other filters, lists anew.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"))
+        self.site.reboot()
+        cluster = Cluster(self.site)
+        cluster.node()
+        begin(self.site)
+        request = self.site.fetch("GET", f"{SLICES_PATH}?watch=true&resourceVersion=10", agent="kube-proxy")
+        self.assertEqual(request.status, 410)
+        self.list_slices(web(5, "n1", "n2"))
+        self.watch(SLICES_PATH)
+
+    def test_during_initial_events(self) -> None:
+        """
+        A change while a watch is told what exists waits until it has been.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        query = "&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+        request, exchange = self.watch(SLICES_PATH, 0, query)
+        exchange.send(event("ADDED", web(5, "n1", "n2")))
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        exchange.send(event("ADDED", web(6, "n1", "n3", name="web-2")))
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1"], ["n1"]])
+        exchange.send(bookmark(10, "EndpointSlice", end=True))
+        self.assertEqual([one[0] for one in told(request)], ["ADDED", "ADDED", "BOOKMARK", "MODIFIED", "MODIFIED"])
+        self.assertEqual({tuple(nodes_of(one["object"])) for one in request.events[3:]}, {("n1", "n2"), ("n1", "n3")})
+
+    def test_late_services(self) -> None:
+        """
+        What becomes known late is told to those who were answered unfiltered.
+        """
+        self.site.stop()
+        self.site = MemorySite(self)
+        self.cluster = Cluster(self.site)
+        self.cluster.refused = {SERVICES: 403}
+        self.cluster.node()
+        begin(self.site)
+        request, _ = self.watching(web(5, "n1", "n2"))
+        self.assertIn("servicetopology", request.header("Warning"))
+        self.cluster.refused.clear()
+        self.cluster.service("web", HOST)
+        self.site.run_until(lambda: request.data)
+        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1"]])
+
+    def test_unaffected(self) -> None:
+        """
+        Whoever a change does not concern hears nothing, and neither does another component.
+        """
+        request, _ = self.watching(web(5, "n1", "n2"))
+        other, _ = self.watch(SLICES_PATH, agent="my-agent")
+        self.cluster.pool("p", "n1")
+        self.cluster.service("other", HOST)
+        self.site.run(0.5)
+        self.assertEqual((request.data, other.data), (b"", b""))
+
+
+class SettingsTests(Case):
+    """
+    Tests of the ConfigMap yurt-hub-cfg.
+    """
+
+    def test_component(self) -> None:
+        """
+        A component that is added to a filter while it watches, uncached, lists anew; then it is told the difference.
+        """
+        agent = "my-agent"
+        self.list_services(balancer("a", 5, hidden=True), agent=agent)
+        request, _ = self.watch(agent=agent)
+        self.cluster.settings(discardcloudservice=agent)
+        self.site.run(0.5)
+        self.assertEqual(request.events[-1]["object"]["code"], 410)
+        self.list_services(balancer("a", 5, hidden=True), version=20, agent=agent)
+        request, exchange = self.watch(version=20, agent=agent)
+        self.cluster.settings()
+        self.site.run(0.5)
+        self.assertEqual(told(request), [("ADDED", "a", "20")])
+
+    def test_cached_component(self) -> None:
+        """
+        A cached one is told the difference at once.
+        """
+        self.list_services(balancer("a", 5, hidden=True), agent="coredns")
+        request, _ = self.watch(agent="coredns")
+        self.cluster.settings(filter_discardcloudservice="coredns/services#list;watch")
+        self.site.run(0.5)
+        self.assertEqual(told(request), [("DELETED", "a", "10")])
+        self.cluster.remove("/api/v1/namespaces/kube-system/configmaps", "yurt-hub-cfg", namespace="kube-system")
+        self.site.run(0.5)
+        self.assertEqual(told(request)[1:], [("ADDED", "a", "10")])
+
+    def test_cache_agents(self) -> None:
+        """
+        Agents that the ConfigMap names are cached, beside those of the flags, as long as it names them.
+        """
+        self.cluster.settings(cache_agents="my-agent, other*")
+        self.site.run(0.5)
+        cached = self.site.hub.agents.cached
+        self.assertEqual([cached(name) for name in ("my-agent", "other-1", "kubelet", "curl")], [True, True, True, False])
+        self.cluster.settings()
+        self.site.run(0.5)
+        cached = self.site.hub.agents.cached
+        self.assertEqual([cached(name) for name in ("my-agent", "kubelet")], [False, True])
