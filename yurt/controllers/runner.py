@@ -294,6 +294,7 @@ class Runner(MultiService):
                 raise
             answer = {}
         self._metrics.wrote(write.what)
+        self.log.info("{name}: {key}: {what}: {path}", name=self.controller.name, key=key, what=write.what, path=write.path)
         if once:
             self._created[once] = None
             if len(self._created) > MAX_REMEMBERED:
