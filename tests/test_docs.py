@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.certs import issue, make_ca
 from tests.e2e.doors import EGRESS_SOCKET, EGRESS_TLS, egress_configuration
 from yurt.hub import metrics as hub_metrics
+from yurt.hub.swept import Swept
 from yurt.hub.tap import Options as HubOptions
 from yurt.metrics import ReactorLag
 from yurt.options import Option
@@ -36,7 +37,8 @@ DOCS = ROOT / "docs"
 
 
 def count_hub(registry: CollectorRegistry) -> None:
-    figures = hub_metrics.Figures(servers={"s": hub_metrics.ServerFigures(True, 1)}, certificate_expires_in=1.0)
+    servers, swept = {"s": hub_metrics.ServerFigures(True, 1)}, Swept(usage={"c": 1})
+    figures = hub_metrics.Figures(servers, certificate_expires_in=1.0, swept=swept)
     series = hub_metrics.HubMetrics(registry, "1", lambda: figures).series("c", "v", "r")
     series.from_cloud, series.cloud_latency = 1, 1.0
 

@@ -22,6 +22,7 @@ from yurt.options import (
     https_urls,
     integer,
     port,
+    size,
 )
 
 
@@ -141,6 +142,15 @@ class ParserTests(SynchronousTestCase):
     """
     Tests of the parsers of single values.
     """
+
+    def test_sizes(self) -> None:
+        """
+        Sizes are Kubernetes' quantities of bytes.
+        """
+        for text, value in (("64Mi", 64 << 20), ("1Gi", 1 << 30), ("2Ki", 2048), ("500k", 500_000), ("3M", 3_000_000), ("7", 7)):
+            self.assertEqual(size(text), value)
+        for text in ("", "Mi", "1.5Gi", "-1", "1 Mi", "1mi", "1Ti"):
+            self.assertRaises(ValueError, size, text)
 
     def test_durations(self) -> None:
         """

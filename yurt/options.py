@@ -19,6 +19,8 @@ from twisted.python import usage
 TRUE_WORDS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_WORDS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,15})(|k|M|G|Ki|Mi|Gi)")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -129,6 +131,16 @@ def duration(text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise ValueError("write a number with its unit, such as 40s, 500ms or 1h30m")
     return sum(float(number) * DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def size(text: str) -> int:
+    """
+    Bytes of a quantity as Kubernetes writes it: ``64Mi``, ``1Gi``, ``500k``, ``1048576``.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError("write a whole number of bytes with its unit, such as 64Mi or 1Gi")
+    return int(match[1]) * SIZE_UNITS[match[2]]
 
 
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:

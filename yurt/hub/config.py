@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
+from yurt.hub.cache.quota import Quota
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings
-from yurt.kube.kubeconfig import Kubeconfig
 from yurt.kube.joining import JoinSettings
+from yurt.kube.kubeconfig import Kubeconfig
 from yurt.tls import Credentials
 
 
@@ -79,16 +80,18 @@ class HubConfig:
     node_name: str
     credentials: NodeCredentials
     kubeconfig: str | None = None
-    bind_address: str = "127.0.0.1"
     join: JoinSettings | None = None
     """How the hub gets an identity of its own; None when it was given one."""
     hub_cert_organizations: tuple[str, ...] = ()
+    bind_address: str = "127.0.0.1"
     serve_port: int = 10267
     bind_proxy_addresses: tuple[str, ...] = ("127.0.0.1",)
     proxy_port: int = 10261
     root_dir: str = "/var/lib/yurthub"
     disk_cache_path: str = "/etc/kubernetes/cache"
     cache_exclude: tuple[str, ...] = ()
+    cache_quota: Quota = field(default_factory=Quota)
+    gc_frequency: float = 7200.0
     cache_agents: tuple[str, ...] = DEFAULT_CACHE_AGENTS
     agent_aliases: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ALIASES))
     lb_mode: str = "rr"

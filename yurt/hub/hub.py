@@ -26,6 +26,7 @@ from yurt.hub.exclude import Excluded
 from yurt.hub.filters.choice import OURSELVES
 from yurt.hub.filters.focus import Filters
 from yurt.hub.forward import MAX_KEPT_BODY, Forward
+from yurt.hub.housekeeping import Housekeeping
 from yurt.hub.identity import NODE, Credential, Tokens
 from yurt.hub.issuer import IssuerKeys
 from yurt.hub.journal import Journal
@@ -91,6 +92,7 @@ class Hub:
         self.journal = Journal(reactor, store.table("journal", secret=b""), cloud, node_token.headers, self.sent)
         lease_settings = LeaseSettings(kubelet_grace=config.kubelet_health_grace_period)
         self.issuer_keys = IssuerKeys(reactor, cloud, self.documents, node_token.headers, now)
+        self.housekeeping = Housekeeping(self, config.gc_frequency)
         self.lease = NodeLease(reactor, cloud, config.node_name, store.table("meta"), lease_settings)
         self.open_lists = OpenLists(reactor)
         self.patience = Patience(reactor)

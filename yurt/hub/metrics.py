@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
 
 from yurt.hub.filters.choice import NAMES
+from yurt.hub.swept import Swept
 
 PREFIX = "node_yurthub"
 MAX_SERIES = 2000
@@ -93,6 +94,9 @@ class Figures:
     cache_corrupt_records: int = 0
     cache_dropped: int = 0
     cache_locked_records: int = 0
+    cache_quota: int = 0
+    cache_refused: int = 0
+    swept: Swept = field(default_factory=Swept)
     journal_length: int = 0
     journal_dropped: int = 0
     filters_unfiltered: Mapping[str, int] = field(default_factory=dict)
@@ -159,9 +163,32 @@ class HubMetrics:
         yield from _cloud(figures)
         yield from _store(figures)
         yield from _filters(figures)
+        yield from self._sweeps(figures)
         build = GaugeMetricFamily(f"{PREFIX}_build_info", "Version of the hub; always 1", labels=["version"])
         build.add_metric([self.version], 1)
         yield build
+
+    def _sweeps(self, figures: Figures) -> Iterator[Metric]:
+        swept = figures.swept
+        yield _plain(GaugeMetricFamily, "cache_quota_bytes", "Bytes of objects that the cache may hold", figures.cache_quota)
+        text = "Bytes that the component's views held at the last look"
+        held = GaugeMetricFamily(f"{PREFIX}_cache_component_bytes", text, labels=["client"])
+        sums: dict[str, int] = {}
+        for component, size in swept.usage.items():
+            label = self._client_label(component)
+            sums[label] = sums.get(label, 0) + size
+        for label, size in sums.items():
+            held.add_metric([label], size)
+        yield held
+        text = "Lists not kept, being larger than their component's quota"
+        yield _plain(CounterMetricFamily, "cache_refused_lists", text, figures.cache_refused)
+        yield _plain(CounterMetricFamily, "gc_sweeps", "Sweeps of the cache", swept.sweeps)
+        removed = CounterMetricFamily(f"{PREFIX}_gc_removed", "What sweeps removed from the cache", labels=["what"])
+        for what, number in swept.removed.items():
+            removed.add_metric([what], number)
+        yield removed
+        text = "Sweeps that spared the pods, as the cloud had none of them"
+        yield _plain(CounterMetricFamily, "gc_refused", text, swept.refused)
 
 
 def _label(text: str) -> str:

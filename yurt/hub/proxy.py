@@ -149,6 +149,7 @@ class HubProxy:
         Make what carries the request, and start it.
         """
         hub, head = self.hub, request.head
+        hub.housekeeping.saw(caller)
         cached = self.is_cached(request, info, caller, credential)
         if info.verb == "watch" and head.method == b"GET" and not request.upgrade:
             hub.watching(Watch(hub, request, info, caller, credential, cached))

@@ -88,7 +88,7 @@ class HubService(MultiService):
             self.token.headers,
             memory=self.store.table("meta"),
         )
-        self.views = Views(self.store, reactor, time.time)
+        self.views = Views(self.store, reactor, time.time, config.cache_quota)
         self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
         self.proxy = HubProxy(self.hub)
         self.factories: list[HTTPServerFactory] = []
@@ -316,19 +316,22 @@ class HubService(MultiService):
             },
             cloud_reachable=cloud.reachable,
             offline_seconds=cloud.offline_seconds(),
-            cache_objects=self.views.objects,
             certificate_expires_in=(
                 self.validity.expires_in() if self.joining is None else self.joining.certificate.expires_in
             ),
             cache_bytes=self.views.object_bytes,
             cache_commits=store.commits,
             cache_write_errors=store.write_errors,
+            cache_objects=self.views.objects,
             cache_corrupt_records=store.corrupt_records,
             cache_dropped=store.dropped,
             cache_locked_records=store.locked_records,
             journal_length=len(journal),
             journal_dropped=journal.dropped,
             filters_unfiltered=self.hub.filters.unfiltered,
+            cache_quota=self.config.cache_quota.total,
+            cache_refused=self.views.refused,
+            swept=self.hub.housekeeping.swept,
             filters_degraded=self.hub.filters.degraded.keys(),
         )
 
@@ -358,6 +361,7 @@ class Core(Service):
         whole.cloud.subscribe(whole.hub.cloud_changed)
         whole.cloud.start()
         whole.hub.start_filters()
+        whole.hub.housekeeping.start()
         if whole.link is not None:
             whole.link.startService()
 
@@ -386,6 +390,7 @@ class Core(Service):
         await whole.cloud.stop()
         for server in whole.cloud.servers:
             server.upstream.close_connections("the hub stops")
+        whole.hub.housekeeping.stop()
             server.bare.close_connections("the hub stops")
         whole.hub.turns.finish()
         await whole.store.close()

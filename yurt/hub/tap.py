@@ -15,6 +15,7 @@ from twisted.python import usage
 
 from yurt import __version__, logs
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
+from yurt.hub.cache.quota import Quota, quota_entries
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.exclude import resources
 from yurt.hub.filters.choice import NAMES
@@ -148,6 +149,15 @@ class Options(DeclaredOptions):
             many=True,
         ),
         Option(
+            "cache-quota",
+            "512Mi,*=128Mi",
+            "bytes of objects that are cached, comma separated: a size for all together, component=size, *=size for each other "
+            "component but kubelet",
+            quota_entries,
+            many=True,
+        ),
+        Option("gc-frequency", "120", "minutes between sweeps of the cache", integer(1, 10_080)),
+        Option(
             "cache-agents",
             ",".join(DEFAULT_CACHE_AGENTS),
             "components whose reads are cached, comma separated: names, patterns such as flannel*, * for all; !name excludes",
@@ -260,6 +270,8 @@ class Options(DeclaredOptions):
             root_dir=self["root-dir"],
             disk_cache_path=self["disk-cache-path"],
             cache_exclude=self["cache-exclude"],
+            cache_quota=Quota.of(self["cache-quota"]),
+            gc_frequency=60.0 * self["gc-frequency"],
             cache_agents=self["cache-agents"],
             agent_aliases=dict(self["agent-aliases"]),
             lb_mode=self["lb-mode"],

@@ -96,6 +96,13 @@ class TokenAnswers:
         for entry in sorted(entries, key=lambda entry: entries[entry])[: max(0, len(entries) - MAX_TOKEN_REQUESTS)]:
             self._table.delete(entry)
 
+    def clear(self) -> None:
+        """
+        Forget all.
+        """
+        for key, _ in list(self._table.scan(b"")):
+            self._table.delete(key)
+
     def find(self, key: bytes) -> bytes | None:
         """
         The kept answer, while its token is valid.

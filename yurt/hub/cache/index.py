@@ -101,6 +101,15 @@ class Group:
         """
         return self.gets is None and not self.names and not self.wide
 
+    def all(self) -> Iterator[View]:
+        """
+        All of them.
+        """
+        if self.gets is not None:
+            yield self.gets
+        yield from self.names.values()
+        yield from self.wide
+
     def covering(self, namespace: str, name: str) -> Iterator[View]:
         """
         The views of lists and watches whose scope takes the object in.
@@ -174,6 +183,12 @@ class Index:
         The views of one caller of one resource in one form.
         """
         return self._groups.get((caller, gvr, form))
+
+    def resources(self) -> list[tuple[str, str]]:
+        """
+        The resources of which there are views, each with its form.
+        """
+        return [about for about, groups in self._by_resource.items() if groups]
 
     def groups(self, gvr: str, form: str) -> list[Group]:
         """

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from yurt.hub.cache.index import Index, View
+from yurt.hub.cache.quota import KUBELET, Quota
 from yurt.hub.cache.records import (
     SECRETS,
     VIEW_ID_SIZE,
@@ -35,7 +36,10 @@ MAX_VIEWS = 4096
 """Views kept; beyond, the one that was updated longest ago goes, the node's own last.  A node with 250 pods has some 1,000."""
 
 MAX_OBJECT_BYTES = MAP_SIZE // 2
-"""Bytes of objects beyond which views go in the same order: pages are never quite full, and the file must not be."""
+"""Bytes of objects beyond which views go in the same order whatever the quota: the file must not become full."""
+
+LAST_TO_GO = frozenset({"/v1/pods", SECRETS, "/v1/configmaps"})
+"""Of kubelet's views those that go last: what its pods are, and what they are started with."""
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two steps of removing what evicted views held."""
@@ -82,7 +86,8 @@ class Shelf:
 
     log = Logger()
 
-    def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float]) -> None:
+    def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float], quota: Quota | None = None) -> None:
+        self.quota = quota or Quota()
         self.index = Index()
         self.counts = Counts()
         self.wall = wall
@@ -161,6 +166,35 @@ class Shelf:
             self._objects.delete(object_prefix(gvr, form) + member)
             self.counts.objects -= 1
             self.counts.bytes -= len(stored.body)
+
+    def objects(self, gvr: str, form: str) -> Iterator[tuple[bytes, StoredObject]]:
+        """
+        All stored objects of a resource in one form, by their members' names.
+        """
+        prefix = object_prefix(gvr, form)
+        for key, record in self._objects.scan(prefix):
+            yield key[len(prefix) :], decode_object(record)
+
+    @property
+    def is_settled(self) -> bool:
+        """
+        Whether every object that is stored is held by a view of the index.
+        """
+        return not self._evicted
+
+    def counted(self) -> tuple[int, int]:
+        """
+        How many objects are stored, and their bytes, as far as was counted.
+        """
+        return self.counts.objects, self.counts.bytes
+
+    def recount(self, objects: int, size: int) -> None:
+        """
+        So many they are in truth.
+        """
+        if self.counted() != (objects, size):
+            self.counts = Counts(objects, size)
+            self._records.put(_COUNTS_KEY, encode_record(self.counts))
 
     # Members
 
@@ -247,7 +281,12 @@ class Shelf:
             view.dirty = True
 
     def _evict_one(self) -> None:
-        view = min(self.index.views.values(), key=_rank)
+        self.evict(min(self.index.views.values(), key=rank))
+
+    def evict(self, view: View) -> None:
+        """
+        Forget a view now, and bit by bit what it held.
+        """
         self.index.remove(view)
         view.record.evicted = True
         self._records.put(view.id, encode_record(view.record))
@@ -278,7 +317,7 @@ class Shelf:
         """
         Put the records of the views that have changed; when too much is stored, begin to remove a view.
         """
-        if self.counts.bytes > MAX_OBJECT_BYTES and self.index.views and not self._evicted:
+        if self.counts.bytes > min(MAX_OBJECT_BYTES, self.quota.total) and self.index.views and not self._evicted:
             self._evict_one()
         dirty = [view for view in self.index.views.values() if view.dirty]
         for view in dirty:
@@ -367,8 +406,9 @@ class Shelf:
             return None
 
 
-def _rank(view: View) -> tuple[bool, float]:
+def rank(view: View) -> tuple[bool, bool, float]:
     """
-    The place of a view in the order in which they go: pods must not push out what the node lives on.
+    The place of a view in the order in which they go: nobody pushes out what the node lives on.
     """
-    return view.key.caller.identity == NODE, view.record.updated_at
+    key = view.key
+    return key.caller == KUBELET and key.gvr in LAST_TO_GO, key.caller.identity == NODE, view.record.updated_at

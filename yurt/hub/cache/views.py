@@ -13,10 +13,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
 from yurt.hub.cache.index import InitialEvents, View
+from yurt.hub.cache.quota import Quota
 from yurt.hub.cache.reading import Reader
 from yurt.hub.cache.records import GETS, Caller, StoredObject, ViewKey, member_of
 from yurt.hub.cache.shelf import GONE, Draft, Shelf
 from yurt.hub.cache.store import Store
+from yurt.hub.cache.upkeep import Upkeep
 from yurt.kube.objects import TABLE, ListParts, exhaust, is_newer, read_object, slices, split_list
 from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
 
@@ -49,8 +51,11 @@ class Views(Reader):
     All views, over a store; ``wall`` tells the seconds of the wall clock.
     """
 
-    def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float]) -> None:
-        super().__init__(Shelf(store, clock, wall))
+    def __init__(self, store: Store, clock: IReactorTime, wall: Callable[[], float], quota: Quota | None = None) -> None:
+        super().__init__(Shelf(store, clock, wall, quota))
+        self.upkeep = Upkeep(self._shelf, self._confirmed)
+        self.refused = 0
+        """Lists that alone are larger than their caller's quota, and were not kept."""
         self._wall = wall
         self._store_changes = lambda: store.changes
         self._seen: dict[tuple[Caller, str, str, str], bytes] = {}
@@ -90,6 +95,10 @@ class Views(Reader):
         As :meth:`store_list`, with a pause after each LIST_STEP items.  Readers see nothing of it before its end, and in the
         pauses nobody may write to the views: what the cloud says meanwhile has to wait.
         """
+        if sum(len(item) for _, item in parts.items) > self._shelf.quota.limit(key.caller):
+            self.refused += 1
+            self.mark_gap(key)
+            return
         self._shelf.drafting += 1
         try:
             while True:
@@ -241,6 +250,12 @@ class Views(Reader):
             self._apply_change(view, event, initial)
             if initial is None:
                 self._move(view, version)
+
+    def confirm(self, gvr: str, form: str, member: bytes) -> None:
+        """
+        The cloud still has an object.
+        """
+        self._confirm((gvr, form, member))
 
     def mark_gap(self, key: ViewKey) -> None:
         """

@@ -1,0 +1,68 @@
+"""
+How much may be kept, of everything and of each component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from yurt.hub.cache.records import Caller
+from yurt.hub.identity import NODE
+from yurt.options import comma_list, size
+
+MIN_QUOTA = 1 << 20
+MAX_QUOTA = 512 << 20
+"""Bytes of objects that a quota may allow: half of the greatest file, for its pages are never quite full."""
+
+KUBELET = Caller(NODE, "kubelet")
+"""The one component that is not counted among the others: the node lives on what it reads."""
+
+EVERY = "*"
+_ALL = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """
+    Bytes of objects: in all, of each component by name, and of each other one.
+    """
+
+    total: int = MAX_QUOTA
+    components: Mapping[str, int] = field(default_factory=dict)
+    others: int = 128 << 20
+
+    @classmethod
+    def of(cls, entries: tuple[tuple[str, int], ...]) -> Quota:
+        """
+        What the entries of :func:`quota_entries` say together; of one that comes twice the last one counts.
+        """
+        named = dict(entries)
+        total, others = named.pop(_ALL, cls().total), named.pop(EVERY, cls().others)
+        return cls(total, named, others)
+
+    def limit(self, caller: Caller) -> int:
+        """
+        What a caller's views may hold.
+        """
+        named = self.components.get(caller.component)
+        if named is not None:
+            return min(named, self.total)
+        return self.total if caller == KUBELET else min(self.others, self.total)
+
+
+def quota_entries(text: str) -> tuple[tuple[str, int], ...]:
+    """
+    Pairs of a comma list: a size alone is for the whole cache, ``component=size`` for one component, ``*=size`` for each other.
+    """
+    entries = []
+    for part in comma_list(text):
+        name, separator, amount = part.rpartition("=")
+        name = name.strip().lower()
+        if separator and not name:
+            raise ValueError("write component=size, such as kubectl=16Mi")
+        limit = size(amount.strip())
+        if not MIN_QUOTA <= limit <= MAX_QUOTA:
+            raise ValueError(f"{amount.strip()} is not from 1Mi to 512Mi")
+        entries.append((name, limit))
+    return tuple(entries)
