@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from yurt.http.names import LOOKUP_PATIENCE, MAX_NAMES, RememberingResolver
+from yurt.http.names import LOOKUP_PATIENCE, MAX_ADDRESSES, MAX_NAMES, RememberingResolver
 
 
 @implementer(IHostnameResolver)
@@ -45,7 +45,8 @@ class SlowResolver:
         """
         _, receiver = self.asked.pop(0)
         for address in addresses:
-            receiver.addressResolved(IPv4Address("TCP", address, 6443))
+            kind = IPv6Address if ":" in address else IPv4Address
+            receiver.addressResolved(kind("TCP", address, 6443))
         receiver.resolutionComplete()
 
 
@@ -64,7 +65,8 @@ class Asker:
         self.began += 1
 
     def addressResolved(self, address: IAddress) -> None:
-        assert isinstance(address, IPv4Address)
+        assert isinstance(address, IPv4Address | IPv6Address)
+        assert address.port == 6443
         self.addresses.append(address.host)
 
     def resolutionComplete(self) -> None:
@@ -178,3 +180,100 @@ class RememberingResolverTests(SynchronousTestCase):
         kept, _ = self.ask(f"host-{MAX_NAMES}.example")
         self.beneath.answer()
         self.assertEqual((forgotten.addresses, kept.addresses), ([], ["10.0.0.1"]))
+
+
+class Shelf(dict[bytes, bytes]):
+    """
+    What outlives a restart; counts what is put there.
+    """
+
+    puts = 0
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.puts += 1
+        self[key] = value
+
+
+class RestartTests(SynchronousTestCase):
+    """
+    What is remembered over a restart.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.memory = Shelf()
+        self.beneath = SlowResolver()
+        self.start()
+
+    def start(self) -> None:
+        """
+        A new process, with the same memory.
+        """
+        self.resolver = RememberingResolver(self.beneath, self.clock, self.memory)
+
+    def ask(self, name: str = "cloud.example") -> Asker:
+        asker = Asker()
+        self.resolver.resolveHostName(asker, name, 6443)
+        return asker
+
+    def test_silent_server(self) -> None:
+        """
+        After a restart the addresses of the time before stand in for those of a DNS server that is silent, or gone.
+        """
+        self.ask()
+        self.beneath.answer("10.0.0.2", "10.0.0.1", "fd00::1")
+        self.start()
+        asker = self.ask()
+        self.clock.advance(LOOKUP_PATIENCE)
+        self.assertEqual((asker.addresses, asker.ended), (["10.0.0.1", "10.0.0.2", "fd00::1"], 1))
+        self.start()
+        self.beneath.asked.clear()
+        asker = self.ask()
+        self.beneath.answer()
+        self.assertEqual(len(asker.addresses), 3)
+        self.assertEqual(self.ask("other.example").addresses, [])
+
+    def test_answering_server(self) -> None:
+        """
+        One that answers is believed, and its answer is what is remembered.
+        """
+        self.ask()
+        self.beneath.answer("10.0.0.1")
+        self.start()
+        asker = self.ask()
+        self.beneath.answer("10.0.0.9")
+        self.assertEqual(asker.addresses, ["10.0.0.9"])
+        self.assertEqual(list(self.memory.values()), [b'["10.0.0.9"]'])
+
+    def test_bounded(self) -> None:
+        """
+        Of a name with very many addresses only so many are kept.
+        """
+        self.ask()
+        self.beneath.answer(*(f"10.0.0.{number}" for number in range(1, 200)))
+        self.start()
+        asker = self.ask()
+        self.beneath.answer()
+        self.assertEqual(len(asker.addresses), MAX_ADDRESSES)
+
+    def test_addresses_are_no_names(self) -> None:
+        """
+        What is an address already is not remembered.
+        """
+        self.ask("10.0.0.1")
+        self.beneath.answer("10.0.0.1")
+        self.assertEqual(self.memory.puts, 0)
+
+    def test_damaged_memory(self) -> None:
+        """
+        What cannot be read is as nothing.
+        """
+        self.ask()
+        self.beneath.answer("10.0.0.1")
+        (key,) = self.memory
+        for kept in (b"[", b"{}", b"7", b'["x", 7, null]', b"\xff"):
+            self.memory[key] = kept
+            self.start()
+            asker = self.ask()
+            self.beneath.answer()
+            self.assertEqual((asker.addresses, asker.ended), ([], 1), kept)

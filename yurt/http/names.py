@@ -3,13 +3,17 @@ Names of hosts, looked up so that a dead DNS server does not keep a live host fr
 
 The system's resolver waits many seconds for each server that is silent, in a thread that nobody can stop, and without a
 network every look-up ends so.  So there is at most one look-up of a name at a time, and who waits for it longer than a moment
-gets the addresses of the time before.
+gets the addresses of the time before, also those of the time before a restart.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Protocol
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -24,6 +28,22 @@ LOOKUP_PATIENCE = 0.3
 """Seconds after which the addresses of the time before are taken, if there are any."""
 MAX_NAMES = 64
 """Names whose addresses are remembered; the one looked up first is forgotten first."""
+
+MAX_ADDRESSES = 32
+"""Addresses of one name that outlive a restart."""
+KEPT_KIND = [None, "TCP"]
+"""The kind of question whose answer does: any addresses, for TCP."""
+
+
+class Memory(Protocol):
+    """
+    Where things are remembered over a restart.
+    """
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
 
 _Key = tuple[str, int, tuple[type[IAddress], ...] | None, str]
 
@@ -90,10 +110,11 @@ class _Lookup:
 @implementer(IHostnameResolver)
 class RememberingResolver:
     """
-    Asks ``resolver`` and remembers.
+    Asks ``resolver`` and remembers; in ``memory``, too, if there is one.
     """
 
-    def __init__(self, resolver: IHostnameResolver, clock: IReactorTime) -> None:
+    def __init__(self, resolver: IHostnameResolver, clock: IReactorTime, memory: Memory | None = None) -> None:
+        self._memory = memory
         self._resolver = resolver
         self._clock = clock
         self._lookups: dict[_Key, _Lookup] = {}
@@ -113,6 +134,8 @@ class RememberingResolver:
         key = (hostName, portNumber, None if addressTypes is None else tuple(addressTypes), transportSemantics)
         waiting = _Waiting(hostName, resolutionReceiver)
         resolutionReceiver.resolutionBegan(waiting)
+        if key not in self._remembered:
+            self._recall(key)
         lookup = self._lookups.get(key) or self._look_up(key)
         if lookup.complete:
             waiting.tell(self._remembered.get(key, []))
@@ -132,12 +155,42 @@ class RememberingResolver:
         del self._lookups[key]
         if lookup.addresses:
             self._remembered[key] = lookup.addresses
+            self._keep(key, lookup.addresses)
             if len(self._remembered) > MAX_NAMES:
                 del self._remembered[next(iter(self._remembered))]
         for waiting in lookup.waiting:
             waiting.tell(self._remembered.get(key, []))
 
+    def _keep(self, key: _Key, addresses: Sequence[IAddress]) -> None:
+        """
+        Put the addresses of a name where they outlive a restart; in an order of their own, as servers turn them about.
+        """
+        name, _, *kind = key
+        hosts = sorted({one.host for one in addresses if isinstance(one, IPv4Address | IPv6Address)})
+        if self._memory is not None and kind == KEPT_KIND and not isIPAddress(name) and not isIPv6Address(name):
+            self._memory.put(_memory_key(name), json.dumps(hosts[:MAX_ADDRESSES]).encode())
+
+    def _recall(self, key: _Key) -> None:
+        name, port, *kind = key
+        kept = self._memory.get(_memory_key(name)) if self._memory is not None and kind == KEPT_KIND else None
+        try:
+            hosts = json.loads(kept or b"[]")
+        except ValueError:
+            return
+        found: list[IAddress] = []
+        for host in hosts if isinstance(hosts, list) else ():
+            if isinstance(host, str) and isIPAddress(host):
+                found.append(IPv4Address("TCP", host, port))
+            elif isinstance(host, str) and isIPv6Address(host):
+                found.append(IPv6Address("TCP", host, port))
+        if found:
+            self._remembered[key] = found
+
     def _lose_patience(self, key: _Key, waiting: _Waiting) -> None:
         if key in self._lookups:
             self._lookups[key].waiting.remove(waiting)
         waiting.tell(self._remembered.get(key, []))
+
+
+def _memory_key(name: str) -> bytes:
+    return b"addresses of " + name.encode()

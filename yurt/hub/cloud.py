@@ -16,17 +16,17 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from yurt.http.interfaces import Headers
+from yurt.http.names import Memory
 from yurt.hub.health import PULSE_TIMEOUT, ServerHealth, State
 from yurt.hub.server import LOAD_BALANCER_ERRORS, Prober, Server
 
-__all__ = ["FAILOVER_SPREAD", "LOAD_BALANCER_ERRORS", "SERVER_ERRORS", "Cloud", "CloudSettings", "Memory", "Server"]
+__all__ = ["FAILOVER_SPREAD", "LOAD_BALANCER_ERRORS", "SERVER_ERRORS", "Cloud", "CloudSettings", "Server"]
 
 SERVER_ERRORS = LOAD_BALANCER_ERRORS | {500}
 """What a dead server says, or a live one that has lost its etcd; and at times one that is well, to a request that is not."""
@@ -41,16 +41,6 @@ MIN_PULSE_INTERVAL = 0.2
 
 GOOD_SERVERS = b"good-servers"
 """Under this key the servers that answered last are remembered, as a JSON list of addresses."""
-
-
-class Memory(Protocol):
-    """
-    Where things are remembered over a restart.
-    """
-
-    def get(self, key: bytes) -> bytes | None: ...
-
-    def put(self, key: bytes, value: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +199,12 @@ class Cloud:
         for server, prober in self._probers.items():
             is_needed = self._depending[server] and self.other([server]) is not None
             prober.pulse(self._pulse_interval if is_needed else math.inf)
+
+    def trusts(self, server: Server) -> bool:
+        """
+        Whether requests go to ``server`` now: it is healthy, and neither on probation nor under suspicion, or there is no other.
+        """
+        return server in self._choices
 
     def answered(self, server: Server) -> None:
         """

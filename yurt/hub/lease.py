@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -23,6 +22,7 @@ from twisted.python.failure import Failure
 
 from yurt.http.fetch import FetchedResponse, FetchTimeout, fetch
 from yurt.http.interfaces import UpstreamError
+from yurt.http.names import Memory
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, Server
 from yurt.hub.lease_body import LEASE_NAMESPACE, STAMPED, Lease, LeaseError, read_lease, renewed
 from yurt.kube.lease import API_VERSION, micro_time
@@ -42,16 +42,6 @@ JITTER = 0.1
 MAX_LEASE_BYTES = 256 * 1024
 """Bytes of an answer to a renewal that are read."""
 KEY = b"lease"
-
-
-class Memory(Protocol):
-    """
-    Where the Lease is remembered over a restart of the hub.
-    """
-
-    def get(self, key: bytes) -> bytes | None: ...
-
-    def put(self, key: bytes, value: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,10 @@ class HubService(MultiService):
                 "reason": cloud.reason,
                 "sinceSeconds": round(now - cloud.since),
                 "offlineSeconds": round(cloud.offline_seconds(), 1),
-                "servers": [{"url": one.name, "healthy": one.healthy, "reason": one.reason} for one in cloud.servers],
+                "servers": [
+                    {"url": one.name, "healthy": one.healthy, "trusted": cloud.trusts(one), "reason": one.reason}
+                    for one in cloud.servers
+                ],
             },
             "certificate": None if self.joining is None else self.joining.certificate.status(),
             "listeners": [
@@ -354,8 +357,9 @@ class Core(Service):
         super().startService()
         whole = self.whole
         whole.started_at = time.time()
-        self.resolver = whole.reactor.installNameResolver(RememberingResolver(whole.reactor.nameResolver, whole.reactor))
         whole.store.open()
+        names = RememberingResolver(whole.reactor.nameResolver, whole.reactor, whole.store.table("meta"))
+        self.resolver = whole.reactor.installNameResolver(names)
         whole.hub.journal.load()
         whole.hub.lease.start()
         whole.cloud.subscribe(whole.hub.cloud_changed)
