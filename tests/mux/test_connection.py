@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
@@ -226,6 +226,20 @@ class DrainTests(SynchronousTestCase):
         return deferred
 
 
+class Says(Memory):
+    """
+    Says something at once.
+    """
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__()
+        self._words = words
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        cast(Any, self.transport).write(self._words)
+
+
 class TransportBufferTests(SynchronousTestCase):
     """
     Tests of what is handed to the transport.
@@ -237,6 +251,7 @@ class TransportBufferTests(SynchronousTestCase):
         """
         alone = Alone()
         stream = alone.mux.open()
+        stream.attach(Memory())
         alone.sent()
         alone.mux.pauseProducing()
         stream.write(b"data")
@@ -247,6 +262,21 @@ class TransportBufferTests(SynchronousTestCase):
         alone.mux.resumeProducing()
         self.assertEqual([kind for kind, *_ in frames(writes[0])], [PING, DATA])
         self.assertEqual(len(writes), 1)
+
+    def test_first_words(self) -> None:
+        """
+        A stream is opened and told its first words in one write; one that says nothing is opened when it is attached.
+        """
+        for first in (b"head", b""):
+            alone = Alone()
+            alone.sent()
+            writes: list[bytes] = []
+            self.patch(alone.transport, "write", writes.append)
+            stream = alone.mux.open()
+            self.assertEqual(writes, [])
+            stream.attach(Says(first))
+            self.assertEqual([kind for kind, *_ in frames(b"".join(writes))], [WINDOW_UPDATE, DATA] if first else [WINDOW_UPDATE])
+            self.assertEqual(len(writes), 1)
 
     def test_bounded(self) -> None:
         """

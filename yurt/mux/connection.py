@@ -86,13 +86,12 @@ class MuxConnection(Protocol):
 
     def open(self) -> MuxStream:
         """
-        Open a stream; raises :class:`~yurt.mux.frames.MuxClosed`.
+        Open a stream; raises :class:`~yurt.mux.frames.MuxClosed`.  The peer hears of it with the first that is written, or when
+        a protocol is attached.
         """
         if self.transport is None:
             raise MuxClosed("the connection is not yet made")
-        stream = self._session.open()
-        self.flush()
-        return cast(MuxStream, stream)
+        return cast(MuxStream, self._session.open())
 
     def go_away(self) -> None:
         """

@@ -61,8 +61,8 @@ class MuxLimits:
 
     ping_patience: float = 8.5
     """
-    Further silence after which the peer is taken for dead: altogether a second and a half less than the 15 s that are promised, for
-    the timers of a busy machine.
+    Further silence after which the peer is taken for dead: altogether a second and a half less than the 15 s that are promised,
+    for the timers of a busy machine.
     """
 
     linger: float = 60.0
