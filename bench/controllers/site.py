@@ -5,70 +5,54 @@ The place where things are measured: a real kube-apiserver with its etcd, caller
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
-import sys
-import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 from bench.children import Child
+from bench.place import TWISTD, Place
 from tests.e2e.apiserver import NEEDED, ControlPlane, free_port
 from tests.e2e.process import E2EError, missing_binaries
 
 ROOT = Path(__file__).parent.parent.parent
 MANIFEST = ROOT / "etc/kubernetes/yurt-controller-manager.yaml"
-TWISTD = str(Path(sys.executable).with_name("twistd"))
 USER = "yurt-controller-manager"
 TIMEOUT = 120.0
 
 Document = dict[str, Any]
 
 
-class Site:
+class Site(Place):
     """
-    A context that leaves nothing behind.
+    The API server, and the kubeconfig of the controllers.
     """
 
-    def __enter__(self) -> Site:
+    def prepare(self) -> None:
+        """
+        Start the API server.
+        """
         if missing := missing_binaries((*NEEDED, "kubectl")):
             raise RuntimeError(f"not found: {', '.join(missing)}; make kubernetes, as root, builds them")
-        self.folder = Path(tempfile.mkdtemp(prefix="yurt-bench-"))
-        self._endings: list[Callable[[], object]] = [lambda: shutil.rmtree(self.folder, ignore_errors=True)]
         self.plane = ControlPlane(
             self.folder,
             port=free_port(),
             etcd_ports=(free_port(), free_port()),
             extra=("--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"),
         )
-        self._endings.append(self.plane.stop)
+        self.at_end(self.plane.stop)
         try:
             self.plane.start()
             self.plane.kubectl("apply", "-f", str(MANIFEST))
         except (E2EError, OSError) as error:
-            self.__exit__()
             raise RuntimeError(f"no API server: {error}") from None
         self.plane.authority.issue(USER, USER)
         self.kubeconfig = self.plane.authority.kubeconfig(self.folder / "controllers.conf", self.plane.url, USER)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for end in reversed(self._endings):
-            end()
-
-    def child(self, name: str, *command: str) -> Child:
-        """
-        A process that ends with the site.
-        """
-        child = Child(command, self.folder / f"{name}.log")
-        self._endings.append(child.stop)
-        return child
 
     def controllers(self) -> Child:
         """

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from bench.figures import Figure, at_least, at_most, median, percentile
 from bench.hub.clients import Caller, wrk
 from bench.hub.objects import body, configmap, list_body
-from bench.hub.site import KUBELET, TWISTD, HubUnderTest, Site
+from bench.hub.site import KUBELET, HubUnderTest, Site
 from bench.nginx import NginxCloud
+from bench.place import TWISTD
 
 COLLECTION = "/api/v1/namespaces/default/configmaps"
 OBJECT = f"{COLLECTION}/config-1"

@@ -5,37 +5,34 @@ The place where things are measured: a temporary folder, certificates, a cloud, 
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from bench.children import Child, free_port
 from bench.hub.clients import Caller
 from bench.nginx import NginxCloud, NginxProxy
+from bench.place import TWISTD, Place
 from tests.certs import issue, make_ca
 
 NODE = "bench-node"
 KUBELET = "kubelet/v1.30.0 (linux/amd64) kubernetes/bench"
 """A component that is cached."""
 UNCACHED = "bench/1.0"
-TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 _Stoppable = TypeVar("_Stoppable")
 
 
-class Site:
+class Site(Place):
     """
-    A context that leaves nothing behind.
+    Certificates, and what stands on both sides of the hub.
     """
 
-    def __enter__(self) -> Site:
-        self.folder = Path(tempfile.mkdtemp(prefix="yurt-bench-"))
+    def prepare(self) -> None:
+        """
+        Make the certificates.
+        """
         self.certs = self.folder / "certs"
         self.certs.mkdir()
-        self._endings: list[Callable[[], None]] = []
         ca = make_ca()
         (self.certs / "ca.crt").write_bytes(ca.cert_pem)
         people = {
@@ -45,34 +42,20 @@ class Site:
         for name, identity in people.items():
             (self.certs / f"{name}.crt").write_bytes(identity.cert_pem)
             (self.certs / f"{name}.key").write_bytes(identity.key_pem)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for end in reversed(self._endings):
-            end()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def child(self, name: str, *command: str) -> Child:
-        """
-        A process that ends with the site.
-        """
-        child = Child(command, self.folder / f"{name}.log")
-        self._endings.append(child.stop)
-        return child
 
     def cloud(self) -> NginxCloud:
         cloud = NginxCloud(self.folder / "cloud", self.certs)
-        self._endings.append(cloud.stop)
+        self.at_end(cloud.stop)
         return cloud
 
     def proxy(self, cloud: NginxCloud) -> NginxProxy:
         proxy = NginxProxy(self.folder / "proxy", self.certs, cloud.port)
-        self._endings.append(proxy.child.stop)
+        self.at_end(proxy.child.stop)
         return proxy
 
     def hub(self, cloud_port: int) -> HubUnderTest:
         hub = HubUnderTest(self, cloud_port)
-        self._endings.append(lambda: hub.child.stop())
+        self.at_end(lambda: hub.child.stop())
         return hub
 
     def kubeconfig(self, cloud_port: int) -> Path:

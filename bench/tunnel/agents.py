@@ -34,7 +34,8 @@ def main() -> None:
         credentials = Credentials(
             ca_file=str(folder / "ca.crt"), cert_file=str(folder / f"{name}.crt"), key_file=str(folder / f"{name}.key")
         )
-        agent = TunnelAgent(reactor, AgentConfig(name, (("127.0.0.1", port),), credentials, ("127.0.0.1",), meta_port=0))
+        config = AgentConfig(name, (("127.0.0.1", port),), credentials, node_ips=("127.0.0.1",), meta_port=0)
+        agent = TunnelAgent(reactor, config)
         reactor.callLater(START_SECONDS * number / count, agent.connector.start)
     reactor.run()
 

@@ -5,45 +5,35 @@ The place where things are measured: certificates, nginx in kubelet's place, a s
 from __future__ import annotations
 
 import http.client
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from bench.children import Child, free_port, is_listening
 from bench.nginx import NginxCloud
+from bench.place import TWISTD, Place
 from tests.certs import Authority, issue, make_ca
 
 NODE = "bench-node"
 ADDRESS = "127.0.0.1"
-TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 
-class TunnelSite:
+class TunnelSite(Place):
     """
-    A context that leaves nothing behind.
+    Certificates, ports, and what stands on both sides of the tunnel.
     """
 
     ca: Authority
 
-    def __enter__(self) -> TunnelSite:
-        self.folder = Path(tempfile.mkdtemp(prefix="yurt-bench-"))
+    def prepare(self) -> None:
+        """
+        Make the certificates.
+        """
         self.certs = self.folder / "certs"
         self.certs.mkdir()
-        self._endings: list[Callable[[], None]] = []
         self.ca = make_ca()
         (self.certs / "ca.crt").write_bytes(self.ca.cert_pem)
         self.issue("server", "system:node:tunnel-server", ["system:nodes"], ["localhost"], [ADDRESS])
         self.issue("agent", f"system:node:{NODE}", ["system:nodes"])
         self.agent_port, self.plain_port, self.meta_port = free_port(), free_port(), free_port()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for end in reversed(self._endings):
-            end()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def issue(self, name: str, *what: Any) -> None:
         """
@@ -63,20 +53,12 @@ class TunnelSite:
             f"--client-ca-file={self.certs}/ca.crt",
         ]
 
-    def child(self, name: str, *command: str) -> Child:
-        """
-        A process that ends with the site.
-        """
-        child = Child(command, self.folder / f"{name}.log")
-        self._endings.append(child.stop)
-        return child
-
     def kubelet(self) -> NginxCloud:
         """
         What stands in kubelet's place.
         """
         nginx = NginxCloud(self.folder / "kubelet", self.certs)
-        self._endings.append(nginx.stop)
+        self.at_end(nginx.stop)
         return nginx
 
     def server(self) -> Child:
