@@ -11,7 +11,6 @@ from ipaddress import ip_address
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from yurt.kube.csr.wanted import CLIENT_SIGNER, NODE_PREFIX, SERVING_SIGNER
@@ -160,9 +159,9 @@ def read_request(body: bytes) -> Request | None:
     if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
         return None
     try:
-        asked = _read_pkcs10(spec.request)
-    except UnsupportedAlgorithm as error:
-        raise ValueError(str(error)) from error
+        asked, expires = _read_pkcs10(spec.request), _expiry(status.certificate)
+    except Exception as error:  # of many kinds: whoever has a token may send anything
+        raise ValueError(f"it holds nothing that can be read: {error}") from error
     kind = _kind(spec.signerName, asked.common_name)
     if kind is None:
         return None
@@ -180,7 +179,7 @@ def read_request(body: bytes) -> Request | None:
         usages=frozenset(spec.usages or ()),
         asked=asked,
         state=state,
-        expires=_expiry(status.certificate),
+        expires=expires,
         body=body if state is State.PENDING else b"",
     )
 
