@@ -17,9 +17,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certs import issue, make_ca
 from tests.e2e.doors import EGRESS_SOCKET, EGRESS_TLS, egress_configuration
+from yurt.controllers import metrics as controller_metrics
+from yurt.controllers.config import ControllersConfig
+from yurt.controllers.registry import NAMES
+from yurt.controllers.service import ControllerManager
+from yurt.controllers.tap import Options as ControllerOptions
 from yurt.hub import metrics as hub_metrics
 from yurt.hub.swept import Swept
 from yurt.hub.tap import Options as HubOptions
+from yurt.kube.kubeconfig import Kubeconfig
 from yurt.metrics import ReactorLag
 from yurt.options import Option
 from yurt.tls import Credentials
@@ -54,6 +60,11 @@ def count_agent(registry: CollectorRegistry) -> None:
     metrics = agent_metrics.AgentMetrics(registry, "1", lambda: agent_metrics.Figures(certificate_expires_in=1.0))
     for count in (metrics.connect_failed, metrics.ended, metrics.refused):
         count("lost")
+
+
+def count_controllers(registry: CollectorRegistry) -> None:
+    metrics = controller_metrics.ManagerMetrics(registry, "lease")
+    controller_metrics.ControllerMetrics(metrics, "one").wrote("approve")
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,7 @@ class Page:
 HUB = Page("operators.md", HubOptions.declared, hub_metrics.PREFIX, count_hub)
 SERVER = Page("yurt-tunnel-server.md", ServerOptions.declared, server_metrics.PREFIX, count_server)
 AGENT = Page("yurt-tunnel-agent.md", AgentOptions.declared, agent_metrics.PREFIX, count_agent)
+CONTROLLERS = Page("yurt-controller-manager.md", ControllerOptions.declared, controller_metrics.PREFIX, count_controllers)
 
 
 def named(text: str) -> set[str]:
@@ -158,6 +170,22 @@ def tunnel_credentials() -> Credentials:
     ca = make_ca()
     identity = issue(ca, "system:node:n1")
     return Credentials(ca_data=ca.cert_pem, cert_data=identity.cert_pem, key_data=identity.key_pem)
+
+
+class ControllerTests(HubTests):
+    """
+    Tests of the controllers' page.
+    """
+
+    page = CONTROLLERS
+
+    def test_status(self) -> None:
+        """
+        It tells of every field of /v1/status, and of no other.
+        """
+        reactor: Any = MemoryReactorClock()
+        config = ControllersConfig(Kubeconfig("http://127.0.0.1:1"), frozenset(NAMES))
+        self.assertEqual(self.told_of_status(), set(ControllerManager(reactor, config).status()))
 
 
 class TunnelServerTests(HubTests):
