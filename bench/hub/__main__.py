@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from bench.hub import cut, fanout, memory, offline, online
+from bench.hub import cut, fanout, filters, memory, offline, online
 from bench.rows import run
 
 ROWS = {
@@ -20,6 +20,8 @@ ROWS = {
     "silent-cut": cut.silent_cut,
     "rss": memory.rss,
     "watch-fanout": fanout.watch_fanout,
+    "filtered-list": filters.filtered_list,
+    "filtered-watch": filters.filtered_watch,
 }
 
 if __name__ == "__main__":

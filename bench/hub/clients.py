@@ -65,8 +65,12 @@ class Answer:
 
     status: int
     source: str
-    size: int
+    body: bytes
     took: float
+
+    @property
+    def size(self) -> int:
+        return len(self.body)
 
 
 class Caller:
@@ -86,11 +90,11 @@ class Caller:
         try:
             self._connection.request("GET", path, headers=self._headers)
             response = self._connection.getresponse()
-            size = len(response.read())
+            body = response.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             raise
-        return Answer(response.status, response.getheader("X-Yurt-Source", ""), size, time.perf_counter() - began)
+        return Answer(response.status, response.getheader("X-Yurt-Source", ""), body, time.perf_counter() - began)
 
     def source(self, path: str) -> str:
         """

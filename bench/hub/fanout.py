@@ -43,11 +43,11 @@ def watch_fanout() -> Iterator[Figure]:
         sender = start_sender(site, pods=100, rate=RATE)
         trust = ssl.create_default_context(cafile=str(site.certs / "ca.crt"))
         connections = [socket.create_connection(("127.0.0.1", sender.port)) for _ in range(WATCHERS)]
-        direct = _measure([trust.wrap_socket(one, server_hostname="127.0.0.1") for one in connections])
+        direct = measure([trust.wrap_socket(one, server_hostname="127.0.0.1") for one in connections])
         hub = site.hub(sender.port)
         hub.wait_for_source(PATH, "cloud")
         began, ran, waited = time.monotonic(), hub.child.cpu(), hub.child.waited()
-        through = _measure([socket.create_connection(("127.0.0.1", hub.port)) for _ in range(WATCHERS)])
+        through = measure([socket.create_connection(("127.0.0.1", hub.port)) for _ in range(WATCHERS)])
         lasted = time.monotonic() - began
         ran, waited = (hub.child.cpu() - ran) / lasted, (hub.child.waited() - waited) / lasted
     load = f"the hub ran {100 * ran:.0f} % of the time and waited {100 * waited:.0f} % for a processor"
@@ -58,11 +58,11 @@ def watch_fanout() -> Iterator[Figure]:
     yield at_most(f"{name}, event delay p99", through.p99, "ms", 20, detail)
 
 
-def _measure(connections: list[socket.socket]) -> Round:
+def measure(connections: list[socket.socket], agent: str = KUBELET, path: str = PATH) -> Round:
     """
-    The median of some rounds.
+    The median of some rounds of watching.
     """
-    watchers = [Watcher(connection, KUBELET, PATH) for connection in connections]
+    watchers = [Watcher(connection, agent, path) for connection in connections]
     for watcher in watchers:
         watcher.wait_for_head()
         watcher.connection.settimeout(None)

@@ -116,7 +116,7 @@ class EventTests(SynchronousTestCase):
         watcher = Watcher(near, "kubelet", "/api/v1/pods")
         head = far.recv(4096)
         self.assertIn(b"GET /api/v1/pods?watch=true&", head)
-        events = Events(2, 1000)
+        events = Events(body("Pod", pod(0)), 2, 1000)
         chunks = [events.chunk(number, time.time() - number) for number in (1, 2, 3)]
         event = json.loads(chunks[0].split(b"\r\n")[1])
         self.assertEqual((event["type"], event["object"]["kind"]), ("MODIFIED", "Pod"))

@@ -257,18 +257,14 @@ class OfflineTests(Case):
         """
         A change of what filters depend on is told without the cloud, too.
         """
-        self.cluster.service("web", HOST)
-        self.site.run(0.5)
-        self.list_slices(web(5, "n1", "n2"))
-        request, _ = self.watch(SLICES_PATH)
+        ports = [{"name": "https", "port": 443}]
+        self.list_services(service("kubernetes", clusterIP="10.96.0.1", ports=ports), agent="kubelet")
+        request, _ = self.watch(agent="kubelet")
         self.site.offline()
-        self.site.hub.filters.set_address("169.254.2.1", 10268)  # of no interest to these slices
+        self.site.hub.filters.set_address("169.254.2.1", 10268)
         self.site.run(0.5)
-        self.assertEqual(request.data, b"")
-        self.site.hub.filters._services = None
-        self.site.hub.filters._look()
-        self.site.run(0.5)
-        self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1", "n2"]])
+        self.assertEqual(told(request), [("MODIFIED", "kubernetes", "10")])
+        self.assertEqual(request.events[0]["object"]["spec"]["clusterIP"], "169.254.2.1")
 
     def test_start(self) -> None:
         """

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from yurt.hub.turns import Steps
 
+SENT_A_TURN = 64 * 1024
+"""Bytes of an answer for which the cache waits a turn of the reactor: it would be in the way of the client."""
+
 REPLACED = (b"content-encoding", b"content-length", b"transfer-encoding", b"etag")
 """Headers of the cloud's answer that are not true of what the client gets."""
 
@@ -51,10 +54,8 @@ class FilteredRead(Read):
         """
         Whether anything is filtered, or has to be remembered.
         """
-        filters = self.hub.filters
-        return bool(filters.lens(self.caller.component, self.info).rules) or filters.told.knows(
-            view_key(self.caller, self.info, "")
-        )
+        filters, info = self.hub.filters, self.info
+        return bool(filters.lens(self.caller.component, info).rules) or filters.told.knows(view_key(self.caller, info, ""))
 
     def drop_exchange(self) -> None:
         """
@@ -123,8 +124,10 @@ class FilteredRead(Read):
             self.answer(head, b"".join(chunks), without(head.headers, b"content-length", b"transfer-encoding"))
             return
         plain = ResponseHead(head.status, head.reason, without(head.headers, *REPLACED))
-        self.answer(plain, (yield from self.shown(body)), list(plain.headers))
-        yield
+        shown = yield from self.shown(body)
+        self.answer(plain, shown, list(plain.headers))
+        for _ in range(len(shown) // SENT_A_TURN + 1):
+            yield
         yield from self.hub.take_in(self, plain, [body])
 
     def answer(self, head: ResponseHead, body: bytes, headers: Headers) -> None:
