@@ -50,7 +50,8 @@ def count_hub(registry: CollectorRegistry) -> None:
 
 
 def count_server(registry: CollectorRegistry) -> None:
-    metrics = server_metrics.ServerMetrics(registry, "1", lambda: server_metrics.Figures(connections={"tls": 1}))
+    figures = server_metrics.Figures(connections={"tls": 1}, certificates_expire_in={"serving": 1.0})
+    metrics = server_metrics.ServerMetrics(registry, "1", lambda: figures)
     metrics.request_started(b"GET", b"/pods")
     for count in (metrics.accepted, metrics.refused, metrics.ended, metrics.reconnected):
         count("lost")

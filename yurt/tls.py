@@ -76,6 +76,13 @@ class Credentials:
     key_file: str | None = None
     key_data: bytes | None = None
 
+    @property
+    def has_certificate(self) -> bool:
+        """
+        Whether they name a certificate.
+        """
+        return self.cert_file is not None or self.cert_data is not None
+
     def __repr__(self) -> str:
         return f"Credentials(ca_file={self.ca_file!r}, cert_file={self.cert_file!r}, key_file={self.key_file!r})"
 
@@ -327,6 +334,7 @@ class ServerTLS:
     ) -> None:
         self._any_purpose = any_purpose
         self._required = require_client_certificate
+        self._minimum = minimum
         self._asks = credentials.ca_file is not None or credentials.ca_data is not None
         self._source = _Source(credentials, SSL.TLS_SERVER_METHOD, minimum)
         self._configure()
@@ -338,6 +346,14 @@ class ServerTLS:
         if self._asks:
             mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self._required else 0)
             context.set_verify(mode, self._verified)
+
+    def replace(self, credentials: Credentials) -> None:
+        """
+        Take other credentials for new connections.  Raises :class:`CredentialsError`, and keeps the old ones then.
+        """
+        self._source = _Source(credentials, SSL.TLS_SERVER_METHOD, self._minimum)
+        self._asks = credentials.ca_file is not None or credentials.ca_data is not None
+        self._configure()
 
     def _verified(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
         if not ok and not depth and error == INVALID_PURPOSE:

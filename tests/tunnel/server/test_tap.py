@@ -128,6 +128,19 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((config.kubelet_credentials.cert_file, config.kubelet_credentials.key_data), (own, None))
         self.assertEqual(config.kubelet_credentials.ca_file, f"{self.folder}/ca.pem")
 
+    def test_asked_for(self) -> None:
+        """
+        With a kubeconfig alone certificates are asked for, and the kubeconfig's own is not shown to kubelets.
+        """
+        words = [f"--kubeconfig={self.kubeconfig()}", "--cert-dir=/x", "--cert-dns-names=a.example,b", "--cert-ips=10.0.0.1"]
+        config = self.parse(*words, "--cert-ips=fd00::1").config
+        self.assertFalse(config.credentials.has_certificate)
+        self.assertFalse(config.kubelet_credentials.has_certificate)
+        self.assertEqual(config.credentials.ca_file, f"{self.folder}/ca.pem")
+        self.assertEqual((config.cert_dir, config.cert_dns_names), ("/x", ("a.example", "b")))
+        self.assertEqual(config.cert_ips, ("10.0.0.1", "fd00::1"))
+        self.assertIn("--cert-dir is empty", self.problem(words[0], "--cert-dir="))
+
     def test_names_add_up(self) -> None:
         """
         --allowed-names may be given several times.
@@ -143,7 +156,7 @@ class OptionsTests(SynchronousTestCase):
             ([], "--tls-cert-file is missing"),
             ([self.cert], "--tls-private-key-file is missing"),
             ([self.cert, self.key], "--client-ca-file is missing"),
-            ([*self.good, "--cert-dir=/x"], "option --cert-dir not recognized"),
+            ([*self.good, "--agent-identifiers=x"], "option --agent-identifiers not recognized"),
             ([*self.good, "--proxy-strategy=default"], "write one of: destHost"),
             ([*self.good, "--bind-address=host"], "write an IP address"),
             ([*self.good, "--bind-address="], "--bind-address is empty"),

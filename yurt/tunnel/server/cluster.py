@@ -91,6 +91,8 @@ class Cluster(MultiService):
         self.members: Members | None = None
         self.dns: DNSRecords | None = None
         self.pods: Pods | None = None
+        self.host: str | None = None
+        """By what other servers reach this one."""
         self._services: Informer[frozenset[str]] | None = None
         if config.kubeconfig is None:
             self.nodes, self.ports = Nodes(None, connected), LivePorts()
@@ -103,7 +105,7 @@ class Cluster(MultiService):
         self.pods = Pods(reactor, client)
         for child in (nodes, ports, self._services):
             self._add(child)
-        host = advertised_address(config.bind_addresses, kubeconfig.server)
+        self.host = host = advertised_address(config.bind_addresses, kubeconfig.server)
         if host is not None:
             self.members = Members(reactor, client, server_id, host, config.tunnel_agent_connect_port)
             self._add(self.members)

@@ -24,6 +24,10 @@ class TunnelServerConfig:
 
     credentials: Credentials
     kubeconfig: str | None = None
+    cert_dir: str = "/var/lib/yurttunnel-server/pki"
+    """Where certificates are kept that are asked for, as they are when ``credentials`` name none."""
+    cert_dns_names: tuple[str, ...] = ()
+    cert_ips: tuple[str, ...] = ()
     kubelet_credentials: Credentials = field(default_factory=Credentials)
     bind_addresses: tuple[str, ...] = ("0.0.0.0",)
     insecure_bind_addresses: tuple[str, ...] = ("127.0.0.1",)

@@ -50,6 +50,7 @@ class Figures:
     bytes_received: int = 0
     bytes_sent: int = 0
     cloud_nodes: int = 0
+    certificates_expire_in: Mapping[str, float] = field(default_factory=dict)
     connections: Mapping[str, int] = field(default_factory=dict)
     """Connections open now, by door."""
 
@@ -151,6 +152,11 @@ class ServerMetrics:
         yield _gauge("agent_connections", "Connections of agents", figures.agent_connections)
         yield _gauge("peers", "Other servers connected", figures.peers)
         yield _gauge("streams", "Streams open to agents and other servers", figures.streams)
+        if figures.certificates_expire_in:
+            text = "Seconds until the certificate expires, negative once it has"
+            yield _labelled(
+                GaugeMetricFamily, "certificate_expiry_seconds", text, "certificate", figures.certificates_expire_in
+            )
         yield _labelled(GaugeMetricFamily, "connections", "Connections open, by door", "door", figures.connections)
         yield _labelled(
             CounterMetricFamily,

@@ -34,6 +34,7 @@ from yurt.tunnel.records import link_factory
 from yurt.tunnel.server.agents import Agents
 from yurt.tunnel.server.authentication import Authenticator, Entrance
 from yurt.tunnel.server.authorisation import Authoriser
+from yurt.tunnel.server.certificates import ServerCertificates
 from yurt.tunnel.server.cluster import Cluster
 from yurt.tunnel.server.config import TunnelServerConfig
 from yurt.tunnel.server.destination import Destination, original_destination
@@ -114,7 +115,14 @@ class TunnelServer(MultiService):
         self.cluster = Cluster(reactor, config, self.server_id, self.registry.connected)
         self.nodes, self.ports = self.cluster.nodes, self.cluster.ports
         self.registry.forget = self.nodes.forget
-        self.peers = PeerLinks(reactor, ClientTLS(config.credentials, minimum=TLS1_3))
+        self.certificates = self.make_certificates()
+        credentials = config.credentials if self.certificates is None else self.certificates.credentials()
+        kubelet_credentials = config.kubelet_credentials if self.certificates is None else self.certificates.kubelet_credentials()
+        # The signer of serving certificates makes them for servers only; servers show theirs to each other nevertheless.
+        self.agents_tls = ServerTLS(credentials, require_client_certificate=True, minimum=TLS1_3, any_purpose=is_server)
+        self.callers_tls = ServerTLS(credentials)
+        self.peers_tls = ClientTLS(credentials, minimum=TLS1_3)
+        self.peers = PeerLinks(reactor, self.peers_tls)
         self.ways = Ways(
             reactor,
             self.registry,
@@ -125,7 +133,7 @@ class TunnelServer(MultiService):
             now=time.time,
         )
         self.peer_streams = PeerStreams(reactor, self.ways, self.registry)
-        self.upstreams = Upstreams(reactor, self.ways, config.kubelet_credentials)
+        self.upstreams = Upstreams(reactor, self.ways, kubelet_credentials)
         self.diverted = Diverted(self.ways, self.nodes, self.ports, self.refusals, self.shares.diverted)
         self.front = Front(
             reactor,
@@ -157,6 +165,17 @@ class TunnelServer(MultiService):
 
     # Wiring
 
+    def make_certificates(self) -> ServerCertificates | None:
+        """
+        What keeps the server's certificates, unless it was given one.
+        """
+        config, cluster = self.config, self.cluster
+        if config.credentials.has_certificate or config.kubeconfig is None or cluster.client is None:
+            return None
+        return ServerCertificates(
+            self.reactor, config, config.kubeconfig, cluster.client, cluster.nodes, cluster.host, self.renew
+        )
+
     def open_stream(
         self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool, answered: Callable[[], object]
     ) -> IStreamClientEndpoint:
@@ -171,11 +190,8 @@ class TunnelServer(MultiService):
         The child services, in the order of their start.
         """
         config, reactor = self.config, self.reactor
-        server_tls = ServerTLS(config.credentials)
-        # The signer of serving certificates makes them for servers only; servers show theirs to each other nevertheless.
-        agents_tls = ServerTLS(config.credentials, require_client_certificate=True, minimum=TLS1_3, any_purpose=is_server)
-        agents = link_factory(agents_tls, False, cast(IProtocolFactory, self.agents))
-        tls = self.door(Entrance.TLS, tls_factory(server_tls, False, self.http_factory(Entrance.TLS)))
+        agents = link_factory(self.agents_tls, False, cast(IProtocolFactory, self.agents))
+        tls = self.door(Entrance.TLS, tls_factory(self.callers_tls, False, self.http_factory(Entrance.TLS)))
         plain = self.door(Entrance.PLAIN, self.http_factory(Entrance.PLAIN))
         meta = cast(IProtocolFactory, meta_site(self, self.prometheus))
         outside, inside = config.bind_addresses, config.insecure_bind_addresses
@@ -190,6 +206,8 @@ class TunnelServer(MultiService):
         self.listeners = [*self.doors, *self.listen(inside, config.meta_port, meta, "meta pages")]
         self.add(ReturnMemory(reactor, thresholds=CONNECTION_THRESHOLDS))
         self.add(self.cluster)
+        if self.certificates is not None:
+            self.add(self.certificates)
         self.add(self.peers)
         if self.cluster.members is not None:
             self.cluster.members.subscribe(self.peers.update)
@@ -252,9 +270,21 @@ class TunnelServer(MultiService):
 
     def reload(self) -> None:
         """
-        Nothing has to be done for a SIGHUP, which must not end the process either.
+        Wait no longer for certificates; files need no SIGHUP.
         """
+        if self.certificates is not None:
+            self.certificates.retry()
         self.log.info("certificates, keys and tokens in files are read again whenever they change")
+
+    def renew(self) -> None:
+        """
+        Another certificate is there, for connections to come; those that there are go on.
+        """
+        assert self.certificates is not None
+        credentials = self.certificates.credentials()
+        for tls in (self.agents_tls, self.callers_tls, self.peers_tls):
+            tls.replace(credentials)
+        self.upstreams.replace(self.certificates.kubelet_credentials())
 
     def stopService(self) -> Deferred[None]:
         """
@@ -292,6 +322,7 @@ class TunnelServer(MultiService):
         reasons = ["the server is stopping"] if self.agents.stopping else []
         reasons += [listener.problem for listener in self.listeners if listener.problem]
         reasons += self.cluster.unready()
+        reasons += [] if self.certificates is None else self.certificates.problems()
         if self.redirect is not None and self.redirect.problem:
             reasons.append(self.redirect.problem)
         return reasons
@@ -324,6 +355,7 @@ class TunnelServer(MultiService):
             peers=len(links),
             bytes_received=sum(agent.mux.bytes_received for agent in agents),
             bytes_sent=sum(agent.mux.bytes_sent for agent in agents),
+            certificates_expire_in={} if self.certificates is None else self.certificates.expire_in(),
             cloud_nodes=0 if self.redirect is None else len(self.redirect.rules.direct),
             connections=self.connections(),
         )

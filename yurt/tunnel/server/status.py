@@ -33,6 +33,9 @@ def server_status(server: TunnelServer, now: float) -> Mapping[str, object]:
         "absent": [
             {"node": node, "left": _moment(one.at), "why": one.why} for node, one in server.registry.departures()[:MAX_ABSENT]
         ],
+        "certificates": None
+        if server.certificates is None
+        else {name: service.status() for name, service in server.certificates.all.items()},
         "listeners": [{"what": one.what, "listening": one.port is not None, "problem": one.problem} for one in server.listeners],
         "connections": server.connections(),
         "servers": [peer_status(peer) for peer in server.peers.peers.values()],

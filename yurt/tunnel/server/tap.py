@@ -68,8 +68,17 @@ class Options(DeclaredOptions):
     declared = (
         Option("kubeconfig", "", "kubeconfig for the cluster; without it nodes are those that connect", absolute),
         Option("kube-config", "", "OpenYurt's name for --kubeconfig", absolute),
-        Option("tls-cert-file", "", "PEM file of the server's certificate, with its chain; read again when it changes", absolute),
+        Option(
+            "tls-cert-file",
+            "",
+            "PEM file of the server's certificate, with its chain; read again when it changes. Default: one is asked for by "
+            "--kubeconfig, and renewed",
+            absolute,
+        ),
         Option("tls-private-key-file", "", "PEM file of that certificate's key", absolute),
+        Option("cert-dir", "/var/lib/yurttunnel-server/pki", "folder of the certificates that are asked for", absolute),
+        Option("cert-dns-names", "", "more DNS names for the server's certificate, comma separated", comma_list, many=True),
+        Option("cert-ips", "", "more addresses for it, comma separated", addresses, many=True),
         Option(
             "client-ca-file",
             "",
@@ -107,7 +116,8 @@ class Options(DeclaredOptions):
         Option(
             "kubelet-client-certificate",
             "",
-            "PEM file of the certificate shown to kubelets where TLS of callers ends here. Default: that of --kubeconfig",
+            "PEM file of the certificate shown to kubelets where TLS of callers ends here. Default: that of --kubeconfig, or one "
+            "that is asked for where --tls-cert-file is not given",
             absolute,
         ),
         Option("kubelet-client-key", "", "PEM file of that certificate's key", absolute),
@@ -138,6 +148,9 @@ class Options(DeclaredOptions):
         self.config = TunnelServerConfig(
             credentials=self.read_credentials(kubeconfig),
             kubeconfig=kubeconfig_path or None,
+            cert_dir=self["cert-dir"],
+            cert_dns_names=self["cert-dns-names"],
+            cert_ips=self["cert-ips"],
             kubelet_credentials=self.read_kubelet_credentials(kubeconfig),
             bind_addresses=self["bind-address"],
             insecure_bind_addresses=self["insecure-bind-address"] or loopback(self["bind-address"]),
@@ -178,10 +191,15 @@ class Options(DeclaredOptions):
         """
         The server's certificate, and the CA of those who connect.
         """
-        for name in ("tls-cert-file", "tls-private-key-file"):
-            if not self[name]:
-                raise usage.UsageError(f"--{name} is missing: give the PEM file of the server's certificate and that of its key")
-        credentials = Credentials(cert_file=self["tls-cert-file"], key_file=self["tls-private-key-file"])
+        named = [name for name in ("tls-cert-file", "tls-private-key-file") if self[name]]
+        if len(named) == 1 or not (named or kubeconfig):
+            missing = "tls-private-key-file" if named == ["tls-cert-file"] else "tls-cert-file"
+            raise usage.UsageError(
+                f"--{missing} is missing: give the PEM files of the server's certificate and of its key, or only --kubeconfig"
+            )
+        if not named and not self["cert-dir"]:
+            raise usage.UsageError("--cert-dir is empty: give the folder of the certificates, or leave the option out")
+        credentials = Credentials(cert_file=self["tls-cert-file"] or None, key_file=self["tls-private-key-file"] or None)
         if self["client-ca-file"]:
             credentials = replace(credentials, ca_file=self["client-ca-file"])
         elif kubeconfig is not None and (kubeconfig.ca_file or kubeconfig.ca_data):
@@ -204,7 +222,7 @@ class Options(DeclaredOptions):
         credentials = Credentials(
             ca_file=self["kubelet-certificate-authority"] or None, cert_file=certificate or None, key_file=key or None
         )
-        if not certificate and kubeconfig is not None:
+        if not certificate and kubeconfig is not None and self["tls-cert-file"]:
             credentials = replace(
                 credentials,
                 cert_file=kubeconfig.cert_file,

@@ -40,6 +40,17 @@ class Upstreams:
         self._verified = ClientTLS(credentials) if verifies else self._unverified
         self._pools: OrderedDict[Route, HTTPUpstream] = OrderedDict()
 
+    def replace(self, credentials: Credentials) -> None:
+        """
+        Show another certificate on connections to come; those that are open end with what they carry.  Raises
+        :exc:`~yurt.tls.CredentialsError`.
+        """
+        self._unverified.replace(replace(credentials, ca_file=None, ca_data=None))
+        if self._verified is not self._unverified:
+            self._verified.replace(credentials)
+        for pool in self._pools.values():
+            pool.retire_connections()
+
     def upstream(self, route: Route) -> HTTPUpstream:
         """
         The pool for ``route``.
