@@ -3,10 +3,10 @@ Kill a process that writes to a store, again and again, and check after each tim
 
 usage: python -m tests.hub.cache.kill_rounds FOLDER ROUNDS
 
-Each round forks a writer.  It puts OBJECTS objects of one generation, flushes, tells the generation through a pipe, and goes on
-with the next, until it is killed with SIGKILL at a random moment.  Afterwards every object must be whole, of the last
-generation that was told or of the one after it, and all of the same.  Prints how many rounds left a newer generation than
-told, and the last generation.
+Each round forks a writer.  It puts OBJECTS objects of one generation, every other one in a table that is encrypted, flushes,
+tells the generation through a pipe, and goes on with the next, until it is killed with SIGKILL at a random moment.  Afterwards
+every object must be whole, of the last generation that was told or of the one after it, and all of the same.  Prints how many
+rounds left a newer generation than told, and the last generation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import time
 from hashlib import sha256
 
 from tests.hub.cache.fixtures import Cache
+from yurt.hub.cache import Table
+from yurt.hub.cache.vault import Vault
 
 OBJECTS = 20
 LONGEST_LIFE = 0.03
@@ -33,23 +35,33 @@ def value_of(number: int, generation: int) -> bytes:
     return sha256(content).hexdigest().encode() + content
 
 
+def tables(path: str) -> tuple[Cache, tuple[Table, Table]]:
+    """
+    The cache, opened, and its two tables.
+    """
+    cache = Cache(path, vault=Vault(f"{path}-own"), is_open=False)
+    both = cache.store.table("t"), cache.store.table("s", secret=b"")
+    cache.store.open()
+    return cache, both
+
+
 def read_back(path: str) -> int:
     """
     The generation of all objects; raises AssertionError when one is damaged, or they differ.
     """
-    cache = Cache(path)
+    cache, both = tables(path)
     try:
         assert cache.store.problem is None, cache.store.problem
         generations = set()
         for number in range(OBJECTS):
-            value = cache.store.table("t").get(b"%d" % number)
+            value = both[number % 2].get(b"%d" % number)
             if value is None:
                 generations.add(0)
                 continue
             assert value[:64] == sha256(value[64:]).hexdigest().encode(), number
             generations.add(int(value[64:].split()[1]))
         assert len(generations) == 1, generations
-        assert cache.store.corrupt_files == cache.store.corrupt_records == 0
+        assert cache.store.corrupt_files == cache.store.corrupt_records == cache.store.locked_records == 0
         return generations.pop()
     finally:
         cache.crash()
@@ -59,12 +71,11 @@ def write_on(path: str, generation: int, told: int) -> None:
     """
     Write one generation after the other.
     """
-    cache = Cache(path)
-    table = cache.store.table("t")
+    cache, both = tables(path)
     while True:
         generation += 1
         for number in range(OBJECTS):
-            table.put(b"%d" % number, value_of(number, generation))
+            both[number % 2].put(b"%d" % number, value_of(number, generation))
         flushed: list[bool] = []
         cache.store.flush().addCallback(flushed.append)
         assert flushed == [True]
