@@ -15,6 +15,7 @@ from yurt.hub.health import (
     FRESH_VERDICT,
     MAX_PARALLEL_PROBES,
     PATIENT_TIMEOUT,
+    PULSE_TIMEOUT,
     RETRY_INTERVAL,
     SUSPECT_TIMEOUT,
     Probe,
@@ -143,6 +144,64 @@ class UpTests(SynchronousTestCase):
         heartbeat = health.begin(11.0)
         health.answered(12.0)
         health.failed(heartbeat, 13.5, "no answer")
+        self.assertIs(health.state, State.UP)
+
+
+class PulseTests(SynchronousTestCase):
+    """
+    A server that watches depend on.
+    """
+
+    def test_due(self) -> None:
+        """
+        A pulse is due after some silence, on a connection that is kept; one at a time.
+        """
+        health = up()
+        health.pulse_interval = 0.35
+        self.assertAlmostEqual(health.due(1.0), 1.35)
+        pulse = health.begin(1.35)
+        self.assertEqual((pulse.pulse, pulse.fresh, pulse.timeout), (True, False, PULSE_TIMEOUT))
+        self.assertEqual(health.due(1.35), 1.0 + HEARTBEAT_AFTER)
+        health.succeeded(pulse, 1.4)
+        self.assertAlmostEqual(health.due(1.4), 1.75)
+
+    def test_heartbeat_beside_it(self) -> None:
+        """
+        A heartbeat that takes its time does not hold pulses up, nor do pulses stand in for it.
+        """
+        health = up()
+        health.pulse_interval = 0.35
+        heartbeat = health.begin(1.0 + HEARTBEAT_AFTER)
+        self.assertFalse(heartbeat.pulse)
+        pulse = health.begin(12.1)
+        self.assertTrue(pulse.pulse)
+        health.succeeded(pulse, 12.2)
+        health.failed(heartbeat, 14.5, "no answer")
+        self.assertEqual((health.state, health.silent), (State.SUSPECT, False))
+
+    def test_unanswered(self) -> None:
+        """
+        Silence is told from a connection that breaks, and is over with the next change of what is believed.
+        """
+        broken, silent = up(), up()
+        for health in (broken, silent):
+            health.pulse_interval = 0.35
+        broken.failed(broken.begin(2.0), 2.1, "connection reset")
+        silent.failed(silent.begin(2.0), 2.3, "no answer")
+        self.assertEqual((broken.state, broken.silent), (State.SUSPECT, False))
+        self.assertEqual((silent.state, silent.silent), (State.SUSPECT, True))
+        silent.succeeded(silent.begin(2.3), 2.4)
+        self.assertEqual((silent.state, silent.silent), (State.UP, False))
+
+    def test_answered_otherwise(self) -> None:
+        """
+        A pulse that is late behind a large answer is no news.
+        """
+        health = up()
+        health.pulse_interval = 0.35
+        pulse = health.begin(2.0)
+        health.answered(2.2)
+        health.failed(pulse, 2.3, "no answer")
         self.assertIs(health.state, State.UP)
 
 
@@ -364,7 +423,7 @@ class FlappingTests(SynchronousTestCase):
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["begin", "succeed", "fail", "suspect", "certain", "answer"]), st.floats(0.0, 5.0)),
+    st.tuples(st.sampled_from(["begin", "succeed", "fail", "suspect", "certain", "answer", "pulses"]), st.floats(0.0, 5.0)),
     max_size=60,
 )
 
@@ -392,6 +451,8 @@ class AnyOrderTests(SynchronousTestCase):
                 health.suspected(now, "no answer", event == "certain")
             elif event == "answer" and health.alive:
                 health.answered(now)
+            elif event == "pulses":
+                health.pulse_interval = 0.35 if health.pulse_interval == math.inf else math.inf
             self.assertTrue(health.in_flight or health.due(now) <= now + HEARTBEAT_AFTER)
             self.assertLessEqual(len(health.in_flight), MAX_PARALLEL_PROBES)
             self.assertEqual(health.alive, health.state in (State.UP, State.SUSPECT))

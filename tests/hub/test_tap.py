@@ -82,6 +82,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((config.bind_address, config.serve_port), ("127.0.0.1", 10267))
         self.assertEqual((config.bind_proxy_addresses, config.proxy_port), (("127.0.0.1",), 10261))
         self.assertEqual((config.disk_cache_path, config.lb_mode), ("/etc/kubernetes/cache", "rr"))
+        self.assertEqual(config.watch_failover, 1.0)
         self.assertEqual((config.root_dir, config.cache_exclude), ("/var/lib/yurthub", ()))
         self.assertEqual((config.cache_quota, config.gc_frequency), (Quota(512 << 20, {}, 128 << 20), 7200.0))
         self.assertEqual((config.heartbeat_interval, config.kubelet_health_grace_period), (10.0, 40.0))
@@ -99,7 +100,8 @@ class OptionsTests(SynchronousTestCase):
             "--bind-proxy-address=127.0.0.1,[::1]", "--proxy-port=1026", "--disk-cache-path=/x", "--root-dir=/y",
             "--cache-exclude=secrets", "--cache-exclude=leases", "--cache-quota=256Mi,kubectl=9Mi,*=64Mi",
             "--cache-quota=kubectl=16Mi", "--gc-frequency=5", "--cache-agents=*,!kubectl",
-            "--cache-agents=a", "--agent-aliases=edged=kubelet", "--lb-mode=priority", "--heartbeat-interval-seconds=3",
+            "--cache-agents=a", "--agent-aliases=edged=kubelet", "--lb-mode=priority", "--watch-failover=5s",
+            "--heartbeat-interval-seconds=3",
             "--kubelet-health-grace-period=1m", "--max-requests-in-flight=9", "--offline-miss=404", "--offline-token=fake",
             "--enable-dummy-if=false", "--link-kind=tap", "--dummy-if-name=y0", "--dummy-if-ip=169.254.2.1,fd00::2:1",
             "--enable-iptables",
@@ -112,7 +114,8 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(config.cache_quota, Quota(1 << 28, {"kubectl": 16 << 20}, 1 << 26))
         self.assertEqual(config.gc_frequency, 300.0)
         self.assertEqual(dict(config.agent_aliases), {"edged": "kubelet"})
-        self.assertEqual((config.lb_mode, config.heartbeat_interval, config.kubelet_health_grace_period), ("priority", 3.0, 60.0))
+        self.assertEqual((config.lb_mode, config.watch_failover, config.heartbeat_interval), ("priority", 5.0, 3.0))
+        self.assertEqual(config.kubelet_health_grace_period, 60.0)
         self.assertEqual((config.max_requests_in_flight, config.offline_miss, config.offline_token), (9, 404, "fake"))
         link = config.pod_link
         self.assertEqual((link.enable_dummy_if, link.link_kind, link.dummy_if_name), (False, "tap", "y0"))
