@@ -200,6 +200,9 @@ REFUSED: dict[str, tuple[list[Document], str]] = {
     "an address of nobody": ([serving(names=["10.0.0.1"])], "10.0.0.1 may be the node's, but there is no Node edge-1 yet"),
     "an address of another node": ([serving(names=["127.0.0.1", "10.0.0.1"]), READY], "10.0.0.1 are not among the addresses of"),
     "the API server's name": ([serving(names=["kubernetes.default.svc"]), READY], "kubernetes.default.svc are not among"),
+    "the API server's name as the node's": (
+        [serving(names=["kubernetes.default.svc"]), node("edge-1", "kubernetes.default.svc")], "is the API server's name",
+    ),
     "a name with an asterisk": ([serving(names=["*.edge-1"]), READY], "*.edge-1 are not among the addresses"),
     "another link-local address": ([serving(names=["169.254.9.9"]), READY], "169.254.9.9 are not among the addresses"),
     "an agent with an address of another node": ([agent(names=["edge-1", "10.0.0.1"]), READY], "10.0.0.1 are not among"),

@@ -141,6 +141,9 @@ def _names_belong_to_node(case: Case) -> Iterator[str]:
 
 
 def _spares_api_server(case: Case) -> Iterator[str]:
+    """
+    Also in a node's certificate: what its addresses are says the node itself.
+    """
     taken = {one for one in case.request.asked.dns if _API_SERVER.fullmatch(one)}
     if taken:
         yield f"{_listed(taken)} is the API server's name"
@@ -190,7 +193,7 @@ CHECKS: dict[Kind, Sequence[Check]] = {
         _is_sound, _client, _is_of_hub, _names_a_node, _has_no_names, _asked_by_node_or_bootstrapper,
     ),
     Kind.NODE_SERVING: (
-        _is_sound, _serving, _of_nodes, _names_a_node, _has_names, _asked_by_node, _names_belong_to_node,
+        _is_sound, _serving, _of_nodes, _names_a_node, _has_names, _asked_by_node, _names_belong_to_node, _spares_api_server,
     ),
     Kind.AGENT: (
         _is_sound, _client, _of_tunnel, _names_one_node, _names_a_node, _asked_by_node_or_bootstrapper, _names_belong_to_node,
