@@ -257,16 +257,16 @@ class Site:
         """
         return await self.client(address).watch(path, **_fields(agent, token, headers))
 
-    async def admin(self, path: str) -> Reply:
+    async def admin(self, path: str, method: str = "GET", **headers: str) -> Reply:
         """
-        One GET of an admin page.
+        One request for an admin page.
         """
         key = "admin"
         if key not in self._clients:
             address = self.config.bind_address
             url = f"http://{f'[{address}]' if ':' in address else address}:{self.config.serve_port}"
             self._clients[key] = KubeClient(reactor, url, self.api.ca.cert_pem)
-        return await self._clients[key].ask("GET", path)
+        return await self._clients[key].ask(method, path, **headers)
 
     async def status(self) -> dict[str, Any]:
         """

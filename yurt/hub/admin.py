@@ -83,10 +83,15 @@ def _said(request: Request, status: int, text: str) -> bytes:
     return f"{text}\n".encode()
 
 
-def admin_site(state: HubState, registry: CollectorRegistry, take_token: Callable[[str], object] | None = None) -> QuietSite:
+def admin_site(
+    state: HubState,
+    registry: CollectorRegistry,
+    take_token: Callable[[str], object] | None = None,
+    upgrades: Resource | None = None,
+) -> QuietSite:
     """
     The site with ``/v1/healthz``, ``/v1/readyz``, ``/v1/status``, ``/metrics`` and ``/pods``; with ``/v1/token`` where there is
-    somebody to take one, who raises ValueError for what is none.
+    somebody to take one, who raises ValueError for what is none; with ``upgrades`` below ``/openyurt.io``.
     """
 
     def readiness() -> tuple[int, object]:
@@ -107,6 +112,8 @@ def admin_site(state: HubState, registry: CollectorRegistry, take_token: Callabl
     root.putChild(b"v1", version)
     root.putChild(b"metrics", metrics_page(registry))
     root.putChild(b"pods", bytes_page(JSON, pods))
+    if upgrades is not None:
+        root.putChild(b"openyurt.io", upgrades)
     return QuietSite(root)
 
 

@@ -11,6 +11,7 @@ from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.cache.quota import Quota
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings
+from yurt.hub.staticpod import MANIFESTS
 from yurt.kube.joining import JoinSettings
 from yurt.kube.kubeconfig import Kubeconfig
 from yurt.tls import Credentials
@@ -92,6 +93,7 @@ class HubConfig:
     cache_exclude: tuple[str, ...] = ()
     cache_quota: Quota = field(default_factory=Quota)
     gc_frequency: float = 7200.0
+    static_pods: str = MANIFESTS
     cache_agents: tuple[str, ...] = DEFAULT_CACHE_AGENTS
     agent_aliases: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ALIASES))
     lb_mode: str = "rr"

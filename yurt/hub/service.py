@@ -37,6 +37,7 @@ from yurt.hub.joining import Joining
 from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.openfiles import share_files
+from yurt.hub.ota import UpgradePage, Upgrades
 from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
 from yurt.hub.timers import Timers
@@ -133,10 +134,8 @@ class HubService(MultiService):
         if config.serve_port:
             endpoint = tcp_endpoint(self.reactor, config.bind_address, config.serve_port)
             take_token = None if self.joining is None else self.joining.take_token
-            site = admin_site(self, self.registry, take_token)
-            self.add(
-                Listen(endpoint, site, f"admin pages on {config.bind_address}:{config.serve_port}")
-            )
+            site = admin_site(self, self.registry, take_token, UpgradePage(Upgrades(self.hub, config.static_pods)))
+            self.add(Listen(endpoint, site, f"admin pages on {config.bind_address}:{config.serve_port}"))
         self.add(ReturnMemory(self.reactor))
         self.add(Core(self))
         if self.joining is not None:
@@ -319,22 +318,20 @@ class HubService(MultiService):
             },
             cloud_reachable=cloud.reachable,
             offline_seconds=cloud.offline_seconds(),
-            certificate_expires_in=(
-                self.validity.expires_in() if self.joining is None else self.joining.certificate.expires_in
-            ),
+            certificate_expires_in=(self.validity.expires_in() if self.joining is None else self.joining.certificate.expires_in),
+            cache_objects=self.views.objects,
             cache_bytes=self.views.object_bytes,
             cache_commits=store.commits,
             cache_write_errors=store.write_errors,
-            cache_objects=self.views.objects,
             cache_corrupt_records=store.corrupt_records,
             cache_dropped=store.dropped,
             cache_locked_records=store.locked_records,
-            journal_length=len(journal),
-            journal_dropped=journal.dropped,
-            filters_unfiltered=self.hub.filters.unfiltered,
             cache_quota=self.config.cache_quota.total,
             cache_refused=self.views.refused,
             swept=self.hub.housekeeping.swept,
+            journal_length=len(journal),
+            journal_dropped=journal.dropped,
+            filters_unfiltered=self.hub.filters.unfiltered,
             filters_degraded=self.hub.filters.degraded.keys(),
         )
 
@@ -361,11 +358,11 @@ class Core(Service):
         names = RememberingResolver(whole.reactor.nameResolver, whole.reactor, whole.store.table("meta"))
         self.resolver = whole.reactor.installNameResolver(names)
         whole.hub.journal.load()
+        whole.hub.housekeeping.start()
         whole.hub.lease.start()
         whole.cloud.subscribe(whole.hub.cloud_changed)
         whole.cloud.start()
         whole.hub.start_filters()
-        whole.hub.housekeeping.start()
         if whole.link is not None:
             whole.link.startService()
 
@@ -390,11 +387,11 @@ class Core(Service):
         whole.hub.patience.stop()
         whole.hub.journal.stop()
         whole.hub.issuer_keys.stop()
+        whole.hub.housekeeping.stop()
         await whole.hub.lease.stop()
         await whole.cloud.stop()
         for server in whole.cloud.servers:
             server.upstream.close_connections("the hub stops")
-        whole.hub.housekeeping.stop()
             server.bare.close_connections("the hub stops")
         whole.hub.turns.finish()
         await whole.store.close()
