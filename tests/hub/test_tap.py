@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certs import issue, make_ca
 from yurt.hub.cache.quota import Quota
+from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.tap import Options, makeService
 
 
@@ -120,6 +121,20 @@ class OptionsTests(SynchronousTestCase):
         link = config.pod_link
         self.assertEqual((link.enable_dummy_if, link.link_kind, link.dummy_if_name), (False, "tap", "y0"))
         self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1", "fd00::2:1"), True, (1026,)))
+
+    def test_filters(self) -> None:
+        """
+        The options of filters find their way into the configuration; a filter that is none is refused.
+        """
+        self.assertEqual(self.parse(*self.good).config.filters, FilterSettings())
+        config = self.parse(
+            *self.good, "--enable-resource-filter=false", "--disabled-resource-filters=masterservice,servicetopology",
+            "--disabled-resource-filters=*", "--nodepool-name=p", "--enable-pool-service-topology", "--namespace=edge",
+        ).config  # fmt: skip
+        disabled = ("masterservice", "servicetopology", "*")
+        self.assertEqual(config.filters, FilterSettings(False, disabled, "edge", "p", True))
+        problem = self.problem(*self.good, "--disabled-resource-filters=masterservices")
+        self.assertIn("masterservices is no filter; there are masterservice, ", problem)
 
     def test_kubeconfig(self) -> None:
         """
