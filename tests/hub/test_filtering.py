@@ -129,7 +129,7 @@ class FilteringTests(TestCase):
 
     async def test_no_pools(self) -> None:
         """
-        Without the CRD nothing waits: all endpoints, a Warning, a metric and one line in the log; once it is there, the difference.
+        Without the CRD nothing waits: all endpoints, a Warning, a metric, one line in the log; once it is there, the difference.
         """
         site = await self.begin()
         reply = await self.slices()
