@@ -395,7 +395,7 @@ class AdminTests(HubCase):
         await site.get(MAPS)
         status = await site.status()
         self.assertEqual((status["node"], status["cloud"]["reachable"], status["cloud"]["reason"]), (NODE, True, ""))
-        self.assertEqual(status["cloud"]["servers"], [{"url": site.api.url, "healthy": True, "reason": ""}])
+        self.assertEqual(status["cloud"]["servers"], [{"url": site.api.url, "healthy": True, "trusted": True, "reason": ""}])
         self.assertTrue(all(listener["listening"] for listener in status["listeners"]))
         (view,) = status["views"]
         self.assertEqual((view["component"], view["identity"], view["resource"]), ("kubelet", "node", "/v1/configmaps"))
