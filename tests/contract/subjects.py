@@ -80,7 +80,10 @@ def real_server() -> ControlPlane:
         folder,
         port=free_port(),
         etcd_ports=(free_port(), free_port()),
-        extra=("--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"),
+        extra=(
+            *("--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"),
+            "--enable-bootstrap-token-auth",
+        ),
     )
     owner = os.getpid()
 
