@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -375,6 +376,25 @@ class FileTests(SynchronousTestCase):
         self.assertTrue(pair.talk())
         self.assertEqual(shown(pair), "CN=system:node:b,O=system:nodes")
         self.assertFalse(resumed(pair))
+
+    def test_certificate_that_comes_later(self) -> None:
+        """
+        A server without a certificate takes nobody; with one that it is given later it does, and an open connection goes on.
+        """
+        trust = Credentials(ca_data=AUTHORITY.cert_pem)
+        whole = replace(trust, cert_data=SERVER.cert_pem, key_data=SERVER.key_pem)
+        self.assertEqual((trust.has_certificate, whole.has_certificate), (False, True))
+        server = ServerTLS(trust, require_client_certificate=True)
+        self.assertFalse(Pair(node_tls(), server).talk())
+        server.replace(whole)
+        first = Pair(node_tls(), server)
+        self.assertTrue(first.talk())
+        self.assertRaises(CredentialsError, server.replace, replace(whole, key_data=NODE.key_pem))
+        server.replace(whole)
+        self.assertTrue(Pair(node_tls(), server).talk())
+        self.assertFalse(Pair(ClientTLS(trust), server).talk())
+        first.talk()
+        self.assertEqual(first.client.data, b"hellohello")
 
     def test_torn_rotation(self) -> None:
         """
