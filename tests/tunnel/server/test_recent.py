@@ -8,7 +8,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.tunnel.server.recent import Recent
+from yurt.kube.api import ApiError
+from yurt.tunnel.server.recent import AT_ONCE, MAX_QUESTIONS, Recent
 
 
 class RecentTests(SynchronousTestCase):
@@ -83,3 +84,15 @@ class RecentTests(SynchronousTestCase):
         self.assertEqual(len(self.recent), 2)
         self.successResultOf(self.get("c"))
         self.assertNoResult(self.get("a"))
+
+    def test_questions_take_turns(self) -> None:
+        """
+        Only so many questions are asked at once, in the order in which they came; beyond a bound they are refused.
+        """
+        waiting = [self.get(f"stranger {number}") for number in range(MAX_QUESTIONS)]
+        self.assertEqual(len(self.questions), AT_ONCE)
+        self.assertEqual(self.failureResultOf(self.get("one too many"), ApiError).value.code, 503)
+        for number in range(MAX_QUESTIONS):
+            self.questions[number].callback("no")
+            self.assertEqual(self.successResultOf(waiting[number]), "no")
+        self.assertNoResult(self.get("one more"))
