@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.certs import issue
+from tests.certs import issue, make_ca
 from tests.hub.site import USER, Reply, Site, config_map, names, until
 from tests.hub.test_reads import MAPS, HubCase
 from tests.miniapi.signing import Signer, invite, sign_request
+from yurt.hub import joining
 from yurt.hub.config import NodeCredentials
 from yurt.kube.bootstrap import ca_hash
 from yurt.kube.csr.pem import new_key, request_for
@@ -163,9 +164,9 @@ class RotationTests(JoiningCase):
         stream = await self.site.watch(f"{MAPS}?watch=true")
         await stream.next()
         first = self.pem.read_bytes()
-        joining = self.site.service.joining
-        assert joining is not None
-        joining.certificate.retry(force=True)
+        ours = self.site.service.joining
+        assert ours is not None
+        ours.certificate.retry(force=True)
         self.signer.issue(await self.pending())
         await until(lambda: self.pem.read_bytes() != first, "another certificate is there")
         self.assertEqual(self.signer.requests[-1]["spec"]["username"], USER)
@@ -282,6 +283,21 @@ class DiskTests(JoiningCase):
         self.site.start()
         await self.site.online()
         self.assertEqual((self.root / "pki/ca.crt").read_bytes(), self.api.ca.cert_pem)
+
+    async def test_followed_authority(self) -> None:
+        """
+        A CA that the cluster names beside its own is taken over, for pods' requests too, and nothing is cut.
+        """
+        self.patch(joining, "CA_PERIOD", 0.05)
+        await self.joined()
+        stream = await self.site.watch(f"{MAPS}?watch=true")
+        await stream.next()
+        both = self.api.ca.cert_pem + make_ca("next").cert_pem
+        invite(self.api, TOKEN, ca_pem=both)
+        await until(lambda: (self.root / "pki/ca.crt").read_bytes() == both, "the CA was written")
+        self.api.put("configmaps", config_map("b"))
+        await stream.next()
+        self.assert_from(await self.site.get(MAPS), "cloud")
 
     async def test_nothing_usable(self) -> None:
         """

@@ -60,12 +60,14 @@ class Joining(MultiService):
         self._settings = settings
         self._kubeconfig = Path(root) / "yurthub.conf"
         self._changed = changed
+        self._wall = wall
         self.files = JoinFiles(root)
         self.access = JoinAccess(reactor, "yurthub", settings, self.files, self._renewed)
         wanted = client("client certificate", f"{NODE_PREFIX}{node_name}", tuple(dict.fromkeys((HUBS, NODES, *organizations))))
         certificate = CertificateFiles(str(self.files.pki), "yurthub", wall)
         self.certificate = CertificateService(reactor, certificate, wanted, self.access, self._renewed, wall=wall)
         self.certificate.setServiceParent(IServiceCollection(self))
+        self._good_until = self._look()
         self._following: Deferred[None] | None = None
 
     def credentials(self) -> NodeCredentials:
@@ -81,12 +83,18 @@ class Joining(MultiService):
 
     def refusal(self) -> str:
         """
-        Why the node cannot speak to the cloud; empty when it can.
+        Why the node cannot speak to the cloud; empty when it can.  Asked for each request.
         """
-        problem = self.certificate.problem
-        if problem is None and not self.files.ca.exists():
-            return f"the cluster's CA is missing: {self.files.ca}"
-        return problem or ""
+        if self._wall() < self._good_until:
+            return ""
+        return self.certificate.problem or f"{self.files.ca}: the cluster's CA is missing or torn"
+
+    def _look(self) -> float:
+        """
+        Until when what is on disk can be used; 0 when it cannot.
+        """
+        held = self.certificate.held
+        return held.not_after if held is not None and self.files.read_ca() else 0.0
 
     def take_token(self, text: str) -> None:
         """
@@ -117,6 +125,7 @@ class Joining(MultiService):
         """
         Write a kubeconfig, for people and tools, and as a second copy of the CA; then use what is new.
         """
+        self._good_until = self._look()
         if self.certificate.held is not None:
             try:
                 write_private(self._kubeconfig, json.dumps(self._document(), indent=1).encode() + b"\n")
@@ -145,7 +154,7 @@ class Joining(MultiService):
             return
         try:
             write_private(self.files.ca, load_kubeconfig(str(self._kubeconfig)).ca_data or b"")
-            self._changed()
+            self._renewed()
         except (OSError, ValueError) as error:
             self.log.warn("{path}: cannot be restored: {error}", path=str(self.files.ca), error=str(error))
 
