@@ -55,7 +55,7 @@ class ManyClientsTests(HubProcessCase):
         Watches of a hundred clients live through a cut: each goes on in the same response with the events it missed, once and in
         order; each is resumed by one request, and nobody lists again.
         """
-        await self.start_hub("--cache-agents", "client-*")
+        await self.start_hub("--cache-agents", "client-*", "--namespace=")  # the hub itself watches no ConfigMap
         version = 0
         for number in range(3):
             version = self.api.put("configmaps", {"metadata": {"name": f"old-{number}"}}).version

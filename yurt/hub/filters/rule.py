@@ -51,10 +51,10 @@ class ItemMeta(msgspec.Struct, frozen=True):
         return (self.annotations or {}).get(name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """
-    One filter.
+    One filter; there is one value of each, which is what tells them apart.
 
     ``components`` are those whose reads it changes unless the operator says otherwise, ``resources`` as in
     :attr:`~yurt.kube.requestinfo.RequestInfo.gvr`.  ``uses`` names the fields of Facts that it looks at; with facts that are not
