@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
-from twisted.web.resource import Resource
 
-from yurt.web import QuietSite, json_page, metrics_page, text_page
+from yurt.tunnel.pages import pages
+from yurt.web import QuietSite
 
 
 class ServerState(Protocol):
@@ -34,15 +34,8 @@ def meta_site(state: ServerState, registry: CollectorRegistry) -> QuietSite:
     The site with ``/v1/healthz``, ``/v1/readyz``, ``/v1/status`` and ``/metrics``.
     """
 
-    def readiness() -> tuple[int, object]:
+    def readiness() -> tuple[bool, Mapping[str, object]]:
         reasons = state.readiness()
-        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons}
+        return not reasons, {"ready": not reasons, "reasons": reasons}
 
-    version = Resource()
-    version.putChild(b"healthz", text_page(lambda: (200, "OK")))
-    version.putChild(b"readyz", json_page(readiness))
-    version.putChild(b"status", json_page(lambda: (200, state.status())))
-    root = Resource()
-    root.putChild(b"v1", version)
-    root.putChild(b"metrics", metrics_page(registry))
-    return QuietSite(root)
+    return pages(readiness, state.status, registry)
