@@ -28,7 +28,7 @@ from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import Credentials
 from yurt.tunnel.agent import connector, dialler
 from yurt.tunnel.agent.config import AgentConfig
-from yurt.tunnel.agent.service import Core, TunnelAgent
+from yurt.tunnel.agent.service import TunnelAgent
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import Refusal
 from yurt.tunnel.opening import StreamEndpoint
@@ -111,8 +111,7 @@ class AgentCase(LinkCase):
         self.agent = agent = TunnelAgent(reactor, replace(config, **how))
         agent.connector.chance = lambda: 0.02
         agent.connector.names = names or FakeNames()  # type: ignore[assignment]  # what is used of it
-        self.core = core = next(service for service in agent if isinstance(service, Core))
-        core.startService()
+        agent.startService()
         self.addCleanup(self.end)
         return agent
 
@@ -121,10 +120,10 @@ class AgentCase(LinkCase):
         Leave.
         """
         for link in list(self.agent.connector.links):
-            if link.mux is not None and self.core.running:
+            if link.mux is not None and self.agent.running:
                 link.mux.abort("the test is over")
-        if self.core.running:
-            await self.core.stopService()
+        if self.agent.running:
+            await self.agent.stopService()
 
     async def dial(self, server: TunnelServer, host: str, port: int, inside: Protocol | None = None) -> Any:
         """
@@ -444,9 +443,11 @@ class DrainTests(AgentCase):
         server, port = self.serve(), self.listen(Echo)
         self.begin(server, allowed_ports=frozenset({port}))
         said = await self.dial(server, "127.0.0.1", port)
-        stopping = self.core.stopService()
+        stopping = self.agent.stopService()
         await until(lambda: server.muxes[0].peer_going_away)
         self.assertTrue(self.page("/v1/status")[1]["draining"])
+        self.assertEqual(self.page("/v1/readyz")[0], 503)
+        self.assertEqual(self.page("/v1/readyz")[1]["reasons"], ["the agent is about to stop"])
         said.write(b"still")
         await until(lambda: said.data == b"still")
         self.assertNoResult(stopping)
@@ -462,7 +463,7 @@ class DrainTests(AgentCase):
         server, port = self.serve(), self.listen(Echo)
         self.begin(server, allowed_ports=frozenset({port}), drain_timeout=0.05)
         said = await self.dial(server, "127.0.0.1", port)
-        await self.core.stopService()
+        await self.agent.stopService()
         await until(lambda: said.lost)
         await until(lambda: not server.muxes)
 
@@ -473,11 +474,11 @@ class DrainTests(AgentCase):
         server = self.serve()
         self.begin(server)
         await until(lambda: self.agent.connector.connected)
-        await self.core.stopService()
+        await self.agent.stopService()
         await until(lambda: not server.muxes)
         await server.stop_listening()
         self.begin(server)
-        await self.core.stopService()
+        await self.agent.stopService()
         self.assertEqual(self.agent.connector.links, set())
 
     async def test_late_stream(self) -> None:

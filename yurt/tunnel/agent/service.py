@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
@@ -61,7 +61,6 @@ class TunnelAgent(MultiService):
             endpoint = tcp_endpoint(reactor, config.meta_host, config.meta_port)
             self._add(Listen(endpoint, self.site, f"meta pages on {config.meta_host}:{config.meta_port}"))
         self._add(ReturnMemory(reactor, thresholds=CONNECTION_THRESHOLDS))
-        self._add(Core(self))
         if self.certificate is not None:
             self.certificate.setServiceParent(IServiceCollection(self))
         self._add(ReactorLag(reactor, registry, PREFIX))
@@ -71,13 +70,35 @@ class TunnelAgent(MultiService):
     def _add(self, child: Service) -> None:
         child.setServiceParent(IServiceCollection(self))
 
+    # Running
+
+    def startService(self) -> None:
+        """
+        Begin to connect.
+        """
+        super().startService()
+        self.started_at = time.time()
+        self.connect()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Let the streams that run end, then leave; the meta pages tell of it until the end.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.dialler.draining = True
+        await self.connector.stop()
+        await cast("Deferred[None]", super().stopService())
+        self.log.info("the agent has stopped")
+
     def retry(self) -> None:
         """
         Wait no longer: for a certificate, and for servers.
         """
         if self.certificate is not None:
             self.certificate.service.retry()
-        if self.connecting:
+        if self.connecting and not self.dialler.draining:
             self.connector.retry()
 
     def renew(self) -> None:
@@ -86,7 +107,7 @@ class TunnelAgent(MultiService):
         """
         assert self.certificate is not None
         self.tls.replace(self.certificate.credentials())
-        if self.started_at:
+        if self.started_at and not self.dialler.draining:
             self.connect()
 
     def connect(self) -> None:
@@ -114,8 +135,10 @@ class TunnelAgent(MultiService):
         See :class:`~yurt.tunnel.agent.meta.AgentState`.
         """
         connected = [{"server": route.server, "since": route.status()["since"]} for route in self.connector.connected]
-        reasons = [] if connected else self.problems
-        return bool(connected), {"ready": bool(connected), "servers": connected, "reasons": reasons}
+        draining = self.dialler.draining
+        reasons = ["the agent is about to stop"] if draining else [] if connected else self.problems
+        ready = bool(connected) and not draining
+        return ready, {"ready": ready, "servers": connected, "reasons": reasons}
 
     @property
     def problems(self) -> list[str]:
@@ -139,34 +162,3 @@ class TunnelAgent(MultiService):
             "problems": self.problems,
             "certificate": None if self.certificate is None else self.certificate.service.status(),
         }
-
-
-class Core(Service):
-    """
-    The links, from the start to the end.
-    """
-
-    log = Logger()
-
-    def __init__(self, whole: TunnelAgent) -> None:
-        self.whole = whole
-
-    def startService(self) -> None:
-        """
-        Begin to connect.
-        """
-        super().startService()
-        self.whole.started_at = time.time()
-        self.whole.connect()
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Let the streams that run end, then leave.
-        """
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        self.whole.dialler.draining = True
-        await self.whole.connector.stop()
-        self.log.info("the agent has stopped")
