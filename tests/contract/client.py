@@ -8,8 +8,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from treq.client import HTTPClient
-from treq.content import content
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -17,9 +15,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.client import URI, Agent, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from tests.certs import Identity
@@ -104,6 +102,25 @@ class _Connections:
             await lost
 
 
+@implementer(IBodyProducer)
+class _Body:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self._body)
+        done: Deferred[None] = Deferred()
+        done.callback(None)
+        return done
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
 class Stream(Protocol):
     """
     An open watch: its events, in order; ``None`` says that it ended.
@@ -152,7 +169,7 @@ class KubeClient:
         self._reactor, self._url, self._token = reactor, url, token
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._open = _Connections(reactor, _Policy(ca, identity))
-        self._client = HTTPClient(Agent.usingEndpointFactory(reactor, self._open, self._pool))
+        self._agent: IAgent = Agent.usingEndpointFactory(reactor, self._open, self._pool)
 
     async def close(self) -> None:
         """
@@ -161,31 +178,28 @@ class KubeClient:
         await self._open.abort_all()
         await self._pool.closeCachedConnections()
 
-    async def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> IResponse:
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Deferred[IResponse]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         fields = {"accept": "application/json", **({"content-type": "application/json"} if body is not None else {}), **headers}
         if self._token:
             fields["authorization"] = f"Bearer {self._token}"
         wanted = Headers({name: [value] for name, value in fields.items()})
-        # A redirection is an answer like any other here; a body may be a watch, which is taken as it comes.
-        response: IResponse = await self._client.request(
-            method, self._url + path, headers=wanted, data=data, allow_redirects=False, unbuffered=True
-        )
-        return response
+        producer = _Body(data) if body is not None else None
+        return self._agent.request(method.encode(), (self._url + path).encode(), wanted, producer)
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         """
         A request and its whole answer; ``content_type="…"`` and the like are headers.
         """
         response = await self._send(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        return Reply(response.code, response.headers, await content(response).addTimeout(PATIENCE, self._reactor))
+        return Reply(response.code, response.headers, await readBody(response).addTimeout(PATIENCE, self._reactor))
 
     async def watch(self, path: str, **headers: str) -> Stream:
         """
         Open a watch; raises AssertionError unless it is answered with 200.
         """
         response = await self._send("GET", path, None, headers)
-        assert response.code == 200, await content(response)
+        assert response.code == 200, await readBody(response)
         stream = Stream(self._reactor)
         response.deliverBody(stream)
         return stream
