@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import treq
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.client import Agent, readBody
-from twisted.web.iweb import IAgent
 
 from tests.contract.subjects import pause
 from tests.etc.daemons import free_port
@@ -42,9 +41,8 @@ async def fetch(url: str) -> tuple[int, bytes]:
     """
     Status and body of a page.
     """
-    agent: IAgent = Agent(reactor)
-    response = await agent.request(b"GET", url.encode())
-    return response.code, await readBody(response)
+    response = await treq.get(url, persistent=False)
+    return response.code, await response.content()
 
 
 class OptionTests(SynchronousTestCase):

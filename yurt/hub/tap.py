@@ -223,7 +223,11 @@ class Options(DeclaredOptions):
             "learn the nodes of the pool from NodeBuckets instead of its NodePool",
             boolean,
         ),
-        Option("namespace", "kube-system", "namespace of the ConfigMap yurt-hub-cfg, which sets up filters and cached agents; empty: none"),
+        Option(
+            "namespace",
+            "kube-system",
+            "namespace of the ConfigMap yurt-hub-cfg, which sets up filters and cached agents; empty: none",
+        ),
         Option("enable-dummy-if", "true", "make the link with the address that pods reach", boolean),
         Option("link-kind", "auto", "kind of that link: auto, dummy or tap", choice("auto", "dummy", "tap")),
         Option("dummy-if-name", "yurthub-dummy0", "name of that link"),
