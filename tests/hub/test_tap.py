@@ -13,18 +13,22 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certs import issue, make_ca
+from tests.command_line import CommandLineCase
 from yurt.hub.cache.quota import Quota
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.tap import Options, makeService
 
 
-class OptionsTests(SynchronousTestCase):
+class OptionsTests(CommandLineCase[Options]):
     """
     Tests of Options.
     """
 
+    daemon = "yurthub"
+    options = Options
+
     def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        super().setUp()
         ca = make_ca()
         node = issue(ca, "system:node:n1", ["system:nodes"])
         for name, content in (("ca.pem", ca.cert_pem), ("node.pem", node.cert_pem), ("node.key", node.key_pem), ("token", b"t")):
@@ -34,24 +38,6 @@ class OptionsTests(SynchronousTestCase):
             for option, name in (("ca", "ca.pem"), ("cert", "node.pem"), ("key", "node.key"), ("token", "token"))
         )
         self.good = ["--server-addr=https://10.0.0.1:6443", "--node-name=n1", self.ca, self.cert, self.key]
-
-    def parse(self, *words: str) -> Options:
-        """
-        The options of a command line.
-        """
-        options = Options()
-        options.parseOptions(list(words))
-        return options
-
-    def problem(self, *words: str) -> str:
-        """
-        The one line with which a command line is refused.
-        """
-        failure = self.assertRaises(SystemExit, self.parse, *words)
-        message = str(failure.code)
-        self.assertEqual(len(message.splitlines()), 1, message)
-        self.assertTrue(message.startswith("yurthub: "), message)
-        return message
 
     def kubeconfig(self, text: str) -> str:
         """

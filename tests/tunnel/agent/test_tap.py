@@ -14,19 +14,23 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certs import issue, make_ca
+from tests.command_line import CommandLineCase
 from yurt.tls import Credentials
 from yurt.tunnel.agent.tap import Options, makeService
 
 AUTHORITY = make_ca()
 
 
-class OptionsTests(SynchronousTestCase):
+class OptionsTests(CommandLineCase[Options]):
     """
     Tests of Options.
     """
 
+    daemon = "yurt-tunnel-agent"
+    options = Options
+
     def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        super().setUp()
         node = issue(AUTHORITY, "system:node:edge-1", ["system:nodes"])
         openyurt = issue(AUTHORITY, "tunnel-agent-client", ["openyurt:yurttunnel"], dns=["edge-1"])
         for name, content in (
@@ -47,24 +51,6 @@ class OptionsTests(SynchronousTestCase):
             f"--client-ca-file={self.folder}/ca.pem",
         ]
         self.good = ["--tunnelserver-addr=tunnel.test", "--node-name=edge-1", *self.tls]
-
-    def parse(self, *words: str) -> Options:
-        """
-        The options of a command line.
-        """
-        options = Options()
-        options.parseOptions(list(words))
-        return options
-
-    def problem(self, *words: str) -> str:
-        """
-        The one line with which a command line is refused.
-        """
-        failure = self.assertRaises(SystemExit, self.parse, *words)
-        message = str(failure.code)
-        self.assertEqual(len(message.splitlines()), 1, message)
-        self.assertTrue(message.startswith("yurt-tunnel-agent: "), message)
-        return message
 
     def test_defaults(self) -> None:
         """

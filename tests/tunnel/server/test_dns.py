@@ -359,8 +359,8 @@ class TroubleTests(Servers):
         """
         What may not be written is told, and tried again ever more rarely; the other object is kept all the same.
         """
-        self.api.permits = lambda user, verb, call, path: not (
-            verb in ("create", "update") and call is not None and call.resource.plural == "configmaps"
+        self.api.permits = lambda user, verb, call, path: (
+            not (verb in ("create", "update") and call is not None and call.resource.plural == "configmaps")
         )
         self.put_config(NAME, http_proxy_ports="9100")
         dns, way = self.start()

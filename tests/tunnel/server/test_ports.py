@@ -37,9 +37,7 @@ class ParseTests(SynchronousTestCase):
                 "another-key": "1",
             }
         )
-        self.assertEqual(
-            ports, Ports(frozenset({9443, 9444}), frozenset({9100, 9101, 9200, 9201}), frozenset({10266, 10267}))
-        )
+        self.assertEqual(ports, Ports(frozenset({9443, 9444}), frozenset({9100, 9101, 9200, 9201}), frozenset({10266, 10267})))
         self.assertEqual(
             ports.tunnel_ports,
             {

@@ -4,24 +4,22 @@ Tests of the server's command line.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.certs import issue, make_ca
+from tests.command_line import CommandLineCase
 from yurt.tunnel.server.service import TunnelServer
 from yurt.tunnel.server.tap import Options, makeService
 
 
-class OptionsTests(SynchronousTestCase):
+class OptionsTests(CommandLineCase[Options]):
     """
     Tests of Options.
     """
 
+    daemon = "yurt-tunnel-server"
+    options = Options
+
     def setUp(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        super().setUp()
         ca = make_ca()
         server = issue(ca, "system:node:tunnel-server", ["system:nodes"], ips=["127.0.0.1"])
         for name, content in (("ca.pem", ca.cert_pem), ("server.pem", server.cert_pem), ("server.key", server.key_pem)):
@@ -30,24 +28,6 @@ class OptionsTests(SynchronousTestCase):
         self.key = f"--tls-private-key-file={self.folder}/server.key"
         self.ca = f"--client-ca-file={self.folder}/ca.pem"
         self.good = [self.cert, self.key, self.ca]
-
-    def parse(self, *words: str) -> Options:
-        """
-        The options of a command line.
-        """
-        options = Options()
-        options.parseOptions(list(words))
-        return options
-
-    def problem(self, *words: str) -> str:
-        """
-        The one line with which a command line is refused.
-        """
-        failure = self.assertRaises(SystemExit, self.parse, *words)
-        message = str(failure.code)
-        self.assertEqual(len(message.splitlines()), 1, message)
-        self.assertTrue(message.startswith("yurt-tunnel-server: "), message)
-        return message
 
     def kubeconfig(self, ca: str = "certificate-authority: ca.pem, ") -> str:
         """
