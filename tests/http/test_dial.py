@@ -10,7 +10,7 @@ from typing import Any, cast
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests import certs
 from tests.http.memory import Application, hello
 from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.dial import Address, Build, dial, parse_address
+from yurt.http.dial import Address, Build, dial, parse_address, tls_factory
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.server import HTTPServerFactory
@@ -125,6 +125,15 @@ class RecordsTests(SynchronousTestCase):
         self.pump.flush()
         self.assertEqual([len(piece) for piece in self.client.pieces], [len(data)])
         self.assertEqual(self.client.pieces, [data])
+
+    def test_unwanted(self) -> None:
+        """
+        Where the factory beneath takes no further connection there is no TLS either, and the listener closes it.
+        """
+        identity = certs.issue(certs.make_ca(), "server")
+        tls = ServerTLS(Credentials(cert_data=identity.cert_pem, key_data=identity.key_pem))
+        nobody: Any = tls_factory(tls, False, cast(IProtocolFactory, Build(lambda _: cast(Any, None))))
+        self.assertIsNone(nobody.buildProtocol(None))
 
     def test_last_words(self) -> None:
         """

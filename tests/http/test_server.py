@@ -661,6 +661,20 @@ class EndTests(SynchronousTestCase):
         side.clock.advance(1)
         self.assertTrue(side.wire.is_closed)
 
+    def test_first_timeout(self) -> None:
+        """
+        Where strangers may connect a connection that never asked for anything is closed sooner than one that did.
+        """
+        side = ServerSide(limits=ServerLimits(first_timeout=5, idle_timeout=10))
+        side.clock.advance(4)
+        side.feed(get())
+        hello(side.requests[0])
+        side.clock.advance(9)
+        self.assertFalse(side.wire.is_closed)
+        silent = ServerSide(limits=ServerLimits(first_timeout=5, idle_timeout=10))
+        silent.clock.advance(5)
+        self.assertTrue(silent.wire.is_closed)
+
     def test_body_stands_still(self) -> None:
         """
         A body that is wanted and does not come is 408 after a while, and the application hears that its client is lost; while

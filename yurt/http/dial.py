@@ -279,14 +279,24 @@ class _TLSProtocol(TLSMemoryBIOProtocol):
         super().connectionLost(reason)
 
 
+class _TLSFactory(TLSMemoryBIOFactory):
+    """
+    Makes them; none where the factory beneath wants no further connection, which Twisted's own would wrap nevertheless.
+    """
+
+    protocol = _TLSProtocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)
+
+
 def tls_factory(creator: Any, is_client: bool, factory: IProtocolFactory) -> IProtocolFactory:
     """
     What ``wrapClientTLS`` and ``wrapServerTLS`` put around a factory, but for a transport that sends each write at once instead
     of collecting small ones until the next turn of the reactor: heads are written in one piece with what follows as it is.
     """
-    wrapper = TLSMemoryBIOFactory(creator, is_client, factory)
-    wrapper.protocol = _TLSProtocol
-    return cast(IProtocolFactory, wrapper)
+    return cast(IProtocolFactory, _TLSFactory(creator, is_client, factory))
 
 
 def _connect_tls(

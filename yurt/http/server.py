@@ -33,7 +33,8 @@ class ServerLimits:
     """
     What one listener allows.  Times are in seconds.
 
-    ``idle_timeout`` is how long a connection may wait for its next request; ``head_timeout`` how long a request head
+    ``idle_timeout`` is how long a connection may wait for its next request, ``first_timeout`` how long for its first one, TLS
+    included, where strangers may connect (None: as long); ``head_timeout`` how long a request head
     may take to arrive; ``body_timeout`` how long a request body may make no progress while somebody wants it;
     ``half_closed_timeout`` how long a client that ended its direction is believed to be there
     without a byte going to it; ``linger_timeout`` and ``linger_bytes`` how long, and over how much input, a closing
@@ -43,6 +44,7 @@ class ServerLimits:
     max_connections: int = 2000
     max_head_bytes: int = MAX_HEAD_BYTES
     idle_timeout: float = 180.0
+    first_timeout: float | None = None
     head_timeout: float = 15.0
     body_timeout: float = 60.0
     half_closed_timeout: float = 30.0
@@ -126,7 +128,8 @@ class ServerConnection(Protocol):
             self.send(status_response(503, "ServiceUnavailable", "too many connections, or stopping", self.own_headers))
             self._close_gently()
         else:
-            self._expire_after(self._limits.idle_timeout)
+            first = self._limits.first_timeout
+            self._expire_after(self._limits.idle_timeout if first is None else first)
 
     def dataReceived(self, data: bytes) -> None:
         if self._stream is not None:

@@ -55,6 +55,9 @@ from yurt.tunnel.server.ways import Ways
 KEPT_FILES = 200
 """Files that are left for the log, the meta pages, calls of the API server, children and connections that are being refused."""
 
+FIRST_REQUEST_TIMEOUT = 15.0
+"""Seconds in which a new connection must begin to ask for something: strangers who say nothing must not fill a door."""
+
 MAX_AGENTS = 20_000
 MAX_DIVERTED = 10_000
 MAX_CONNECTIONS = 5_000
@@ -239,7 +242,7 @@ class TunnelServer(MultiService):
         """
         The HTTP behind one of the doors.
         """
-        limits = ServerLimits(max_connections=self.shares.door)
+        limits = ServerLimits(max_connections=self.shares.door, first_timeout=FIRST_REQUEST_TIMEOUT)
         factory = HTTPServerFactory(self.reactor, self.front, entrance, limits, takes_connect=True)
         self.factories[entrance.value] = factory
         return cast(IProtocolFactory, factory)
