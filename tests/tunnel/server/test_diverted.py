@@ -5,6 +5,7 @@ Tests of diverted connections, over real sockets; where they were going the test
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet import reactor
@@ -122,6 +123,19 @@ class DivertedTests(TestCase):
         await second.is_lost()
         self.assertEqual(self.value("refused_total", reason="full"), 1)
         self.assertIsNone(first.lost)
+
+    async def test_stop(self) -> None:
+        """
+        A connection that outlasts the time for draining is reset, and no mistake is logged.
+        """
+        await self.site.agent(self.server, target=self.site.listen(Echo))
+        client = await self.site.connect(self.server.config.secure_port, KUBELET)
+        client.wire.write(b"x")
+        await client.receives(b"x")
+        await self.server.stopService()
+        await client.is_lost()
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_no_stream_left(self) -> None:
         """
