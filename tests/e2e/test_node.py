@@ -26,7 +26,8 @@ class KubeletTests(ClusterCase):
         self.make_pods(self.web_pod(), self.host_pod())
         self.assertEqual(sorted(self.node_pods().names), ["host", "web"])
         lease = ("get", "lease", "-n", "kube-node-lease", self.cluster.node.name, "-o", "jsonpath={.spec.renewTime}")
-        first = self.cluster.kubectl(*lease)
+        # A test before may have deleted the Node, and its Lease with it.
+        first = wait_for("a Lease", lambda: self.cluster.kubectl(*lease, "--ignore-not-found"), 30)
         wait_for("a renewed Lease", lambda: self.cluster.kubectl(*lease) > first, 30)
         pods = [view for view in self.hub_status()["views"] if view["component"] == "kubelet" and view["resource"] == "/v1/pods"]
         self.assertTrue(any(view["complete"] for view in pods), pods)

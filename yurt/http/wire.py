@@ -19,10 +19,10 @@ default: bulk transfers spend half of their time pausing and resuming otherwise.
 """
 
 
-MAX_AT_ONCE = 144 * 1024
+MAX_AT_ONCE = 64 * 1024
 """
-Longer pieces are left to the reactor, which shares its time among all connections.  It is what Twisted sends in one turn, and
-what TLS adds to that: a link that had to wait for a turn for each piece carried two thirds of the bytes.
+Longer pieces are left to the reactor, which shares its time among all connections: a proxy that sends a large body piece by
+piece by itself carries 44 % of what a direct way does, and 74 % so.
 """
 
 
@@ -66,16 +66,16 @@ def half_close(wire: object) -> None:
         wire.loseWriteConnection()
 
 
-def tune(wire: object, *, dead_after: float | None = None) -> None:
+def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT_ONCE) -> None:
     """
-    Send small writes at once, read in large pieces, and find out about a peer that vanished: by keep-alive probes, and
-    with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
+    Send writes of up to ``at_once`` bytes at once, read in large pieces, and find out about a peer that vanished: by keep-alive
+    probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
     """
     tcp: Any = wire.transport if isinstance(wire, TLSMemoryBIOProtocol) else wire
     if hasattr(tcp, "bufferSize"):
         tcp.bufferSize = READ_BYTES
     if isinstance(tcp, Connection):
-        tcp.write = partial(one_write.write, tcp)  # type: ignore[method-assign]
+        tcp.write = partial(one_write.write, tcp, at_once)  # type: ignore[method-assign]
     handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -97,7 +97,7 @@ class OneWrite:
 
     def __init__(self) -> None:
         self._depth = 0
-        self._held: dict[Connection, list[bytes]] = {}
+        self._held: dict[tuple[Connection, int], list[bytes]] = {}
 
     def __enter__(self) -> None:
         self._depth += 1
@@ -106,30 +106,30 @@ class OneWrite:
         self._depth -= 1
         if self._depth == 0 and self._held:
             held, self._held = self._held, {}
-            for tcp, pieces in held.items():
-                _send(tcp, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            for (tcp, at_once), pieces in held.items():
+                _send(tcp, at_once, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def write(self, tcp: Connection, data: bytes) -> None:
+    def write(self, tcp: Connection, at_once: int, data: bytes) -> None:
         """
         What :func:`tune` puts in the place of ``tcp.write``.
         """
         if not self._depth:
-            _send(tcp, data)
-        elif tcp in self._held:
-            self._held[tcp].append(data)
+            _send(tcp, at_once, data)
+        elif (tcp, at_once) in self._held:
+            self._held[tcp, at_once].append(data)
         else:
-            self._held[tcp] = [data]
+            self._held[tcp, at_once] = [data]
 
 
 one_write = OneWrite()
 
 
-def _send(tcp: Connection, data: bytes) -> None:
+def _send(tcp: Connection, at_once: int, data: bytes) -> None:
     """
     Write without a turn of the reactor, which costs two changes of the poll set and a dispatch, as long as the kernel takes all
     and nothing waits; else as Twisted does.  What fails here fails there again, and is reported in the usual way.
     """
-    if len(data) > MAX_AT_ONCE or tcp.dataBuffer or tcp._tempDataLen or not tcp.connected or tcp.disconnecting:
+    if len(data) > at_once or tcp.dataBuffer or tcp._tempDataLen or not tcp.connected or tcp.disconnecting:
         Connection.write(tcp, data)
         return
     try:

@@ -154,9 +154,7 @@ class ServerMetrics:
         yield _gauge("streams", "Streams open to agents and other servers", figures.streams)
         if figures.certificates_expire_in:
             text = "Seconds until the certificate expires, negative once it has"
-            yield _labelled(
-                GaugeMetricFamily, "certificate_expiry_seconds", text, "certificate", figures.certificates_expire_in
-            )
+            yield _labelled(GaugeMetricFamily, "certificate_expiry_seconds", text, "certificate", figures.certificates_expire_in)
         yield _labelled(GaugeMetricFamily, "connections", "Connections open, by door", "door", figures.connections)
         yield _labelled(
             CounterMetricFamily,
