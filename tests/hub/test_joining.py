@@ -13,8 +13,8 @@ from tests.certs import issue, make_ca
 from tests.hub.site import USER, Reply, Site, config_map, names, until
 from tests.hub.test_reads import MAPS, HubCase
 from tests.miniapi.signing import Signer, invite, sign_request
-from yurt.hub import joining
 from yurt.hub.config import NodeCredentials
+from yurt.kube import authority
 from yurt.kube.bootstrap import ca_hash
 from yurt.kube.csr.pem import new_key, request_for
 from yurt.kube.csr.wanted import client
@@ -288,7 +288,7 @@ class DiskTests(JoiningCase):
         """
         A CA that the cluster names beside its own is taken over, for pods' requests too, and nothing is cut.
         """
-        self.patch(joining, "CA_PERIOD", 0.05)
+        self.patch(authority, "PERIOD", 0.05)
         await self.joined()
         stream = await self.site.watch(f"{MAPS}?watch=true")
         await stream.next()

@@ -49,7 +49,10 @@ class JoiningCase(TestCase):
         """
         self.settings = replace(self.settings, **settings)
         kubelet = str(self.folder / "kubelet.pem")
-        self.access = JoinAccess(reactor, "yurthub", self.settings, self.files, self.note, kubelet_certificate=kubelet)
+        ca = str(self.folder / "kubelet-ca.pem")
+        self.access = JoinAccess(
+            reactor, "yurthub", self.settings, self.files, self.note, kubelet_certificate=kubelet, kubelet_ca=ca
+        )
         return self.access
 
     def note(self) -> None:
@@ -197,6 +200,27 @@ class WayTests(JoiningCase):
         self.assertIn("there is no token", await self.who())
         (self.folder / "kubelet.pem").write_bytes(self.certificate().pem)
         self.assertEqual(await self.who(), NODE)
+
+    async def test_kubelet_alone(self) -> None:
+        """
+        With the hub's files lost, all of them, kubelet's certificate and CA bring it back where a token does not.
+        """
+        self.folder.mkdir()
+        self.make(join_token=SECOND)
+        (self.folder / "kubelet.pem").write_bytes(self.certificate().pem)
+        (self.folder / "kubelet-ca.pem").write_bytes(self.api.ca.cert_pem)
+        self.assertIn("token zyxwvu", await self.who())
+        self.assertEqual((await self.who(), self.access.asker, self.access.others), (NODE, "kubelet", True))
+        self.assertEqual(self.files.read_ca(), self.api.ca.cert_pem)
+
+    async def test_asker(self) -> None:
+        """
+        Each way is told from the others, and without its secret.
+        """
+        await self.who()
+        self.assertEqual((self.access.asker, self.access.others), ("token abcdef", False))
+        await self.who(self.certificate())
+        self.assertEqual((self.access.asker, self.access.others), ("node", True))
 
     async def test_bootstrap_file(self) -> None:
         """

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IServiceCollection, MultiService
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from yurt.files import write_private
 from yurt.hub.config import NodeCredentials
-from yurt.kube.api import ApiError
+from yurt.kube.authority import AuthorityFollower
 from yurt.kube.csr.files import CertificateFiles
 from yurt.kube.csr.service import CertificateService
 from yurt.kube.csr.wanted import NODE_PREFIX, NODES, client
 from yurt.kube.joining import JoinAccess, JoinFiles, JoinSettings
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.kube.pause import pause
 
 HUBS = "openyurt:yurthub"
 """The group of all hubs."""
-CA_PERIOD = 3600.0
-"""Seconds between two looks whether the cluster's CA has changed, and up to half as much more."""
 
 
 class Joining(MultiService):
@@ -56,7 +50,6 @@ class Joining(MultiService):
         wall: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
-        self._reactor = reactor
         self._settings = settings
         self._kubeconfig = Path(root) / "yurthub.conf"
         self._changed = changed
@@ -68,7 +61,8 @@ class Joining(MultiService):
         self.certificate = CertificateService(reactor, certificate, wanted, self.access, self._renewed, wall=wall)
         self.certificate.setServiceParent(IServiceCollection(self))
         self._good_until = self._look()
-        self._following: Deferred[None] | None = None
+        self._authority = AuthorityFollower(reactor, self._follow_ca)
+        self._authority.setServiceParent(IServiceCollection(self))
 
     def credentials(self) -> NodeCredentials:
         """
@@ -109,17 +103,13 @@ class Joining(MultiService):
         """
         self._restore_ca()
         super().startService()
-        self._following = Deferred.fromCoroutine(self._follow_ca())
-        self._following.addErrback(_cancelled)
 
-    def stopService(self) -> Any:
+    def retry(self) -> None:
         """
-        Ask no more.
+        Wait no longer, for a certificate or for another CA.
         """
-        following, self._following = self._following, None
-        if following is not None:
-            following.cancel()
-        return super().stopService()
+        self.certificate.retry()
+        self._authority.look_now()
 
     def _renewed(self) -> None:
         """
@@ -159,15 +149,5 @@ class Joining(MultiService):
             self.log.warn("{path}: cannot be restored: {error}", path=str(self.files.ca), error=str(error))
 
     async def _follow_ca(self) -> None:
-        while True:
-            await pause(self._reactor, CA_PERIOD * (1 + random.random() / 2))
-            if self.certificate.held is None:
-                continue  # joining finds it
-            try:
-                await self.access.follow_ca()
-            except (ApiError, ValueError, OSError) as error:
-                self.log.debug("the cluster's CA was not looked at: {error}", error=error)
-
-
-def _cancelled(failure: Failure) -> None:
-    failure.trap(CancelledError)
+        if self.certificate.held is not None:  # else joining finds it
+            await self.access.follow_ca()

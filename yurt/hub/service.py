@@ -189,7 +189,7 @@ class HubService(MultiService):
         Read kubeconfig, certificates and tokens again.
         """
         if self.joining is not None:
-            self.joining.certificate.retry()
+            self.joining.retry()
             return
         credentials = self.config.credentials
         try:

@@ -22,7 +22,7 @@ from yurt.hub.filters.choice import NAMES
 from yurt.hub.filters.focus import FilterSettings, filter_names
 from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
-from yurt.kube.joining import KUBELET_CERTIFICATE, JoinSettings
+from yurt.kube.joining import KUBELET_CA, KUBELET_CERTIFICATE, JoinSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
@@ -36,9 +36,6 @@ POD_NETWORK = ip_network("169.254.0.0/16")
 
 TAKEN_POD_NETWORKS = (ip_network("169.254.31.0/24"), ip_network("169.254.1.1/32"))
 """What OpenYurt keeps free of it: other software uses these."""
-
-KUBELET_CA = "/etc/kubernetes/pki/ca.crt"
-"""Where kubeadm puts the cluster's CA on a node."""
 
 CERTIFICATE, KUBECONFIG = "pki/yurthub-current.pem", "yurthub.conf"
 """What a hub that has joined keeps below --root-dir."""

@@ -1,12 +1,12 @@
 """
-How a node that the cluster may not know yet gets at an API server: by its own certificate while that is valid, else by a token,
-a kubeconfig made for that, or kubelet's certificate.
+How a daemon of a node that the cluster may not know yet gets at an API server: by its own certificate while that is valid, by
+what else speaks for the node, by a token, or by a kubeconfig made for that.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,14 +38,27 @@ from yurt.tls import ClientTLS, Credentials, CredentialsError
 
 KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 """Where kubelet keeps its own certificate with the key, when it has one."""
+KUBELET_CA = "/etc/kubernetes/pki/ca.crt"
+"""Where kubeadm puts the cluster's CA on a node."""
 
+NO_TOKEN = "there is no token: make one with kubeadm token create, and give it by POST /v1/token"
 NO_PIN = (
     "--discovery-token-ca-cert-hash is missing: give it as kubeadm prints it, or trust whoever has the token by "
     "--discovery-token-unsafe-skip-ca-verification"
 )
 
-Way = Callable[[str], Awaitable[ApiClient]]
-"""How a client for a server is made."""
+Connect = Callable[[str], Awaitable[ApiClient]]
+"""Makes a client for a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """
+    A way in, and who comes by it.
+    """
+
+    asker: str
+    connect: Connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +77,12 @@ class JoinSettings:
 
 class JoinFiles:
     """
-    What joining keeps in a folder, beside the certificates in ``pki/``: the cluster's CA, and a token that was handed in.
+    What joining keeps in a folder, beside the certificates in ``pki/`` or elsewhere: the cluster's CA, and a token that was
+    handed in.
     """
 
-    def __init__(self, root: str) -> None:
-        self.pki = Path(root) / "pki"
+    def __init__(self, root: str, pki: str = "") -> None:
+        self.pki = Path(pki) if pki else Path(root) / "pki"
         self.ca = self.pki / "ca.crt"
         self.token = Path(root) / "join-token"
 
@@ -87,7 +101,8 @@ class JoinAccess:
     """
     See :class:`yurt.kube.csr.service.Access`.  ``trusted()`` is called when another CA was found to be the cluster's.
 
-    After an attempt that failed the next one has another way or another server.
+    After an attempt that failed the next one has another way or another server.  ``renews`` says whether the certificate that is
+    held may ask for the next one.  ``kubeconfigs()`` are those of the node itself.  ``advice`` is for when there is no way.
     """
 
     log = Logger()
@@ -100,15 +115,25 @@ class JoinAccess:
         files: JoinFiles,
         trusted: Callable[[], object],
         *,
+        renews: bool = True,
+        kubeconfigs: Callable[[], Sequence[str]] = tuple,
+        advice: str = NO_TOKEN,
         kubelet_certificate: str = KUBELET_CERTIFICATE,
+        kubelet_ca: str = KUBELET_CA,
     ) -> None:
+        self.asker = ""
+        self.others = False
         self._reactor = reactor
         self._agent = (b"User-Agent", f"{product}/{__version__}".encode())
         self._product = product
         self._settings = settings
         self._files = files
         self._trusted = trusted
+        self._renews = renews
+        self._kubeconfigs = kubeconfigs
+        self._advice = advice
         self._kubelet_certificate = kubelet_certificate
+        self._kubelet_ca = kubelet_ca
         self._turn = 0
         self._urgent = False
 
@@ -121,9 +146,11 @@ class JoinAccess:
         try:
             ways = list(self._ways(held))
             if not ways:
-                raise AccessError("there is no token: make one with kubeadm token create, and give it by POST /v1/token")
-            servers = self._settings.servers
-            return await ways[self._turn % len(ways)](servers[self._turn // len(ways) % len(servers)])
+                self._turn = -1  # the first that there will be is tried first
+                raise AccessError(self._advice)
+            way, servers = ways[self._turn % len(ways)], self._settings.servers or ("",)
+            self.asker, self.others = way.asker, len(ways) > 1
+            return await way.connect(servers[self._turn // len(ways) % len(servers)])
         except (BootstrapError, KubeconfigError, CredentialsError) as error:
             raise AccessError(str(error)) from None
 
@@ -168,14 +195,16 @@ class JoinAccess:
         """
         The ways that there are, the best first; a token that was just handed in is better than a certificate.
         """
-        has_ca = bool(self._files.read_ca())
-        own: list[Way] = [partial(self._by_certificate, held.pem)] if held is not None and has_ca else []
-        ways: list[Way] = [partial(self._by_token, token) for token in self._tokens()]
-        ways = [*ways, *own] if self._urgent else [*own, *ways]
+        node = [Way(f"node by {path}", partial(self._by_node, path)) for path in self._kubeconfigs()]
+        if held is not None and self._renews and self._files.read_ca():
+            node.insert(0, Way("node", partial(self._by_certificate, held.pem)))
+        ways = [Way(f"token {token.id}", partial(self._by_token, token)) for token in self._tokens()]
+        ways = [*ways, *node] if self._urgent else [*node, *ways]
         if self._settings.bootstrap_file and os.path.exists(self._settings.bootstrap_file):
-            ways.append(self._by_kubeconfig)
-        if has_ca and os.path.exists(self._kubelet_certificate):
-            ways.append(self._by_kubelet)
+            ways.append(Way("bootstrap file", self._by_kubeconfig))
+        has_ca = self._files.read_ca() or os.path.exists(self._kubelet_ca)
+        if self._settings.servers and has_ca and os.path.exists(self._kubelet_certificate):
+            ways.append(Way("kubelet", self._by_kubelet))
         return ways
 
     def _tokens(self) -> Iterator[BootstrapToken]:
@@ -205,7 +234,12 @@ class JoinAccess:
     async def _by_certificate(self, pem: bytes, server: str) -> ApiClient:
         return self._api(server, Credentials(ca_file=str(self._files.ca), cert_data=pem))
 
+    async def _by_node(self, path: str, server: str) -> ApiClient:
+        return client_from_kubeconfig(self._reactor, load_kubeconfig(path), self._product)
+
     async def _by_kubelet(self, server: str) -> ApiClient:
+        if not self._files.read_ca():
+            self._keep_ca(trusted_authorities(read_small(Path(self._kubelet_ca)), self._settings.ca_hashes))
         return self._api(server, Credentials(ca_file=str(self._files.ca), cert_file=self._kubelet_certificate))
 
     async def _by_kubeconfig(self, server: str) -> ApiClient:
@@ -257,7 +291,13 @@ class JoinAccess:
         Ask the cluster for its CA over a connection that the CA at hand verifies, and take what it says: so a CA can be exchanged
         by way of one that has both.  Raises ApiError where that cannot be asked, and BootstrapError.
         """
-        found = await self._cluster_info(self._settings.servers[0], verify=True)
+        *others, last = self._settings.servers
+        for server in others:
+            with suppress(ApiError):
+                return self._take_ca(await self._cluster_info(server, verify=True))
+        self._take_ca(await self._cluster_info(last, verify=True))
+
+    def _take_ca(self, found: Document) -> None:
         self._keep_ca(trusted_authorities(read_authorities((found.get("data") or {}).get("kubeconfig") or ""), ()))
 
     def _keep_ca(self, pem: bytes) -> None:

@@ -59,6 +59,7 @@ class RequestTests(SynchronousTestCase):
         self.assertRegex(name, r"^csr-[0-9a-f]{20}$")
         self.assertEqual(request_name(key, WANTED), name)
         self.assertNotEqual(request_name(new_key(), WANTED), name)
+        self.assertNotEqual(request_name(key, WANTED, "token abcdef"), name)
         self.assertNotEqual(request_name(key, client("certificate", "system:node:n2", WANTED.organizations)), name)
 
     def test_no_key(self) -> None:

@@ -31,6 +31,9 @@ class FakeAccess:
     A way to the server in memory; what it was told.
     """
 
+    asker = ""
+    others = False
+
     def __init__(self, clock: Clock, server: MemoryAPI) -> None:
         self._clock, self._server = clock, server
         self.holders: list[Held | None] = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from twisted.trial.unittest import TestCase
 from tests.certs import make_ca
 from tests.hub.site import until
 from tests.miniapi import MiniAPI
-from tests.miniapi.signing import Signer
+from tests.miniapi.signing import Signer, invite
+from yurt.kube.bootstrap import ca_hash
+from yurt.kube.csr import service
+from yurt.kube.joining import JoinSettings
 from yurt.tls import Credentials
+from yurt.tunnel.agent import certificate as agent_certificate
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.service import TunnelAgent
 from yurt.tunnel.hello import node_of
 
 reactor: Any = global_reactor
 NODE = "edge-1"
+TOKEN = "abcdef.0123456789abcdef"
 
 
 class Listener(Factory):
@@ -71,6 +77,19 @@ class CertificateTests(TestCase):
             drain_timeout=0.0,
         )
 
+    def on_a_new_node(self) -> Path:
+        """
+        Neither hub nor kubelet has anything that speaks for the node: there is a token in the file that is answered.
+        """
+        invite(self.api, TOKEN)
+        hub = str((self.folder / "yurthub.conf").resolve())
+        self.patch(agent_certificate, "NODE_KUBECONFIGS", (hub, "/none"))
+        token = (self.folder / "token").resolve()
+        token.write_text(TOKEN)
+        join = JoinSettings((self.api.url,), str(token), ca_hashes=frozenset({ca_hash(self.api.ca.certificate)}))
+        self.config = replace(self.config, kubeconfig=None, join=join)
+        return token
+
     def start(self) -> TunnelAgent:
         agent = TunnelAgent(reactor, self.config)
         agent.startService()
@@ -111,7 +130,7 @@ class CertificateTests(TestCase):
         """
         agent = self.start()
         await until(lambda: "cannot read" in str(agent.status()["certificate"]))
-        self.assertIn("names no CA", agent.problems[0])
+        self.assertIn("cannot read", agent.problems[0])
         self.write_kubeconfig()
         agent.retry()
         await until(lambda: len(self.signer.pending) == 1)
@@ -147,3 +166,71 @@ class CertificateTests(TestCase):
         self.assertNotEqual(self.kubeconfig.read_text(), document)
         certificate._look()
         self.assertEqual(certificate.credentials().ca_data, other.cert_pem)
+
+    async def test_token(self) -> None:
+        """
+        On a new node a token brings the CA and the certificate, is shown to no server that the pin does not vouch for, and is
+        gone then; a restart needs neither token nor cloud.
+        """
+        token = self.on_a_new_node()
+        agent = self.start()
+        await until(lambda: len(self.signer.pending) == 1)
+        self.assertEqual(self.signer.requests[0]["spec"]["username"], "system:bootstrap:abcdef")
+        self.assertEqual(self.listener.dials, 0)
+        self.signer.issue(self.signer.pending[0])
+        await until(lambda: self.listener.dials > 0)
+        self.assertFalse(token.exists())
+        modes = {one.name: one.stat().st_mode & 0o777 for one in (self.folder / "pki").iterdir()}
+        self.assertEqual(modes, {"yurttunnel-agent-current.pem": 0o600, "ca.crt": 0o600})
+        await agent.stopService()
+        await self.api.refuse()
+        before = self.listener.dials
+        again = self.start()
+        await until(lambda: self.listener.dials > before)
+        self.assertIsNone(again.certificate and again.certificate.problem)
+
+    async def test_hub(self) -> None:
+        """
+        Where the node's hub has joined, the agent asks in the node's name, and leaves the token to others; it waits for the hub
+        if it has to, and says so.
+        """
+        token = self.on_a_new_node()
+        token.unlink()
+        agent = self.start()
+        await until(lambda: "there is nobody to ask as" in str(agent.problems))
+        self.api.write_kubeconfig(self.folder / "yurthub.conf", f"system:node:{NODE}", "system:nodes")
+        token.write_text(TOKEN)
+        agent.retry()
+        await until(lambda: len(self.signer.pending) == 1)
+        self.assertEqual(self.signer.requests[0]["spec"]["username"], f"system:node:{NODE}")
+
+    async def test_renewal(self) -> None:
+        """
+        The certificate that a token brought is followed by one that the node asks for: its own names no node to the API server.
+        """
+        self.signer.seconds = 2.0
+        self.on_a_new_node()
+        self.start()
+        await until(lambda: len(self.signer.pending) == 1)
+        self.api.write_kubeconfig(self.folder / "yurthub.conf", f"system:node:{NODE}", "system:nodes")
+        self.signer.issue(self.signer.pending[0])
+        await until(lambda: len(self.signer.requests) == 2)
+        self.assertEqual(self.signer.requests[1]["spec"]["username"], f"system:node:{NODE}")
+
+    async def test_left_alone(self) -> None:
+        """
+        A request that nobody approves is not the last word where there is another way: the node asks by a request of its own.
+        """
+        self.patch(service, "OTHER_WAY_TIMEOUT", 0.5)
+        self.on_a_new_node()
+        bad = self.folder / "yurthub.conf"
+        bad.write_text("torn")
+        self.start()
+        await until(lambda: len(self.signer.pending) == 1)
+        self.assertEqual(self.signer.requests[0]["spec"]["username"], "system:bootstrap:abcdef")
+        self.api.write_kubeconfig(bad, f"system:node:{NODE}", "system:nodes")
+        await until(lambda: len(self.signer.pending) == 2)
+        second = self.signer.requests[-1]
+        self.assertEqual(second["spec"]["username"], f"system:node:{NODE}")
+        self.signer.issue(second["metadata"]["name"])
+        await until(lambda: self.listener.dials > 0)

@@ -106,9 +106,24 @@ class OptionsTests(CommandLineCase[Options]):
         config = self.parse(*self.good[:2], "--kubeconfig=/x/hub.conf").config
         self.assertEqual((config.credentials, config.cert_dir), (Credentials(), "/var/lib/yurttunnel-agent/pki"))
         self.assertIsNone(self.parse(*self.good).config.kubeconfig)
-        self.assertIn("exclude each other", self.problem(*self.good, "--kubeconfig=/x"))
+        self.assertIn("--kubeconfig and --tls-cert-file exclude", self.problem(*self.good, "--kubeconfig=/x"))
         self.assertIn("different files", self.problem(*self.good[:2], "--kubeconfig=/x", "--kube-config=/y"))
         self.assertIn("--cert-dir is empty", self.problem(*self.good[:2], "--kubeconfig=/x", "--cert-dir="))
+
+    def test_joining(self) -> None:
+        """
+        Two options are enough where a hub joins the node; a token is given as to the hub, under its names or OpenYurt's.
+        """
+        config = self.parse(*self.good[:2]).config
+        self.assertEqual((config.credentials, config.kubeconfig, config.join.join_token), (Credentials(), None, ""))
+        pin = "sha256:" + "0" * 64
+        words = ["--join-token=/x/token", f"--discovery-token-ca-cert-hash={pin}"]
+        for name in ("server-addr", "apiserver-addr"):
+            join = self.parse(*self.good[:2], *words, f"--{name}=10.0.0.1:6443,api.test", "--kubeconfig=/x/hub.conf").config.join
+            self.assertEqual(join.servers, ("https://10.0.0.1:6443", "https://api.test:443"))
+            self.assertEqual((join.join_token, join.ca_hashes), ("/x/token", {pin}))
+        self.assertIn("-ca-cert-hash is missing", self.problem(*self.good[:2], words[0], "--server-addr=a"))
+        self.assertIn("--join-token and --tls-cert-file exclude", self.problem(*self.good, *words, "--server-addr=a"))
 
     def test_relative_paths(self) -> None:
         """
@@ -124,6 +139,7 @@ class OptionsTests(CommandLineCase[Options]):
         """
         for index, name in enumerate(("tunnelserver-addr", "node-name", "tls-cert-file")):
             self.assertIn(f"--{name} is missing", self.problem(*self.good[:index], *self.good[index + 1 :]))
+        self.assertIn("--server-addr is missing", self.problem(*self.good[:2], "--join-token=/x"))
         self.assertIn("--client-ca-file is missing", self.problem(*self.good[:-1]))
 
     def test_bad_values(self) -> None:

@@ -11,13 +11,16 @@ from yurt.kube.api import ApiClient, client_from_kubeconfig
 from yurt.kube.csr.pem import Held
 from yurt.kube.csr.service import AccessError
 from yurt.kube.kubeconfig import KubeconfigError, load_kubeconfig
-from yurt.tls import Credentials, CredentialsError
+from yurt.tls import CredentialsError
 
 
 class KubeconfigAccess:
     """
     See :class:`yurt.kube.csr.service.Access`.  The file is read anew for each attempt: it may come later, and change.
     """
+
+    asker = ""
+    others = False
 
     def __init__(self, reactor: Any, path: str, product: str) -> None:
         self._reactor = reactor
@@ -42,13 +45,3 @@ class KubeconfigAccess:
         """
         The kubeconfig stays.
         """
-
-    def authority(self) -> Credentials:
-        """
-        The cluster's CA, if the kubeconfig can be read and names one.
-        """
-        try:
-            kubeconfig = load_kubeconfig(self._path)
-        except KubeconfigError:
-            return Credentials()
-        return Credentials(ca_file=kubeconfig.ca_file, ca_data=kubeconfig.ca_data)

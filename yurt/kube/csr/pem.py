@@ -89,13 +89,14 @@ def request_for(key: bytes, wanted: Wanted) -> bytes:
     return builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def request_name(key: bytes, wanted: Wanted) -> str:
+def request_name(key: bytes, wanted: Wanted, asker: str = "") -> str:
     """
-    The name of the object that asks for ``wanted`` with ``key``: always the same, so that a request is made once however often
-    the answer is lost or the daemon restarted.  Raises PEMError.
+    The name of the object by which ``asker`` asks for ``wanted`` with ``key``: always the same, so that a request is made once
+    however often the answer is lost or the daemon restarted.  Raises PEMError.
     """
     public = _load_key(key).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    said = (wanted.common_name, *wanted.organizations, wanted.signer, *wanted.usages, *wanted.dns, *wanted.addresses)
+    said = [wanted.common_name, *wanted.organizations, wanted.signer, *wanted.usages, *wanted.dns, *wanted.addresses]
+    said += [asker] if asker else []
     return "csr-" + hashlib.sha256(public + "\0".join(said).encode()).hexdigest()[:NAME_DIGITS]
 
 

@@ -26,7 +26,9 @@ from yurt.kube.pause import pause
 LONGEST_SLEEP = 60.0
 """Seconds after which the time of day is looked at again: it may have been set."""
 PENDING_TIMEOUT = 900.0
-"""Seconds after which a pending request is asked for anew, maybe with other credentials; client-go's."""
+"""Seconds after which a pending request is asked for anew; client-go's."""
+OTHER_WAY_TIMEOUT = 60.0
+"""Seconds after which that is done where others can be tried to ask."""
 POLL = 5.0
 """Seconds between two looks at a request that may not be watched."""
 WATCH_SECONDS = 300
@@ -45,6 +47,12 @@ class Access(Protocol):
     """
     By whose credentials a certificate is asked for.
     """
+
+    asker: str
+    """Who asks with the client given last, in a word that stays the same.  What one asks for is no request of another: an
+    approver may leave the one alone, and grant the other."""
+    others: bool
+    """Whether there is somebody else who could be tried."""
 
     async def client(self, held: Held | None) -> ApiClient:
         """
@@ -227,7 +235,7 @@ class CertificateService(Service):
         api = await self._access.client(self.held)
         try:
             key = self._pending_key(wanted)
-            name = request_name(key, wanted)
+            name = request_name(key, wanted, self._access.asker)
             requests, answer = await self._ask(api, name, key, wanted)
             answer = await self._await_verdict(api, requests, name, answer)
         finally:
@@ -272,7 +280,8 @@ class CertificateService(Service):
         return answer
 
     async def _await_verdict(self, api: ApiClient, path: str, name: str, answer: Answer) -> Answer:
-        give_up = self._reactor.seconds() + PENDING_TIMEOUT
+        patience = OTHER_WAY_TIMEOUT if self._access.others else PENDING_TIMEOUT
+        give_up = self._reactor.seconds() + patience
         while answer.verdict in (Verdict.PENDING, Verdict.APPROVED):
             said = f"CSR {name} {answer.verdict.value}"
             said += f" since {answer.since}" if answer.verdict is Verdict.PENDING and answer.since else ""
@@ -280,7 +289,7 @@ class CertificateService(Service):
             self._tell(f"{self.enrolment.wanted.name}: {said}")
             left = give_up - self._reactor.seconds()
             if left <= 0:
-                raise AccessError(f"{said}: no verdict within {PENDING_TIMEOUT:g} s")
+                raise AccessError(f"{said}: no verdict within {patience:g} s")
             before = answer.verdict
             await self._change(api, path, name, answer.version, left)
             answer = await self._look(api, path, name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from yurt.kube.joining import JoinSettings
 from yurt.tls import Credentials
 
 KUBELET_PORTS = frozenset({10250, 10255})
@@ -22,7 +23,9 @@ class AgentConfig:
     servers: tuple[tuple[str, int], ...]
     credentials: Credentials
     kubeconfig: str | None = None
-    """By what a certificate is asked for; None when ``credentials`` name one."""
+    """By what a certificate is asked for, where ``credentials`` name none; None for what is found on the node."""
+    join: JoinSettings = JoinSettings(())
+    """How to ask for one while nothing speaks for the node yet."""
     cert_dir: str = "/var/lib/yurttunnel-agent/pki"
     node_ips: tuple[str, ...] = ()
     allowed_ports: frozenset[int] = frozenset()

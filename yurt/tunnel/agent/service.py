@@ -49,8 +49,8 @@ class TunnelAgent(MultiService):
         allowed = Allowed(config.node_name, config.node_ips, config.ports)
         self.certificate: AgentCertificate | None = None
         credentials = config.credentials
-        if config.kubeconfig is not None:
-            self.certificate = AgentCertificate(reactor, config, config.kubeconfig, self.renew)
+        if not config.credentials.has_certificate:
+            self.certificate = AgentCertificate(reactor, config, self.renew)
             credentials = self.certificate.credentials()
         self.tls = tls = ClientTLS(credentials, minimum=TLS1_3)
         self.dialler = Dialler(reactor, allowed, names, metrics)
@@ -94,10 +94,10 @@ class TunnelAgent(MultiService):
 
     def retry(self) -> None:
         """
-        Wait no longer: for a certificate, and for servers.
+        Wait no longer: for a certificate, for another CA, and for servers.
         """
         if self.certificate is not None:
-            self.certificate.service.retry()
+            self.certificate.retry()
         if self.connecting and not self.dialler.draining:
             self.connector.retry()
 

@@ -13,8 +13,11 @@ from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
+from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
+from yurt.kube.joining import JoinSettings
+from yurt.kube.kubeconfig import KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, use_steady_time
-from yurt.options import Option, address, comma_list, duration, host_port, integer, port
+from yurt.options import Option, address, comma_list, duration, host_port, https_urls, integer, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, Credentials, CredentialsError
 from yurt.tunnel.agent.config import AgentConfig
@@ -66,13 +69,10 @@ class Options(DeclaredOptions):
 
     program = "yurt-tunnel-agent"
     version_text = __version__
-    synopsis = (
-        "--tunnelserver-addr=HOST[:PORT] --node-name=NAME --tls-cert-file=FILE --tls-private-key-file=FILE "
-        "--client-ca-file=FILE [options]"
-    )
+    synopsis = "--tunnelserver-addr=HOST[:PORT] --node-name=NAME [options]"
     longdesc = (
         "Runs on every node that the cloud cannot dial: connects to the yurt-tunnel-servers, and lets them reach this node's "
-        "kubelet through that connection."
+        "kubelet through that connection.  Without --tls-cert-file it asks for a certificate in the node's name."
     )
     declared = (
         Option(
@@ -89,17 +89,22 @@ class Options(DeclaredOptions):
         Option(
             "kubeconfig",
             "",
-            "kubeconfig by which a certificate is asked for and renewed, without --tls-cert-file: that of a hub will do",
+            "the node's kubeconfig, by which a certificate is asked for and renewed, without --tls-cert-file. Default: that of "
+            "the hub, /var/lib/yurthub/yurthub.conf, or kubelet's, /etc/kubernetes/kubelet.conf",
             absolute,
         ),
         Option("kube-config", "", "OpenYurt's name for --kubeconfig", absolute),
+        *JOIN_OPTIONS,
+        Option("server-addr", "", "API servers to join at by --join-token, comma separated; https is implied", https_urls),
+        Option("apiserver-addr", "", "OpenYurt's name for --server-addr", https_urls),
         Option("cert-dir", "/var/lib/yurttunnel-agent/pki", "folder of that certificate", absolute),
         Option("tls-cert-file", "", "PEM file of the node's client certificate; read again when it changes", absolute),
         Option("tls-private-key-file", "", "PEM file of its key. Default: the file of the certificate", absolute),
         Option(
             "client-ca-file",
             "",
-            "PEM file of the CA that signs the certificate of the servers. Default: the CA of --kubeconfig",
+            "PEM file of the CA that signs the certificate of the servers. Default: that of the cluster, as --kubeconfig or "
+            "joining tells it",
             absolute,
         ),
         Option(
@@ -125,12 +130,13 @@ class Options(DeclaredOptions):
         if not node_name:
             raise usage.UsageError("--node-name is missing: give the name under which kubelet registers this node")
         node_ips = self["node-ip"] or self.node_ips_of_environment()
-        kubeconfig = self.kubeconfig_path()
+        asks = not self["tls-cert-file"]
         self.config = AgentConfig(
             node_name=node_name,
             servers=tuple(dict.fromkeys(self["tunnelserver-addr"])),
-            credentials=self.read_authority() if kubeconfig else self.read_credentials(node_name),
-            kubeconfig=kubeconfig or None,
+            credentials=self.read_authority() if asks else self.read_credentials(node_name),
+            kubeconfig=self.kubeconfig_path() or None,
+            join=self.read_join(),
             cert_dir=self["cert-dir"],
             node_ips=node_ips,
             allowed_ports=frozenset(self["allowed-ports"]),
@@ -157,11 +163,34 @@ class Options(DeclaredOptions):
         if ours and theirs and ours != theirs:
             raise usage.UsageError("--kubeconfig and --kube-config name different files: keep one of them")
         path = str(ours or theirs)
-        if path and self["tls-cert-file"]:
-            raise usage.UsageError("--kubeconfig and --tls-cert-file exclude each other: a certificate is asked for, or given")
-        if path and not self["cert-dir"]:
-            raise usage.UsageError("--cert-dir is empty: give the folder of the certificate, or leave the option out")
         return path
+
+    def read_join(self) -> JoinSettings:
+        """
+        How to ask for a certificate, if that is to be done.
+        """
+        told = [name for name in ("kubeconfig", "kube-config", "join-token", "bootstrap-file") if self[name]]
+        if self["tls-cert-file"]:
+            if told:
+                raise usage.UsageError(f"--{told[0]} and --tls-cert-file exclude each other: ask for a certificate, or give one")
+            return JoinSettings(())
+        if self["tls-private-key-file"]:
+            raise usage.UsageError("--tls-cert-file is missing: --tls-private-key-file gives the key of a certificate")
+        if not self["cert-dir"]:
+            raise usage.UsageError("--cert-dir is empty: give the folder of the certificate, or leave the option out")
+        servers = self["server-addr"] or self["apiserver-addr"] or self.servers_to_join()
+        if self["join-token"] and not servers:
+            raise usage.UsageError("--server-addr is missing: give the API servers to join at, such as https://10.0.0.1:6443")
+        return read_join_settings(self, servers)
+
+    def servers_to_join(self) -> tuple[str, ...]:
+        """
+        The server of the kubeconfig to join with, for what is asked besides.
+        """
+        try:
+            return https_urls(load_kubeconfig(self["bootstrap-file"]).server) if self["bootstrap-file"] else ()
+        except (KubeconfigError, ValueError):
+            return ()  # it may have served
 
     def read_authority(self) -> Credentials:
         """
@@ -178,11 +207,8 @@ class Options(DeclaredOptions):
         """
         The files, if they can be used and are this node's.
         """
-        for option in ("tls-cert-file", "client-ca-file"):
-            if not self[option]:
-                raise usage.UsageError(
-                    f"--{option} is missing: the agent and the server show each other certificates; or give --kubeconfig"
-                )
+        if not self["client-ca-file"]:
+            raise usage.UsageError("--client-ca-file is missing: the agent and the server show each other certificates")
         key_file = self["tls-private-key-file"] or None
         credentials = Credentials(ca_file=self["client-ca-file"], cert_file=self["tls-cert-file"], key_file=key_file)
         try:
