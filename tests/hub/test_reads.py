@@ -340,6 +340,17 @@ class PagedListTests(HubCase):
         self.assert_failure(await site.get(f"{MAPS}?limit=2&continue={token}"), 410, "Expired")
         self.assertEqual(len(names(await site.get(MAPS))), 3)
 
+    async def test_exact_version(self) -> None:
+        """
+        A list as it was at exactly one version is had from the cache only if that is its version.
+        """
+        site = await self.site_with(*[config_map(f"m{number}") for number in range(3)])
+        version = (await site.get(MAPS)).json["metadata"]["resourceVersion"]
+        await site.offline()
+        exact = f"{MAPS}?resourceVersionMatch=Exact&resourceVersion="
+        self.assertEqual(len(names(await site.get(exact + version))), 3)
+        self.assert_failure(await site.get(f"{exact}1"), 503, "ServiceUnavailable")
+
 
 class FormTests(HubCase):
     """

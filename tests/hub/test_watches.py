@@ -211,13 +211,15 @@ class EndTests(SynchronousTestCase):
         """
         A refusal that lasts ends the watch.
         """
-        request, exchange = open_watch(self.site)
-        exchange.fail()
-        self.site.upstream.on_request = lambda one: one.answer(403, {"kind": "Status", "code": 403})
-        self.site.run(REFUSED_FOR - 1)
-        self.assertFalse(request.finished)
-        self.site.run(30)
-        self.assertTrue(request.finished)
+        for status in (403, 400):
+            request, exchange = open_watch(self.site)
+            exchange.fail()
+            self.site.upstream.on_request = lambda one, status=status: one.answer(status, {"kind": "Status", "code": status})
+            self.site.run(REFUSED_FOR - 1)
+            self.assertFalse(request.finished)
+            self.site.run(30)
+            self.assertTrue(request.finished)
+            self.site.upstream.on_request = None
 
     def test_first_answer_is_passed_on(self) -> None:
         """
@@ -355,6 +357,25 @@ class StartTests(SynchronousTestCase):
         self.assertEqual((request.header("x-yurt-source"), request.header("retry-after")), ("hub", "1"))
         waiting = self.site.ask("GET", "/api/v1/services?watch=true&resourceVersion=4")
         self.assertEqual(waiting.status, 200)
+
+    def test_bad_selector(self) -> None:
+        """
+        A selector that Kubernetes would refuse is refused, from whatever version on.
+        """
+        for query in ("labelSelector=a%3D%3D%3Db", "fieldSelector=bad", "labelSelector=a%3D%3D%3Db&resourceVersion=8"):
+            request = self.site.ask("GET", f"{MAPS}?watch=true&{query}")
+            self.assertEqual((request.status, request.finished), (400, True), query)
+            self.assertEqual((request.json["reason"], request.header("x-yurt-source")), ("BadRequest", "hub"))
+        self.assertEqual(len(self.site.hub.watches), 0)
+
+    def test_by_path(self) -> None:
+        """
+        The old way to watch one object, by its name in the path, tells of that object only.
+        """
+        request = self.site.ask("GET", "/api/v1/watch/namespaces/default/configmaps/b")
+        self.assertEqual([one["object"]["metadata"]["name"] for one in request.events], ["b"])
+        every = self.site.ask("GET", "/api/v1/watch/namespaces/default/configmaps")
+        self.assertEqual(len(every.events), 2)
 
     def test_another_form(self) -> None:
         """

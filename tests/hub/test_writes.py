@@ -263,6 +263,19 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.site.fetch("PUT", STATUS, b"[]").status, 400)
         self.assertEqual(len(self.site.hub.journal), 0)
 
+    def test_what_only_the_cloud_can_do(self) -> None:
+        """
+        A server-side apply needs the cloud, and what is only to be tried must change nothing: 503, and nothing is kept.
+        """
+        self.site.offline()
+        applied = self.patch_status({"kind": "Node", "apiVersion": "v1"}, kind="application/apply-patch+yaml")
+        tried = self.patch_status({"status": {"phase": "x"}}, f"{STATUS}?dryRun=All")
+        event = self.site.fetch("POST", f"{EVENTS}?dryRun=All", {"metadata": {"name": "e"}})
+        for reply in (applied, tried, event):
+            self.assertEqual((reply.status, reply.json["reason"]), (503, "ServiceUnavailable"))
+        self.assertEqual(len(self.site.hub.journal), 0)
+        self.assertNotIn("phase", self.site.fetch("GET", f"{NODES}/{NODE}").json["status"])
+
     def test_watchers(self) -> None:
         """
         Each held watch hears of a local change as its namespace, selectors and identity let it.

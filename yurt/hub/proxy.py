@@ -24,7 +24,7 @@ from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
 from yurt.hub.tokenrequests import TokenRequestWrite
 from yurt.hub.watches import Watch
 from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, EventWrite, StatusWrite, Write
-from yurt.kube.requestinfo import RequestInfo, is_true, parse_request
+from yurt.kube.requestinfo import RequestInfo, parse_request
 
 if TYPE_CHECKING:
     from yurt.hub.hub import Hub
@@ -236,6 +236,8 @@ class HubProxy:
         """
         Writes: those that can be kept without the cloud are read whole first.
         """
+        if info.query.get("dryRun"):
+            return Forward  # only tried: nothing of it may be kept
         if info.resource == "events" and info.group in EVENT_GROUPS and info.verb in ("create", "patch") and not info.subresource:
             return EventWrite
         if info.resource == "serviceaccounts" and info.subresource == "token" and info.verb == "create":
@@ -243,8 +245,7 @@ class HubProxy:
             return TokenRequestWrite if is_kept else Forward
         if self.is_own_status(info, caller):
             return StatusWrite
-        dry_run = is_true(info.query.get("dryRun")) if "dryRun" in info.query else False
-        if cached and info.verb == "create" and not info.subresource and not info.name and not dry_run:
+        if cached and info.verb == "create" and not info.subresource and not info.name:
             return Write
         return Forward
 

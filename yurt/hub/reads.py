@@ -302,8 +302,17 @@ class ListRead(Read):
             return True
         if found is None:
             return False
+        if self.wants_another_state(found.resource_version):
+            return False
         self.respond_cached(found.body, found.stored_at)
         return True
+
+    def wants_another_state(self, resource_version: str) -> bool:
+        """
+        Whether the list is asked for as it was at exactly one version, and that is not the cache's.
+        """
+        query = self.info.query
+        return query.get("resourceVersionMatch") == "Exact" and query.get("resourceVersion") != resource_version
 
     @property
     def about(self) -> ViewKey:

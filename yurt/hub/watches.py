@@ -72,8 +72,11 @@ LASTING = 5.0
 """Seconds after which an upstream response counts as a good one even if nothing came."""
 
 REFUSED_FOR = 30.0
-"""Seconds during which 401, 403 and 404 to a resumed watch are tried again: an API server that has just started gives them
-out until its authorizer has caught up."""
+"""Seconds during which a refusal (4xx) of a resumed watch is tried again: an API server that has just started gives out 401, 403
+and 404 until its authorizer has caught up."""
+
+MAY_PASS = frozenset({408, 429})
+"""Those 4xx that say nothing about the request itself."""
 
 REFUSAL_TIMEOUT = 1.0
 """Seconds that the body of a refusal may take which the client need not see."""
@@ -105,7 +108,7 @@ class Watch:
         self.caller = caller
         self.credential = credential
         self.accept = read_accept(get_header(request.head.headers, b"accept"))
-        self.cached = cached and self.accept.json and not info.name
+        self.cached = cached and self.accept.json
         self.progress = Progress(info.query)
         self.feed = ViewFeed(hub, info, caller, self.accept, self.progress)
         self.screen = Screen(hub, info, caller)
@@ -169,15 +172,7 @@ class Watch:
         """
         Start the response without the cloud: what the cache has first, if the client asked for the present state.
         """
-        if not self.admitted_offline():
-            message = (
-                f"watch {self.info.resource}: the cloud is not reachable, and these credentials cannot be verified without it"
-            )
-            answer_status(self.request, 401, "Unauthorized", message)
-            self.end()
-            return
-        if not self.accept.json:
-            self.unavailable("the cache has JSON only")
+        if self.refused_offline():
             return
         self.hub.turns.finish()
         lines: list[bytes] = []
@@ -200,6 +195,27 @@ class Watch:
         self.start(ResponseHead(200, b"OK", headers), FROM_CACHE)
         self.write(lines)
         self.hold()
+
+    def refused_offline(self) -> bool:
+        """
+        Whether this watch cannot begin without the cloud, whatever the cache has; its client is told why.
+        """
+        what = f"watch {self.info.resource}"
+        if not self.admitted_offline():
+            message = f"{what}: the cloud is not reachable, and these credentials cannot be verified without it"
+            answer_status(self.request, 401, "Unauthorized", message)
+            self.end()
+            return True
+        if not self.accept.json:
+            self.unavailable("the cache has JSON only")
+            return True
+        try:
+            compile_selection(self.info.label_selector, self.info.field_selector)
+        except SelectorError as error:
+            answer_status(self.request, 400, "BadRequest", f"{what}: {error}")
+            self.end()
+            return True
+        return False
 
     def admitted_offline(self) -> bool:
         """
@@ -530,7 +546,7 @@ class Watch:
             else:
                 self.expired(b"".join(attempt.refusal))
             return
-        if attempt.status in (401, 403, 404):
+        if 400 <= attempt.status < 500 and attempt.status not in MAY_PASS:
             self.refused_since = now if self.refused_since is None else self.refused_since
             if now - self.refused_since >= REFUSED_FOR:
                 self.log.info(

@@ -28,7 +28,7 @@ from yurt.hub.forward import MAX_REPLAYED_BODY, Forward
 from yurt.hub.journal import Entry
 from yurt.kube.laststate import last_status
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
-from yurt.kube.patch import PatchError, apply_patch
+from yurt.kube.patch import PATCH_TYPES, STRATEGIC_MERGE_PATCH, PatchError, apply_patch
 from yurt.kube.protobuf import MAGIC, ProtobufError, read_unknown
 
 MAX_BUFFERED_WRITE = 3 * 1024 * 1024
@@ -41,8 +41,6 @@ STATUS_RESOURCES = frozenset({"/v1/nodes", "/v1/pods"})
 CHANGED_WITH_STATUS = ("labels", "annotations")
 """What a write to the status of a node or a pod changes besides it."""
 EVENT_GROUPS = frozenset({"", "events.k8s.io"})
-MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 
 class Write(Forward):
@@ -335,6 +333,8 @@ class StatusWrite(Write):
         nodes and pods works; None when the body cannot be read here.
         """
         if self.info.verb == "patch":
+            if self.content_type not in PATCH_TYPES:
+                return None
             merged = apply_patch(self.content_type, known, self.body, self.kind)
         elif self.body.startswith(MAGIC):
             return None

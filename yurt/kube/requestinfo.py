@@ -132,9 +132,11 @@ def _resource_request(method: str, path: str, query: Mapping[str, str]) -> Reque
         selected_name = _selected_name(query.get("fieldSelector", ""))
     if not name and verb == "delete":
         verb = "deletecollection"
+    # As kube-apiserver's ListResource: the name of a watched object takes the place of the field selector.
+    field_selector = f"metadata.name={name}" if name and verb == "watch" else query.get("fieldSelector", "")
     return RequestInfo(
         path, query, True, verb, group, version, resource, subresource, namespace, name,
-        canonical_selector(query.get("labelSelector", "")), canonical_field_selector(query.get("fieldSelector", "")),
+        canonical_selector(query.get("labelSelector", "")), canonical_field_selector(field_selector),
         selected_name, tuple(parts),
     )  # fmt: skip
 
