@@ -514,6 +514,12 @@ class Forward:
         """
         return False
 
+    def confirmed(self, head: ResponseHead, body: bytes) -> bool:
+        """
+        Whether a whole answer, encoded as it came, is what the cache holds already, so that there is nothing to store.
+        """
+        return False
+
     @property
     def about(self) -> Hashable:
         """

@@ -158,8 +158,10 @@ class Hub:
 
     def keep(self, forward: Forward, head: ResponseHead, chunks: list[bytes]) -> None:
         """
-        Store a whole answer, after what came before it.
+        Store a whole answer, after what came before it; most answers say again what is known.
         """
+        if len(chunks) == 1 and self.turns.idle and forward.confirmed(head, chunks[0]):
+            return
         self.turns.run(lambda: self.take_in(forward, head, chunks), sum(map(len, chunks)), forward.about)
 
     def decoded(self, head: ResponseHead, body: bytes) -> bytes | None:

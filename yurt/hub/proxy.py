@@ -227,8 +227,8 @@ class HubProxy:
         Whether an answer has to be looked at before the client gets it: something is filtered, should be, or was when it listed
         last.
         """
-        filters = self.hub.filters
-        if filters.lens(caller.component, info).rules or filters.lacks(caller.component, info):
+        filters, component = self.hub.filters, caller.component
+        if filters.covers(component, info) and (filters.lens(component, info).rules or filters.lacks(component, info)):
             return True
         return info.verb == "list" and filters.told.knows(view_key(caller, info, ""))
 

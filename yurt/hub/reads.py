@@ -241,6 +241,15 @@ class ObjectRead(Read):
         for form in read_accept(get_header(self.request.head.headers, b"accept")).forms:
             self.hub.views.forget_object(self.caller, info.gvr, form, info.namespace, info.name)
 
+    def confirmed(self, head: ResponseHead, body: bytes) -> bool:
+        """
+        Whether the cache holds these very bytes.
+        """
+        if head.status != 200:
+            return False
+        info = self.info
+        return self.hub.views.confirm_object(self.caller, info.gvr, info.namespace, info.name, body.rstrip())
+
     def store(self, head: ResponseHead, body: bytes) -> None:
         """
         The object becomes readable for this caller.
@@ -248,11 +257,10 @@ class ObjectRead(Read):
         if head.status == 404:
             self.gone(body)
             return
-        info = self.info
+        if self.confirmed(head, body):
+            return
         # Without the line end, the object is the same bytes as in a list, and need not be written again.
         body = body.rstrip()
-        if self.hub.views.confirm_object(self.caller, info.gvr, info.namespace, info.name, body):
-            return
         try:
             kind = read_object(body).kind
         except ObjectError as error:
@@ -261,7 +269,7 @@ class ObjectRead(Read):
         if kind == "Status":
             return
         form = kind if kind in (TABLE, PARTIAL) else ""
-        self.hub.views.store_object(self.caller, info.gvr, form, body)
+        self.hub.views.store_object(self.caller, self.info.gvr, form, body)
 
 
 class ListRead(Read):

@@ -38,6 +38,13 @@ class Turns:
         self._next: IDelayedCall | None = None
         self._finishing = False
 
+    @property
+    def idle(self) -> bool:
+        """
+        Whether nothing is under way.
+        """
+        return self._steps is None
+
     def expects(self, about: Hashable) -> bool:
         """
         Whether a job about that is under way or waits.

@@ -38,6 +38,7 @@ class RequestInfo:
     delete, deletecollection or proxy; for paths outside the resource API it is the method in lower case.  ``query`` holds the
     first value of each parameter, which is the one an API server looks at.  ``parts`` are the path segments from the
     resource on.  ``selected_name`` is the only name that a list or watch can yield (``fieldSelector=metadata.name=…``).
+    ``gvr`` is group, version and resource as one text: ``apps/v1/deployments``, ``/v1/pods`` for the core group.
     """
 
     path: str
@@ -54,13 +55,10 @@ class RequestInfo:
     field_selector: str = ""
     selected_name: str = ""
     parts: tuple[str, ...] = ()
+    gvr: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def gvr(self) -> str:
-        """
-        Group, version and resource as one text: ``apps/v1/deployments``, ``/v1/pods`` for the core group.
-        """
-        return f"{self.group}/{self.version}/{self.resource}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gvr", f"{self.group}/{self.version}/{self.resource}")
 
 
 def parse_request(method: bytes, target: bytes) -> RequestInfo:

@@ -351,7 +351,7 @@ class Filters:
         rules = self._chains.find(component, info.gvr)
         if not rules or info.subresource:
             return ()
-        return tuple(rule for rule in rules if info.verb in rule.verbs and _may_find(rule, info))
+        return tuple([rule for rule in rules if info.verb in rule.verbs and _may_find(rule, info)])
 
     def describe(self) -> Mapping[str, object]:
         """
