@@ -3,8 +3,9 @@ Run everything that must hold, and end with one line: ``N passed, N failed``, an
 
 usage: python -m tests.run [part ...]
 
-Parts: lint (ruff, mypy, shell scripts), and the suites of SUITES; all of them by default.  With CI=true in the environment a
-skipped test that gives no reason counts as failed.
+Parts: lint (ruff, mypy, shell scripts), and the suites of SUITES; all of them by default.  Those of BESIDE_UNIT run at the same
+time as ``unit``, and what they print is shown when they are over.  With CI=true in the environment a skipped test that gives no
+reason counts as failed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 ROOT = Path(__file__).parent.parent
 SUITES: dict[str, tuple[str, ...]] = {
@@ -30,8 +33,12 @@ SUITES: dict[str, tuple[str, ...]] = {
     "e2e": ("tests.e2e",),
 }
 """Suites that take long or need the machine, run after ``unit``, which is all the rest."""
-CHILD_OUTPUT: int | None = None
-"""Where a suite prints: None is where the runner itself does."""
+BESIDE_UNIT = ("lint", "packaging", "etc", "contract", "interop")
+"""Parts that disturb nobody's timing: machines have two cores."""
+LIVE = True
+"""Whether parts that run alone print as they go."""
+SLOWEST = 5
+"""So many of the slowest tests of a suite are named."""
 SUITE_SECONDS = 2400
 """A suite that runs longer is ended and counts as failed."""
 
@@ -84,31 +91,31 @@ def shell_checks() -> list[list[str]]:
     return checks
 
 
-def run_lint() -> Counts:
+def run_lint(output: IO[bytes] | None = None) -> Counts:
     """
-    Each linter is one check.
+    Each linter is one check.  They print to ``output``, or where this process does.
     """
     counts = Counts()
     commands = [["ruff", "check", "."], ["mypy"], *shell_checks()]
     bin_folder = os.path.dirname(sys.executable)
     environ = dict(os.environ, PATH=os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]))
     for command in commands:
-        print("+", *command, flush=True)
-        if subprocess.run(command, cwd=ROOT, env=environ).returncode:
+        say(" ".join(["+", *command]), output)
+        if subprocess.run(command, cwd=ROOT, env=environ, stdout=output, stderr=output and subprocess.STDOUT).returncode:
             counts.failed += 1
         else:
             counts.passed += 1
     return counts
 
 
-def run_suite(names: Sequence[str]) -> Counts:
+def run_suite(names: Sequence[str], output: IO[bytes] | None = None) -> Counts:
     """
     Run tests in a process of their own, so that its crash is a failure and not the end of the run.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
         command = [sys.executable, "-m", "tests.run", "--child", report, *names]
-        child = subprocess.Popen(command, cwd=ROOT, stdout=CHILD_OUTPUT)
+        child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output and subprocess.STDOUT)
         try:
             status: int | str = child.wait(SUITE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -120,7 +127,7 @@ def run_suite(names: Sequence[str]) -> Counts:
             child.wait()
             raise
         if not os.path.exists(report):
-            print(f"{' '.join(names)}: ended without report ({status})")
+            say(f"{' '.join(names)}: ended without report ({status})", output)
             return Counts(failed=1)
         values: dict[str, Any] = json.loads(Path(report).read_text())
         return Counts(values["passed"], values["failed"], [(test, reason) for test, reason in values["skipped"]])
@@ -133,12 +140,74 @@ def run_child(report: str, names: Sequence[str]) -> None:
     from twisted.trial.reporter import TestResult, TreeReporter
     from twisted.trial.runner import TestLoader, TrialRunner
 
+    took: dict[str, float] = {}
+
+    class TimedReporter(TreeReporter):
+        """
+        Remembers how long each test took.
+        """
+
+        def startTest(self, method: Any) -> None:
+            took[method.id()] = time.monotonic()
+            super().startTest(method)
+
+        def stopTest(self, method: Any) -> None:
+            super().stopTest(method)
+            took[method.id()] = time.monotonic() - took[method.id()]
+
     suite = TestLoader().loadByNames(list(names), recurse=True)
-    result = cast(TestResult, TrialRunner(TreeReporter, workingDirectory="_trial_temp").run(suite))
+    result = cast(TestResult, TrialRunner(TimedReporter, workingDirectory="_trial_temp").run(suite))
+    for name in sorted(took, key=lambda name: -took[name])[:SLOWEST]:
+        print(f"{took[name]:7.1f} s  {name}")
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     skipped = [(test.id(), str(reason).strip()) for test, reason in result.skips]
     values = {"passed": result.successes + len(result.expectedFailures), "failed": failed, "skipped": skipped}
     Path(report).write_text(json.dumps(values))
+
+
+def say(text: str, output: IO[bytes] | None) -> None:
+    """
+    Print a line to ``output``, or where this process prints.
+    """
+    if output is None:
+        print(text, flush=True)
+    else:
+        output.write(text.encode() + b"\n")
+        output.flush()
+
+
+Step = Callable[[IO[bytes] | None], Counts]
+
+
+def run_in_turn(parts: Sequence[str], steps: dict[str, Step], *, live: bool) -> Counts:
+    """
+    Run parts one after the other; what they print is shown as it comes, or when each is over.
+    """
+    total = Counts()
+    for part in parts:
+        with tempfile.TemporaryFile() as captured:
+            output = None if live else captured
+            say(f"== {part}", output)
+            total.add(steps[part](output))
+            captured.seek(0)
+            print(captured.read().decode(errors="replace"), end="", flush=True)
+    return total
+
+
+def run_parts(parts: Sequence[str], steps: dict[str, Step]) -> Counts:
+    """
+    Run parts; some of them side by side.
+    """
+    beside = [part for part in parts if part in BESIDE_UNIT]
+    if "unit" not in parts or not beside:
+        return run_in_turn(parts, steps, live=LIVE)
+    total = Counts()
+    with ThreadPoolExecutor() as threads:
+        lanes = [threads.submit(run_in_turn, lane, steps, live=False) for lane in (beside, ["unit"])]
+    for lane in lanes:
+        total.add(lane.result())
+    total.add(run_in_turn([part for part in parts if part not in (*beside, "unit")], steps, live=LIVE))
+    return total
 
 
 def main(parts: Sequence[str]) -> int:
@@ -146,16 +215,12 @@ def main(parts: Sequence[str]) -> int:
     Run ``parts`` (all by default), print the summary, return the exit status.
     """
     suites = {"unit": unit_names(), **{name: list(names) for name, names in SUITES.items()}}
-    steps: dict[str, Callable[[], Counts]] = {"lint": run_lint}
-    steps.update({name: partial(run_suite, names) for name, names in suites.items()})
+    steps: dict[str, Step] = {"lint": run_lint, **{name: partial(run_suite, names) for name, names in suites.items()}}
     unknown = [part for part in parts if part not in steps]
     if unknown:
         print(f"no such part: {', '.join(unknown)}; there are {', '.join(steps)}", file=sys.stderr)
         return 2
-    total = Counts()
-    for part in parts or steps:
-        print(f"== {part}", flush=True)
-        total.add(steps[part]())
+    total = run_parts(parts or list(steps), steps)
     for test, reason in total.skipped:
         print(f"skipped: {test}: {reason.splitlines()[0] if reason else 'no reason given'}")
     silent = [test for test, reason in total.skipped if not reason]

@@ -5,7 +5,6 @@ Tests of the runner of tests.
 import contextlib
 import io
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -40,7 +39,7 @@ class RunTests(SynchronousTestCase):
         self.set_variable("PYTHONPATH", os.pathsep.join([str(folder), str(run.ROOT)]))
         self.patch(run, "ROOT", folder)
         self.patch(run, "SUITES", {"sample": ("sample_suite",), "crash": ("crash_suite",)})
-        self.patch(run, "CHILD_OUTPUT", subprocess.DEVNULL)
+        self.patch(run, "LIVE", False)
         (folder / "tests").mkdir()
 
     def set_variable(self, name: str, value: str) -> None:
@@ -68,6 +67,18 @@ class RunTests(SynchronousTestCase):
         self.assertEqual((status, lines[-1]), (1, "1 passed, 2 failed, 1 skipped"))
         self.assertIn("skipped: sample_suite.SampleTests.test_skipped: no such thing here", lines)
 
+    def test_side_by_side(self) -> None:
+        """
+        What runs beside the unit tests is shown in one piece, too, and counts like all else.
+        """
+        self.patch(run, "BESIDE_UNIT", ("crash",))
+        self.patch(run, "unit_names", lambda: ["sample_suite"])
+        status, lines = self.main("unit", "crash", "sample")
+        self.assertEqual((status, lines[-1]), (1, "2 passed, 5 failed, 2 skipped"))
+        crash = lines.index("== crash")
+        self.assertIn("crash_suite: ended without report (9)", lines[crash + 1 :])
+        self.assertLess(max(crash, lines.index("== unit")), lines.index("== sample"))
+
     def test_crash(self) -> None:
         """
         A suite whose process dies is a failure.
@@ -80,7 +91,8 @@ class RunTests(SynchronousTestCase):
         A suite that cannot be loaded is a failure.
         """
         self.patch(run, "SUITES", {"gone": ("no_such_suite",)})
-        self.assertEqual(self.main("gone"), (1, ["== gone", "0 passed, 1 failed"]))
+        status, lines = self.main("gone")
+        self.assertEqual((status, lines[0], lines[-1]), (1, "== gone", "0 passed, 1 failed"))
 
     def test_unknown_part(self) -> None:
         """
@@ -94,7 +106,7 @@ class RunTests(SynchronousTestCase):
         """
         In CI a skip without reason is a failure.
         """
-        self.patch(run, "run_suite", lambda names: run.Counts(1, 0, [("a.test", "")]))
+        self.patch(run, "run_suite", lambda names, output: run.Counts(1, 0, [("a.test", "")]))
         self.set_variable("CI", "true")
         self.assertEqual(self.main("sample")[0], 1)
         self.set_variable("CI", "")
