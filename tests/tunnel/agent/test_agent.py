@@ -224,6 +224,25 @@ class DialTests(AgentCase):
         for word in ("timeout", "refused", "name-unknown"):
             self.assertIn(f'yurttunnel_agent_refused_total{{reason="{word}"}} 1.0\n', metrics)
 
+    async def test_silent_name_server(self) -> None:
+        """
+        A name that nobody answers is given up as a dial is, and told; the lookup is cancelled.
+        """
+        cancelled: list[Deferred[tuple[str, ...]]] = []
+
+        class SilentNames(FakeNames):
+            def addresses(self, name: str) -> Deferred[tuple[str, ...]]:
+                return Deferred(cancelled.append)
+
+        server = self.serve()
+        self.patch(dialler, "DIAL_TIMEOUT", 0.1)
+        agent = self.begin(server)
+        agent.dialler._names = SilentNames()  # type: ignore[assignment]  # what is used of it
+        refused = await self.refused(server, "nowhere.invalid", 10250)
+        self.assertEqual((refused.status, refused.word), (504, "timeout"))
+        self.assertIn("name", refused.message)
+        self.assertEqual(len(cancelled), 1)
+
     async def test_side_by_side(self) -> None:
         """
         A dial that hangs keeps no other one from getting through; when its server gives it up, the agent does.

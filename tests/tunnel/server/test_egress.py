@@ -14,7 +14,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHostnameResolver, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -224,6 +224,24 @@ class DirectTests(SocketCase):
         _, answer = await self.connect(f"127.0.0.1:{port}")
         self.assertEqual((answer.status, answer.headers["yurt-refused"]), (502, "refused"))
         self.assertIn("refused", answer.reason)
+
+    async def test_silent_name_server(self) -> None:
+        """
+        A name that no name server answers is given up in time, and told.
+        """
+        asked: list[str] = []
+
+        class Silent:
+            def resolveHostName(self, receiver: object, host: str, **how: object) -> None:
+                asked.append(host)
+
+        before = reactor.nameResolver
+        reactor.installNameResolver(cast(IHostnameResolver, Silent()))
+        self.addCleanup(reactor.installNameResolver, before)
+        self.patch(egress, "DIAL_TIMEOUT", 0.1)
+        _, answer = await self.connect("webhook.example.com:443")
+        self.assertEqual((answer.status, answer.headers["yurt-refused"]), (504, "timeout"))
+        self.assertEqual(asked, ["webhook.example.com"])
 
     async def test_not_to_itself(self) -> None:
         """

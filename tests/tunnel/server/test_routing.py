@@ -68,6 +68,7 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(url(host="Edge-2:10250"), "edge-2 https://10.0.0.9:10250")
         self.assertEqual(url(host="10.0.0.9:10250"), "edge-2 https://10.0.0.9:10250")
         self.assertEqual(url(host="[fd00:0::8]:10250"), "edge-1 https://[fd00::8]:10250")
+        self.assertEqual(url(host="edge-1.:10250"), "edge-1 https://10.0.0.8:10250")
 
     def test_dialled_name(self) -> None:
         """
@@ -185,6 +186,18 @@ class PodTests(SynchronousTestCase):
         Where Host names a node, nobody needs to be asked for the pod's.
         """
         self.assertEqual(url("/exec/default/web/nginx"), "edge-1 https://10.0.0.8:10250")
+
+    def test_server_on_a_node(self) -> None:
+        """
+        A server that runs on a node is called by that node's address and its own door: there the path tells the node.
+        """
+        for host in ("10.0.0.9:10263", "10.0.0.9", "edge-2:10263", "[fd00::8]:10263"):
+            self.assertEqual(ask("/containerLogs/default/web/nginx", host), PodPath("default", "web"), host)
+        self.assertEqual(ask("/containerLogs/default/web/nginx", "10.0.0.9:10264", tls=False), PodPath("default", "web"))
+        self.assertEqual(url("/containerLogs/default/web/nginx", "10.0.0.9:10250"), "edge-2 https://10.0.0.9:10250")
+        for chosen in ({"proxy_host": "edge-2:22"}, {"proxy_dest": "10.0.0.9:22"}):
+            refused = self.assertRaises(Refused, ask, "/containerLogs/default/web/nginx", "10.0.0.9:10263", **chosen)
+            self.assertEqual(refused.status, 403)
 
     def test_other_paths(self) -> None:
         """

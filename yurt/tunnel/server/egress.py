@@ -9,7 +9,7 @@ import os
 import socket
 import stat
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError
@@ -38,7 +38,7 @@ from yurt.tunnel.server.routing import Refused, authority, own_address
 from yurt.tunnel.server.ways import NoWay, Way
 
 DIAL_TIMEOUT = 5.0
-"""Seconds that the server itself tries to connect; an agent has as long."""
+"""Seconds that the server itself tries to connect, looking up the name included; an agent has as long."""
 
 RAW = Access("create")
 """What a connection is to the authoriser: what goes through it nobody sees."""
@@ -49,6 +49,13 @@ _ERRORS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (error.TimeoutError, 504, "Timeout", "timeout"),
     (error.ConnectBindError, 503, "ServiceUnavailable", "exhausted"),
 )
+
+
+def _too_late(result: object, seconds: float) -> NoReturn:
+    """
+    What the end of a dial becomes that was given up: of a name that nobody looked up in time Twisted says that it is unknown.
+    """
+    raise error.TimeoutError(string=f"nobody answered within {seconds:g} s")
 
 
 class Opened(Passage):
@@ -125,7 +132,9 @@ class Opened(Passage):
         self.check_address(host)
         where = authority(host, port)
         try:
-            protocol = cast(Dialled, await tcp_endpoint(self.front.reactor, host, port, DIAL_TIMEOUT).connect(factory))
+            reactor = self.front.reactor
+            dialling = tcp_endpoint(reactor, host, port, DIAL_TIMEOUT).connect(factory)
+            protocol = cast(Dialled, await dialling.addTimeout(DIAL_TIMEOUT, reactor, _too_late))
         except CancelledError:
             raise
         except Exception as refused:

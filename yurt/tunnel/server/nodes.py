@@ -202,8 +202,10 @@ class Nodes:
 
     def by_host(self, host: str) -> Node | None:
         """
-        The node that a host means: by its name, else by a host name or an address of its own.
+        The node that a host means: by its name, else by a host name or an address of its own.  The dot behind a whole domain
+        name is none of it.
         """
+        host = host.removesuffix(".")
         return self._nodes.get(host) or self._nodes.get(host.lower()) or self.by_address(host)
 
     def direct_addresses(self) -> frozenset[str]:

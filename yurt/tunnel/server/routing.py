@@ -2,7 +2,8 @@
 Which node a request is for, and where on it: decided by the request's head, the cluster's nodes and the tunnel's ports alone.
 
 What names the node, in this order: ``X-Tunnel-Proxy-Host``, ``X-Tunnel-Proxy-Dest``, ``Host``, the name that was dialled (TLS's
-SNI), and for what an API server asks of a kubelet the pod in the path.  The headers and the paths are OpenYurt's
+SNI), and for what an API server asks of a kubelet the pod in the path: also where Host names a node, but no port of it that the
+tunnel leads to, for the server may run on a node.  The headers and the paths are OpenYurt's
 (``pkg/yurttunnel/handlerwrapper``).  An API server that dials a kubelet by its node's name passes on, for the proxy subresource
 of nodes, the Host of its own client: there only the dialled name tells the node.
 """
@@ -128,6 +129,11 @@ def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: 
         if pod is None or not (tls or is_local(host)):
             raise _unknown("Host", host)
         return pod
+    if named is None and (port is None or scheme_of(node, port, ports, tls=tls) is None):
+        # Perhaps the node on which this server runs, called by its own door.
+        pod = pod_of(head.target)
+        if pod is not None:
+            return pod
     return route_on(node, host if usual_spelling(host) in node.addresses else "", port, ports, tls=tls)
 
 
