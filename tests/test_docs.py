@@ -44,7 +44,7 @@ DOCS = ROOT / "docs"
 
 def count_hub(registry: CollectorRegistry) -> None:
     servers, swept = {"s": hub_metrics.ServerFigures(True, 1)}, Swept(usage={"c": 1})
-    figures = hub_metrics.Figures(servers, certificate_expires_in=1.0, swept=swept)
+    figures = hub_metrics.Figures(servers, certificate_expires_in=1.0, serving_certificate_expires_in=1.0, swept=swept)
     series = hub_metrics.HubMetrics(registry, "1", lambda: figures).series("c", "v", "r")
     series.from_cloud, series.cloud_latency = 1, 1.0
 

@@ -110,6 +110,7 @@ class HubUnderTest:
             f"--root-dir={self._site.folder / 'own'}",
             f"--disk-cache-path={self._site.folder / 'cache'}",
             f"--proxy-port={self.port}",
+            "--proxy-secure-port=0",
             f"--serve-port={self.admin_port}",
             "--enable-dummy-if=false",
         ]

@@ -72,7 +72,7 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual((config.controllers, config.metrics_addr), ({"csrapprover"}, ("127.0.0.1", 10271)))
         self.assertEqual((config.health_probe_addr, config.working_namespace), (None, "kube-system"))
         self.assertEqual((config.min_resync_period, config.csr_approver_workers), (43200.0, 3))
-        self.assertEqual(config.dummy_if_ips, {"169.254.2.1"})
+        self.assertEqual(config.dummy_if_ips, {"169.254.2.1", "fd00::2:1"})
 
     def test_values(self) -> None:
         """
@@ -80,13 +80,13 @@ class OptionTests(SynchronousTestCase):
         """
         config = self.parse(
             "--controllers=*,-yurtcsrapprover", "--metrics-addr=:10271", "--health-probe-addr=[::1]:10272",
-            "--working-namespace=edge", "--min-resync-period=90m", "--dummy-if-ip=169.254.2.1,fd00::2:1",
+            "--working-namespace=edge", "--min-resync-period=90m", "--dummy-if-ip=169.254.2.9,fd00::9",
             "--concurrent-csr-approver-workers=5",
         ).config  # fmt: skip
         self.assertEqual((config.controllers, config.metrics_addr), (frozenset(), ("::", 10271)))
         self.assertEqual((config.health_probe_addr, config.working_namespace), (("::1", 10272), "edge"))
         self.assertEqual((config.min_resync_period, config.csr_approver_workers), (5400.0, 5))
-        self.assertEqual(config.dummy_if_ips, {"169.254.2.1", "fd00::2:1"})
+        self.assertEqual(config.dummy_if_ips, {"169.254.2.9", "fd00::9"})
 
     def test_listeners(self) -> None:
         """

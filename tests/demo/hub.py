@@ -45,7 +45,7 @@ class HubShow:
         self._hub.start(
             f"--node-name={NODE}", f"--kubeconfig={kubeconfig}", f"--root-dir={self._folder / 'own'}",
             f"--disk-cache-path={self._folder / 'cache'}", f"--proxy-port={self._proxy}", f"--serve-port={self._admin}",
-            "--enable-dummy-if=false",
+            "--proxy-secure-port=0", "--enable-dummy-if=false",
         )  # fmt: skip
 
     async def stop(self) -> None:

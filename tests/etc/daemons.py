@@ -56,7 +56,8 @@ def hub_options(folder: Path, port: int) -> list[str]:
     return [
         f"--server-addr=https://127.0.0.1:{free_port()}", "--node-name=n1", f"--ca-file={folder}/ca.pem",
         f"--token-file={folder}/token", f"--root-dir={folder}/own", f"--disk-cache-path={folder}/cache", f"--serve-port={port}",
-        f"--proxy-port={free_port()}", "--enable-dummy-if=false", "--cache-agents=*,!calico-node",
+        f"--proxy-port={free_port()}", f"--proxy-secure-port={free_port()}", "--enable-dummy-if=false",
+        "--cache-agents=*,!calico-node",
     ]  # fmt: skip
 
 

@@ -22,7 +22,6 @@ from tests.etc.daemons import free_port
 from tests.miniapi import MiniAPI
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.filters.focus import FilterSettings
-from yurt.hub.identity import Door
 from yurt.hub.podlink import PodLinkSettings
 from yurt.hub.service import HubService
 from yurt.lifecycle import Listen, StartFailed
@@ -110,6 +109,7 @@ class Site:
             ),
             serve_port=free_port(),
             proxy_port=free_port(),
+            proxy_secure_port=0,
             root_dir=str(self.folder / "own"),
             filters=FilterSettings(enabled=False, namespace=""),  # the hub asks for nothing by itself
             disk_cache_path=str(self.folder / "cache"),
@@ -143,8 +143,7 @@ class Site:
         """
         self.config = replace(self.config, **settings)
         self.service = HubService(reactor, self.config)
-        pod_door = Door(f"{POD_ADDRESS}:{self.config.proxy_port}", lends_node_identity=False)
-        self.service.listen(Listen, POD_ADDRESS, pod_door)
+        self.service.doors.open(Listen, POD_ADDRESS, self.config.proxy_port, lends=False)
         try:
             self.service.privilegedStartService()
         except StartFailed:

@@ -19,10 +19,14 @@ class SampleState:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.missing: list[str] = []
         self.pod_list: bytes | None = None
 
     def readiness(self) -> list[str]:
         return self.reasons
+
+    def warnings(self) -> list[str]:
+        return self.missing
 
     def status(self) -> Mapping[str, object]:
         return {"node": "n1", "servers": [{"url": "https://a:6443", "healthy": True}]}
@@ -50,10 +54,11 @@ class AdminTests(SynchronousTestCase):
 
     def test_ready(self) -> None:
         """
-        A ready hub is 200 without reasons.
+        A ready hub is 200 without reasons, whatever it warns of.
         """
+        self.state.missing = ["no serving certificate"]
         status, headers, body = get(self.site, "/v1/readyz")
-        self.assertEqual((status, json.loads(body)), (200, {"ready": True, "reasons": []}))
+        self.assertEqual((status, json.loads(body)), (200, {"ready": True, "reasons": [], "warnings": self.state.missing}))
         self.assertEqual(headers[b"content-type"], b"application/json")
 
     def test_not_ready(self) -> None:
@@ -62,7 +67,7 @@ class AdminTests(SynchronousTestCase):
         """
         self.state.reasons = ["cache: disk full", "link yurthub-dummy0: operation not permitted"]
         status, _, body = get(self.site, "/v1/readyz")
-        self.assertEqual((status, json.loads(body)), (503, {"ready": False, "reasons": self.state.reasons}))
+        self.assertEqual((status, json.loads(body)), (503, {"ready": False, "reasons": self.state.reasons, "warnings": []}))
 
     def test_status(self) -> None:
         """

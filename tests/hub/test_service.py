@@ -365,7 +365,7 @@ class AdminTests(HubCase):
         A hub that serves is ready, with the cloud or without.
         """
         site = await self.site_with()
-        self.assertEqual((await site.admin("/v1/readyz")).json, {"ready": True, "reasons": []})
+        self.assertEqual((await site.admin("/v1/readyz")).json, {"ready": True, "reasons": [], "warnings": []})
         await site.offline()
         self.assertEqual((await site.admin("/v1/readyz")).status, 200)
 

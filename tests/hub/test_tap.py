@@ -76,7 +76,8 @@ class OptionsTests(CommandLineCase[Options]):
         self.assertEqual((config.max_requests_in_flight, config.offline_miss, config.offline_token), (250, 503, "cached"))
         link = config.pod_link
         self.assertEqual((link.enable_dummy_if, link.link_kind, link.dummy_if_name), (True, "auto", "yurthub-dummy0"))
-        self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1",), False, (10261,)))
+        self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1",), False, (10261, 10268)))
+        self.assertEqual(config.proxy_secure_port, 10268)
 
     def test_all(self) -> None:
         """
@@ -84,7 +85,8 @@ class OptionsTests(CommandLineCase[Options]):
         """
         config = self.parse(
             *self.good, "--server-addr=10.0.0.1:6443,https://[fd00::1]:443", "--bind-address=::1", "--serve-port=0",
-            "--bind-proxy-address=127.0.0.1,[::1]", "--proxy-port=1026", "--disk-cache-path=/x", "--root-dir=/y",
+            "--bind-proxy-address=127.0.0.1,[::1]", "--proxy-port=1026", "--proxy-secure-port=1027", "--disk-cache-path=/x",
+            "--root-dir=/y",
             "--cache-exclude=secrets", "--cache-exclude=leases", "--cache-quota=256Mi,kubectl=9Mi,*=64Mi",
             "--cache-quota=kubectl=16Mi", "--gc-frequency=5", "--cache-agents=*,!kubectl",
             "--cache-agents=a", "--agent-aliases=edged=kubelet", "--lb-mode=priority", "--watch-failover=5s",
@@ -96,6 +98,7 @@ class OptionsTests(CommandLineCase[Options]):
         self.assertEqual(config.servers, ("https://10.0.0.1:6443", "https://[fd00::1]:443"))
         self.assertEqual((config.bind_address, config.serve_port), ("::1", 0))
         self.assertEqual((config.bind_proxy_addresses, config.proxy_port), (("127.0.0.1", "::1"), 1026))
+        self.assertEqual(config.proxy_secure_port, 1027)
         self.assertEqual((config.disk_cache_path, config.cache_agents), ("/x", ("*", "!kubectl", "a")))
         self.assertEqual((config.root_dir, config.cache_exclude), ("/y", ("secrets", "leases")))
         self.assertEqual(config.cache_quota, Quota(1 << 28, {"kubectl": 16 << 20}, 1 << 26))
@@ -106,7 +109,7 @@ class OptionsTests(CommandLineCase[Options]):
         self.assertEqual((config.max_requests_in_flight, config.offline_miss, config.offline_token), (9, 404, "fake"))
         link = config.pod_link
         self.assertEqual((link.enable_dummy_if, link.link_kind, link.dummy_if_name), (False, "tap", "y0"))
-        self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1", "fd00::2:1"), True, (1026,)))
+        self.assertEqual((link.dummy_if_ip, link.enable_iptables, link.ports), (("169.254.2.1", "fd00::2:1"), True, (1026, 1027)))
 
     def test_filters(self) -> None:
         """

@@ -28,7 +28,7 @@ class DoorTests(SynchronousTestCase):
         credentials = NodeCredentials(ca_data=make_ca().cert_pem, token="a-token")
         config = HubConfig(("https://127.0.0.1:1",), "n1", credentials, disk_cache_path=tempfile.mkdtemp(dir=os.getcwd()))
         hub = HubService(MemoryReactorClock(), replace(config, bind_proxy_addresses=addresses, pod_link=pod_link))
-        doors = [factory.door for factory in hub.factories]
+        doors = [factory.door for factory in hub.doors.factories]
         return {door.name: door.lends_node_identity for door in doors if isinstance(door, Door)}
 
     def test_only_on_loopback(self) -> None:
@@ -36,9 +36,10 @@ class DoorTests(SynchronousTestCase):
         The node's identity is lent on loopback, and nowhere else, whatever addresses are given.
         """
         doors = self.doors(("127.0.0.1", "::1", "127.0.0.53", "0.0.0.0", "::", "10.0.0.1"), PodLinkSettings())
-        self.assertEqual({name for name, lends in doors.items() if lends}, {"127.0.0.1:10261", "::1:10261", "127.0.0.53:10261"})
-        self.assertIn("169.254.2.1:10261", doors)
-        self.assertEqual(len(doors), 7)
+        loopback = {f"{host}:{port}" for host in ("127.0.0.1", "::1", "127.0.0.53") for port in (10261, 10268)}
+        self.assertEqual({name for name, lends in doors.items() if lends}, loopback)
+        self.assertLessEqual({"169.254.2.1:10261", "169.254.2.1:10268"}, set(doors))
+        self.assertEqual(len(doors), 14)
 
     def test_connections(self) -> None:
         """
@@ -46,12 +47,13 @@ class DoorTests(SynchronousTestCase):
         """
         credentials = NodeCredentials(ca_data=make_ca().cert_pem, token="a-token")
         config = HubConfig(("https://127.0.0.1:1",), "n1", credentials, disk_cache_path=tempfile.mkdtemp(dir=os.getcwd()))
-        for files, expected in ((65536, [2000, 500]), (1200, [375, 125])):
+        for files, expected in ((65536, [2000, 2000, 500, 500]), (1200, [188, 188, 62, 62])):
             hub = HubService(MemoryReactorClock(), config, files)
-            self.assertEqual([factory.limits.max_connections for factory in hub.factories], expected)
+            self.assertEqual([factory.limits.max_connections for factory in hub.doors.factories], expected)
 
     def test_no_link(self) -> None:
         """
-        Without the link there is no door for pods.
+        Without the link there is no door for pods, and nowhere to send them.
         """
-        self.assertEqual(self.doors(("127.0.0.1",), PodLinkSettings(enable_dummy_if=False)), {"127.0.0.1:10261": True})
+        doors = self.doors(("127.0.0.1",), PodLinkSettings(enable_dummy_if=False))
+        self.assertEqual(doors, {"127.0.0.1:10261": True, "127.0.0.1:10268": True})

@@ -62,7 +62,7 @@ class HubProcessCase(TestCase):
         self.api = MiniAPI(reactor)
         self.addCleanup(self.api.stop)
         self.api.start()
-        self.proxy_port, self.admin_port = free_port(), free_port()
+        self.proxy_port, self.secure_port, self.admin_port = free_port(), free_port(), free_port()
         self.kubeconfig = self.api.write_kubeconfig(self.folder / "kubeconfig", f"system:node:{NODE}", "system:nodes")
         self.client = self.make_client(self.proxy_port)
         self.admin = self.make_client(self.admin_port)
@@ -94,6 +94,8 @@ class HubProcessCase(TestCase):
             str(self.folder / "cache"),
             "--proxy-port",
             str(self.proxy_port),
+            "--proxy-secure-port",
+            str(self.secure_port),
             "--serve-port",
             str(self.admin_port),
             "--enable-dummy-if=false",

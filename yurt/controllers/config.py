@@ -24,5 +24,5 @@ class ControllersConfig:
     health_probe_addr: tuple[str, int] | None = None
     working_namespace: str = "kube-system"
     min_resync_period: float = 12 * 3600.0
-    dummy_if_ips: frozenset[str] = field(default_factory=lambda: frozenset({"169.254.2.1"}))
+    dummy_if_ips: frozenset[str] = field(default_factory=lambda: frozenset({"169.254.2.1", "fd00::2:1"}))
     csr_approver_workers: int = 3

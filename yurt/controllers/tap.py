@@ -87,7 +87,7 @@ class Options(DeclaredOptions):
         Option("health-probe-addr", "", "another address of the same pages", listener),
         Option("working-namespace", "kube-system", f"namespace of Lease {LEASE}", namespace),
         Option("min-resync-period", "12h", "everything is looked at again after this time, or up to twice as long", duration),
-        Option("dummy-if-ip", "169.254.2.1", "addresses at which pods reach the hubs, as yurthub has them", addresses),
+        Option("dummy-if-ip", "169.254.2.1,fd00::2:1", "addresses at which pods reach the hubs, as yurthub has them", addresses),
         Option(
             "concurrent-csr-approver-workers", "3", "nodes whose requests are looked at at the same time", integer(1, MAX_WORKERS)
         ),

@@ -27,6 +27,11 @@ class HubState(Protocol):
         Why the hub is not ready, one sentence each; empty when it is.
         """
 
+    def warnings(self) -> list[str]:
+        """
+        What is missing without keeping the hub from being ready, one sentence each.
+        """
+
     def status(self) -> Mapping[str, object]:
         """
         Servers, listeners, link, views and journal as values that JSON can hold.
@@ -96,7 +101,7 @@ def admin_site(
 
     def readiness() -> tuple[int, object]:
         reasons = state.readiness()
-        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons}
+        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons, "warnings": state.warnings()}
 
     def pods() -> tuple[int, bytes]:
         body = state.pods()

@@ -88,6 +88,7 @@ class HubConfig:
     serve_port: int = 10267
     bind_proxy_addresses: tuple[str, ...] = ("127.0.0.1",)
     proxy_port: int = 10261
+    proxy_secure_port: int = 10268
     root_dir: str = "/var/lib/yurthub"
     disk_cache_path: str = "/etc/kubernetes/cache"
     cache_exclude: tuple[str, ...] = ()

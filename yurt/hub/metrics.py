@@ -87,6 +87,7 @@ class Figures:
     cloud_reachable: bool = False
     offline_seconds: float = 0.0
     certificate_expires_in: float | None = None
+    serving_certificate_expires_in: float | None = None
     cache_objects: int = 0
     cache_bytes: int = 0
     cache_commits: int = 0
@@ -261,6 +262,9 @@ def _cloud(figures: Figures) -> Iterator[Metric]:
     if figures.certificate_expires_in is not None:
         text = "Seconds until the node's certificate expires, negative once it has"
         yield _plain(GaugeMetricFamily, "certificate_expiry_seconds", text, figures.certificate_expires_in)
+    if figures.serving_certificate_expires_in is not None:
+        text = "Seconds until the certificate of the HTTPS doors expires, negative once it has"
+        yield _plain(GaugeMetricFamily, "serving_certificate_expiry_seconds", text, figures.serving_certificate_expires_in)
 
 
 def _filters(figures: Figures) -> Iterator[Metric]:

@@ -50,7 +50,7 @@ class PodLinkSettings:
     dummy_if_name: str = "yurthub-dummy0"
     dummy_if_ip: tuple[str, ...] = ("169.254.2.1",)
     enable_iptables: bool = False
-    ports: tuple[int, ...] = (10261,)
+    ports: tuple[int, ...] = (10261, 10268)
 
     def link(self) -> Link:
         """

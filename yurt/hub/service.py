@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import IServiceCollection, MultiService, Service
@@ -21,28 +20,26 @@ from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
 from yurt.http.names import RememberingResolver
-from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.hub.admin import admin_site
 from yurt.hub.admittance import AdmittedUpstream, Validity
 from yurt.hub.agents import DEFAULT_CACHE_AGENTS
-from yurt.hub.answers import FROM_HUB
 from yurt.hub.cache.store import Store
 from yurt.hub.cache.vault import Vault
 from yurt.hub.cache.views import GETS, Caller, ViewKey, Views
 from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
+from yurt.hub.doors import Doors, pod_addresses
 from yurt.hub.hub import Hub
-from yurt.hub.identity import NODE, Door
+from yurt.hub.identity import NODE
 from yurt.hub.joining import Joining
 from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
 from yurt.hub.nodetoken import NodeToken
-from yurt.hub.openfiles import share_files
 from yurt.hub.ota import UpgradePage, Upgrades
 from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
-from yurt.hub.timers import Timers
+from yurt.hub.serving import Serving, serving_addresses
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.lifecycle import MAX_OPEN_FILES, Listen, ListenLater, OnHangup, tcp_endpoint
+from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
 from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
@@ -50,9 +47,6 @@ from yurt.tls import ClientTLS
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that requests in flight have at a stop."""
-
-BIND_RETRY = 5.0
-"""Seconds after which the pods' address is bound again when somebody else holds its port."""
 
 KUBELET_PODS = ViewKey(Caller(NODE, "kubelet"), "/v1/pods", "", "", "", "")
 
@@ -66,8 +60,6 @@ class HubService(MultiService):
 
     def __init__(self, reactor: Any, config: HubConfig, open_files: int = MAX_OPEN_FILES) -> None:
         super().__init__()
-        pod_addresses = config.pod_link.dummy_if_ip if config.pod_link.enable_dummy_if else ()
-        self.shares = share_files(open_files, len(config.bind_proxy_addresses), len(pod_addresses))
         self.reactor = reactor
         self.config = config
         self.started_at = 0.0
@@ -91,12 +83,11 @@ class HubService(MultiService):
         )
         self.views = Views(self.store, reactor, time.time, config.cache_quota)
         self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
-        self.proxy = HubProxy(self.hub)
-        self.factories: list[HTTPServerFactory] = []
-        self.listeners: list[Listen] = []
-        self.pod_listeners: dict[str, ListenLater] = {}
+        self.authorities = b"" if self.joining is None else self.joining.files.read_ca()
+        self.serving = self.make_serving()
+        self.doors = Doors(reactor, config, HubProxy(self.hub), self.serving, open_files, self.hub.filters.set_address)
+        self.pages: Listen | None = None
         self.link: PodLink | None = None
-        self.timers = Timers(reactor)
         self.wire()
 
     # Wiring
@@ -122,72 +113,61 @@ class HubService(MultiService):
         organizations = config.hub_cert_organizations
         return Joining(self.reactor, config.join, config.root_dir, config.node_name, organizations, self.renew)
 
+    def make_serving(self) -> Serving | None:
+        """
+        What keeps the certificate of the HTTPS doors, if there are any.
+        """
+        config = self.config
+        addresses = (*pod_addresses(config), *config.bind_proxy_addresses)
+        if not config.proxy_secure_port or not addresses:
+            return None
+        names = serving_addresses((*addresses, config.bind_address))
+        return Serving(self.reactor, self.cloud, config.root_dir, config.node_name, names, lambda: self.doors.look())
+
     def wire(self) -> None:
         """
         The child services, in the order of their start.
         """
         config = self.config
-        if config.proxy_port:
-            for address in config.bind_proxy_addresses:
-                door = Door(f"{address}:{config.proxy_port}", lends_node_identity=ip_address(address).is_loopback)
-                self.listen(Listen, address, door)
+        self.add(self.doors)
         if config.serve_port:
             endpoint = tcp_endpoint(self.reactor, config.bind_address, config.serve_port)
             take_token = None if self.joining is None else self.joining.take_token
             site = admin_site(self, self.registry, take_token, UpgradePage(Upgrades(self.hub, config.static_pods)))
-            self.add(Listen(endpoint, site, f"admin pages on {config.bind_address}:{config.serve_port}"))
+            self.pages = Listen(endpoint, site, f"admin pages on {config.bind_address}:{config.serve_port}")
+            self.add(self.pages)
         self.add(ReturnMemory(self.reactor))
         self.add(Core(self))
-        if self.joining is not None:
-            self.joining.setServiceParent(IServiceCollection(self))
-        if config.pod_link.enable_dummy_if and config.proxy_port:
-            for address in config.pod_link.dummy_if_ip:
-                door = Door(f"{address}:{config.proxy_port}", lends_node_identity=False)
-                listener = self.listen(ListenLater, address, door)
-                assert isinstance(listener, ListenLater)
-                self.pod_listeners[address] = listener
-            self.link = PodLink(self.reactor, config.pod_link, self.pod_addresses)
+        for certificates in (self.joining, self.serving):
+            if certificates is not None:
+                self.add(certificates)
+        if pod_addresses(config) and (config.proxy_port or config.proxy_secure_port):
+            self.link = PodLink(self.reactor, config.pod_link, self.doors.bind)
         self.add(ReactorLag(self.reactor, self.registry, "node_yurthub"))
         self.add(OnHangup(self.reactor, self.reload))
         self.add(Notify(self.reactor, interval=watchdog_interval()))
-
-    def listen(self, kind: type[Listen], address: str, door: Door) -> Listen:
-        """
-        A listener of the proxy.
-        """
-        connections = self.shares.pods if kind is ListenLater else self.shares.loopback
-        limits = ServerLimits(max_connections=connections)
-        factory = HTTPServerFactory(self.reactor, self.proxy, door, limits, own_headers=[FROM_HUB])
-        self.factories.append(factory)
-        listener = kind(tcp_endpoint(self.reactor, address, self.config.proxy_port), factory, f"the proxy on {door.name}")
-        self.add(listener)
-        return listener
 
     def add(self, child: Service) -> None:
         """
         Make ``child`` start and stop with this service.
         """
         child.setServiceParent(IServiceCollection(self))
-        if isinstance(child, Listen):
-            self.listeners.append(child)
 
     # Running
 
-    def pod_addresses(self, addresses: tuple[str, ...]) -> None:
+    @property
+    def listeners(self) -> list[Listen]:
         """
-        The addresses that pods reach are there: serve on them.
+        All of them.
         """
-        self.timers.cancel("bind")
-        for address in addresses:
-            listener = self.pod_listeners.get(address)
-            if listener is not None and not listener.start_listening():
-                self.log.warn("{problem}; retrying", problem=listener.problem)
-                self.timers.set("bind", BIND_RETRY, lambda: self.pod_addresses(addresses))
+        return [*self.doors.listeners, *([] if self.pages is None else [self.pages])]
 
     def reload(self) -> None:
         """
         Read kubeconfig, certificates and tokens again.
         """
+        if self.serving is not None:
+            self.serving.certificate.retry()
         if self.joining is not None:
             self.joining.retry()
             return
@@ -217,8 +197,17 @@ class HubService(MultiService):
             self.log.error("the new certificate cannot be used: {error}", error=str(error))
             return
         self.validity.replace(credentials.for_tls())
+        self.follow_authorities(self.joining.files.read_ca())
         for upstream in self.upstreams:
             upstream.retire_connections()
+
+    def follow_authorities(self, authorities: bytes) -> None:
+        """
+        The cluster has another CA: pods that trust that one alone need another serving certificate.
+        """
+        if authorities != self.authorities and self.serving is not None and self.serving.shown is not None:
+            self.serving.certificate.retry(force=True)
+        self.authorities = authorities
 
     # What the admin pages show
 
@@ -227,6 +216,8 @@ class HubService(MultiService):
         Why the hub is not ready.
         """
         reasons = [listener.problem for listener in self.listeners if listener.problem]
+        if self.serving is not None and self.serving.expired:
+            reasons.append(str(self.serving.certificate.problem))
         if self.store.problem:
             reasons.append(f"cache {self.config.disk_cache_path}: {self.store.problem}")
         if self.vault.problem:
@@ -239,6 +230,14 @@ class HubService(MultiService):
         if not self.cloud.known:
             reasons.append("the cloud's state is not known yet")
         return reasons
+
+    def warnings(self) -> list[str]:
+        """
+        What is missing without keeping the hub from being ready: nobody is sent to a door that was never open.
+        """
+        serving = self.serving
+        problem = None if serving is None or serving.expired else serving.certificate.problem
+        return [problem] if problem else []
 
     def status(self) -> Mapping[str, object]:
         """
@@ -261,6 +260,7 @@ class HubService(MultiService):
                 ],
             },
             "certificate": None if self.joining is None else self.joining.certificate.status(),
+            "servingCertificate": None if self.serving is None else self.serving.certificate.status(),
             "listeners": [
                 {"what": one.what, "listening": one.port is not None, "problem": one.problem} for one in self.listeners
             ],
@@ -319,6 +319,7 @@ class HubService(MultiService):
             cloud_reachable=cloud.reachable,
             offline_seconds=cloud.offline_seconds(),
             certificate_expires_in=(self.validity.expires_in() if self.joining is None else self.joining.certificate.expires_in),
+            serving_certificate_expires_in=None if self.serving is None else self.serving.certificate.expires_in,
             cache_objects=self.views.objects,
             cache_bytes=self.views.object_bytes,
             cache_commits=store.commits,
@@ -363,6 +364,7 @@ class Core(Service):
         whole.cloud.subscribe(whole.hub.cloud_changed)
         whole.cloud.start()
         whole.hub.start_filters()
+        whole.doors.begin()
         if whole.link is not None:
             whole.link.startService()
 
@@ -379,9 +381,8 @@ class Core(Service):
         """
         whole = self.whole
         whole.hub.drain()
-        for drained in [factory.drain(DRAIN_TIMEOUT) for factory in whole.factories]:
+        for drained in [factory.drain(DRAIN_TIMEOUT) for factory in whole.doors.factories]:
             await drained
-        whole.timers.cancel_all()
         if whole.link is not None:
             await whole.link.stopService()
         whole.hub.patience.stop()

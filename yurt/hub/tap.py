@@ -136,6 +136,12 @@ class Options(DeclaredOptions):
             addresses,
         ),
         Option("proxy-port", "10261", "port of the proxy, on loopback and on the address that pods reach; 0: none", port),
+        Option(
+            "proxy-secure-port",
+            "10268",
+            "port of the proxy by HTTPS, at the same addresses, with a certificate that the cluster issues; 0: none",
+            port,
+        ),
         Option("root-dir", "/var/lib/yurthub", "folder of the hub's own files, such as the key of the cached secrets", absolute),
         Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache", absolute),
         Option(
@@ -268,6 +274,7 @@ class Options(DeclaredOptions):
             serve_port=self["serve-port"],
             bind_proxy_addresses=self["bind-proxy-address"],
             proxy_port=self["proxy-port"],
+            proxy_secure_port=self["proxy-secure-port"],
             root_dir=self["root-dir"],
             disk_cache_path=self["disk-cache-path"],
             cache_exclude=self["cache-exclude"],
@@ -384,7 +391,7 @@ class Options(DeclaredOptions):
             dummy_if_name=self["dummy-if-name"],
             dummy_if_ip=self["dummy-if-ip"],
             enable_iptables=self["enable-iptables"],
-            ports=(self["proxy-port"],),
+            ports=tuple(one for one in (self["proxy-port"], self["proxy-secure-port"]) if one),
         )
         try:
             settings.link()
