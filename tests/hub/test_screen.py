@@ -61,6 +61,14 @@ class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.site, self.cluster = filtering_site(self)
 
+    def reboot(self) -> None:
+        """
+        Another process of the hub, with the same disk.
+        """
+        self.site.reboot()
+        Cluster(self.site).node()
+        begin(self.site)
+
     def arriving(self, path: str) -> HandExchange:
         """
         A client's request at the cloud.
@@ -204,13 +212,50 @@ class CutTests(Case):
         Another process of the hub knows that its filters show the same, and goes on.
         """
         self.list_services(balancer("a", 5, hidden=True), balancer("b", 6))
-        self.site.reboot()
-        cluster = Cluster(self.site)
-        cluster.node()
-        begin(self.site)
+        self.reboot()
         request, exchange = self.watch()
         exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)) + event("MODIFIED", balancer("a", 12)))
         self.assertEqual(told(request), [("ADDED", "a", "12")])
+
+    def test_restart_with_an_older_disk(self) -> None:
+        """
+        What the cloud repeats for a disk that is behind the client is not told, but counts: an object that came hidden meanwhile
+        is not known to the client.
+        """
+        self.list_services(balancer("b", 6))
+        self.reboot()
+        request, exchange = self.watch(version=20)
+        self.assertEqual(exchange.query["resourceVersion"], "10")
+        exchange.send(event("ADDED", balancer("a", 15, hidden=True)) + event("MODIFIED", balancer("b", 16, hidden=True)))
+        exchange.send(event("MODIFIED", balancer("a", 21, hidden=True)) + event("DELETED", balancer("b", 22, hidden=True)))
+        exchange.send(event("ADDED", balancer("c", 23)))
+        self.assertEqual(told(request), [("ADDED", "c", "23")])
+
+    def test_restart_with_a_newer_disk(self) -> None:
+        """
+        What was hidden only after the version at which a client comes back is DELETED for it.
+        """
+        self.list_services(balancer("a", 5))
+        _, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 12, hidden=True)))
+        self.reboot()
+        request, exchange = self.watch()
+        exchange.send(event("MODIFIED", balancer("a", 12, hidden=True)))
+        self.assertEqual(told(request), [("DELETED", "a", "12")])
+
+    def test_restart_and_a_gap(self) -> None:
+        """
+        When the cloud cannot repeat what the disk has missed, nothing that the client may know vanishes in silence.
+        """
+        self.list_services(balancer("a", 5, hidden=True))
+        self.reboot()
+        request, exchange = self.watch(version=20)
+        exchange.send(error_event(410, "Expired"))
+        again = self.arriving(SERVICES)
+        self.assertEqual(again.query["resourceVersion"], "20")
+        again.begin()
+        again.send(event("MODIFIED", balancer("a", 21, hidden=True)))
+        self.assertEqual(told(request), [("DELETED", "a", "21")])
 
     def test_unknown(self) -> None:
         """

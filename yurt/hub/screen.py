@@ -15,6 +15,7 @@ from yurt.hub.filters.lens import CLEAR, Lens, at_version, key_of
 from yurt.hub.filters.told import Told
 from yurt.hub.progress import Progress
 from yurt.hub.reads import view_key
+from yurt.kube.objects import is_newer, read_object
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent, encode_event
 
@@ -37,6 +38,8 @@ class Screen:
         self.lens: Lens = CLEAR
         self.wanted: Lens = CLEAR
         self.hidden: set[str] = set()
+        self.guessed = False
+        """Whether it was found in the cache, which may be behind the client."""
         self.version = ""
         """The last version that the client was told of, while anything is filtered."""
         self.recorded = False
@@ -69,14 +72,19 @@ class Screen:
             view = self.hub.views.view(key)
             told = Told(CLEAR if view is not None and view.complete else lens, frozenset())
         self.lens = lens if told.lens.same(lens) else told.lens
-        self.hidden = self._find_hidden() if told.hidden is None else set(told.hidden)
+        self.guessed = told.hidden is None
+        self.hidden = set(self._find_hidden(progress.version)) if told.hidden is None else set(told.hidden)
         return True
 
-    def _find_hidden(self) -> set[str]:
-        if not self.lens.hides:
-            return set()
-        self.hub.turns.finish()
-        return {key_of(item) for item in self.hub.views.members(self.key) if self.lens.apply(item) is None}
+    def _find_hidden(self, version: str) -> Iterator[str]:
+        """
+        What of the cache a client does not know that has reached a version; of what changed later nobody can tell.
+        """
+        if self.lens.hides:
+            self.hub.turns.finish()
+            for item in self.hub.views.members(self.key):
+                if self.lens.apply(item) is None and not is_newer(read_object(item).meta.resource_version, version):
+                    yield key_of(item)
 
     def choose(self) -> bool:
         """
@@ -138,6 +146,20 @@ class Screen:
             return b""
         is_same = shown is event.object and event_type == event.type and line
         return line if is_same else encode_event(event_type, shown or event.object)
+
+    def repeated(self, event: WatchEvent) -> None:
+        """
+        An event that the client knows already, for the cache's sake: what it shows and hides is told by it, if by nothing else.
+        """
+        if self.lens.hides and event.type in (ADDED, MODIFIED, DELETED) and not event.form:
+            self.change(event)
+
+    def forget_guess(self) -> None:
+        """
+        What the cache has missed cannot be repeated: rather a DELETED too many than one too few.
+        """
+        if self.guessed:
+            self.hidden.clear()
 
     # Differences
 

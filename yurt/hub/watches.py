@@ -412,6 +412,8 @@ class Watch:
         if self.progress.told(event, self.hub.reactor.seconds()):
             is_filtered = self.screen.lens.rules and not self.protobuf
             lines.append(self.screen.show(event, frame) if is_filtered else self.encode_frame(frame))
+        elif not self.protobuf:
+            self.screen.repeated(event)
         return True
 
     def refocus(self) -> None:
@@ -471,6 +473,7 @@ class Watch:
         What the view missed is no longer to be had: go on from where the client is.
         """
         self.feed.give_up_gap()
+        self.screen.forget_guess()
         server = self.hub.cloud.pick()
         if server is None:
             self.hold()
