@@ -125,6 +125,16 @@ class EndpointsTests(SynchronousTestCase):
             [{"addresses": [near], "ports": ports}, {"addresses": [], "notReadyAddresses": [near], "ports": ports}],
         )
 
+    def test_label(self) -> None:
+        """
+        Endpoints belong to the Service of their name, also with the label that slices have, which a Service hands on to them.
+        """
+        metadata = {"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "other"}}
+        subsets = [{"addresses": [{"ip": "1", "nodeName": "n1"}, {"ip": "2", "nodeName": "n2"}]}]
+        document = {"kind": "Endpoints", "metadata": metadata, "subsets": subsets}
+        expected = [{"addresses": [{"ip": "1", "nodeName": "n1"}]}]
+        self.assertEqual(shown(SERVICE_TOPOLOGY, document, facts(HOST))["subsets"], expected)
+
     def test_none(self) -> None:
         """
         Endpoints without subsets stay so.

@@ -82,11 +82,10 @@ def _subset(subset: Document, near: frozenset[str]) -> Document | None:
 
 def concerns(meta: ItemMeta, body: bytes, facts: Facts) -> bool:
     """
-    Those of a Service with the annotation.
+    Those of a Service with the annotation.  Endpoints have its name, and may have any label.
     """
     topology = facts.topology or {}
-    service = meta.label(SERVICE_OF_SLICE) or meta.name
-    return f"{meta.namespace}/{service}" in topology
+    return any(f"{meta.namespace}/{service}" in topology for service in (meta.label(SERVICE_OF_SLICE), meta.name))
 
 
 def active(facts: Facts) -> bool:
