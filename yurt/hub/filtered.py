@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from yurt.http.heads import without
-from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
+from yurt.http.interfaces import Headers, ResponseHead
 from yurt.hub.answers import FROM_CLOUD, name_source
 from yurt.hub.cache.views import LIST_STEP
 from yurt.hub.filters.lens import Lens, show_list, show_object
@@ -32,16 +32,6 @@ class FilteredRead(Read):
     A GET or LIST that is held until it is whole, and answered as its client is to see it.
     """
 
-    held: ResponseHead | None = None
-    """The head of the cloud's answer, while its body comes in."""
-
-    @property
-    def awaits_head(self) -> bool:
-        """
-        A held answer has begun, although the client has not heard of it.
-        """
-        return self.held is None and super().awaits_head
-
     @property
     def warnings(self) -> Headers:
         """
@@ -50,63 +40,34 @@ class FilteredRead(Read):
         return self.hub.filters.warnings(self.caller.component, self.info)
 
     @property
-    def to_be_held(self) -> bool:
+    def is_concerned(self) -> bool:
         """
         Whether anything is filtered, or has to be remembered.
         """
         filters, info = self.hub.filters, self.info
         return bool(filters.lens(self.caller.component, info).rules) or filters.told.knows(view_key(self.caller, info, ""))
 
-    def drop_exchange(self) -> None:
-        """
-        What was held of its answer counts no more.
-        """
-        self.held = None
-        super().drop_exchange()
-
     def pass_head(self, head: ResponseHead) -> None:
         """
-        Hold back what is to be filtered.
+        What is passed on as it came is not filtered.
         """
-        if head.status == 200 and self.kept is not None and self.to_be_held:
-            self.held = head
-            return
         if head.status == 200:
             head.headers += self.warnings
         super().pass_head(head)
 
-    def data_received(self, data: bytes) -> None:
+    def pass_held(self) -> None:
         """
-        Hold it back, too, unless it gets too large.
+        As much as came before it got too large.
         """
-        if self.held is None:
-            super().data_received(data)
-            return
-        self.heard_again()
-        self.series.received += len(data)
-        pieces = self.kept or []
-        self.keep_piece(data)
-        if self.kept is None:
+        if self.held is not None and self.is_concerned:
             self.log.warn("{what}: not filtered, as it is too large", what=self.describe())
-            head, self.held = self.held, None
-            super().pass_head(head)
-            for piece in pieces:
-                self.request.write(piece)
-
-    def response_failed(self, error: UpstreamError) -> None:
-        """
-        Half of an answer is none; another way may lead to a whole one.
-        """
-        if self.held is not None:
-            self.held = self.kept = None
-            self.release_kept()
-        super().response_failed(error)
+        super().pass_held()
 
     def response_finished(self, trailers: Headers) -> None:
         """
         The answer is whole: first the client, then the cache.
         """
-        if self.held is None or self.kept is None:
+        if self.held is None or self.kept is None or not self.is_concerned:
             super().response_finished(trailers)
             return
         head, chunks = self.held, self.kept

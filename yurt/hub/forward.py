@@ -52,6 +52,9 @@ STALLED_FOR = 60.0
 EDGE_CACHE = b"edge-cache"
 """The header, meant for the hub only, by which a caller of any component asks to be cached."""
 
+PLAIN_SUBRESOURCES = frozenset({"", "status", "scale"})
+"""Those whose GET yields an object, and does not last."""
+
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 
@@ -80,6 +83,8 @@ class Forward:
     kept: list[bytes] | None = None
     kept_size = 0
     kept_head: ResponseHead | None = None
+    held: ResponseHead | None = None
+    """The head of an answer of which the client has heard nothing yet, while its body comes in."""
 
     def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
         self.hub = hub
@@ -190,7 +195,7 @@ class Forward:
         """
         Whether the server has not begun to answer.
         """
-        return self.exchange is not None and not self.started and not self.finished
+        return self.exchange is not None and not self.started and not self.finished and self.held is None
 
     def impatient(self) -> None:
         """
@@ -204,7 +209,8 @@ class Forward:
         """
         ``server`` has fallen silent, and another one has not: ask that one instead, if nothing can be done twice.
         """
-        if self.server is not server or not self.awaits_head or not self.may_repeat(UpstreamError("silent")):
+        is_unheard = self.awaits_head or self.held is not None
+        if self.server is not server or not is_unheard or not self.may_repeat(UpstreamError("silent")):
             return
         other = self.hub.cloud.other(self.tried)
         if other is not None:
@@ -232,7 +238,11 @@ class Forward:
         if self.keeps(head):
             self.kept = []
             self.kept_head = head
-        self.pass_head(head)
+        if self.holds(head):
+            self.kept = []
+            self.held = head
+        else:
+            self.pass_head(head)
 
     def asked_other(self, head: ResponseHead) -> bool:
         """
@@ -278,7 +288,8 @@ class Forward:
         """
         if self.long_running or self.heard != self.hub.patience.ticks:
             self.heard_again()
-        self.request.write(data)
+        if self.held is None:
+            self.request.write(data)
         if self.kept is not None:
             self.keep_piece(data)
         self.series.received += len(data)
@@ -328,16 +339,36 @@ class Forward:
 
     def keep_piece(self, data: bytes) -> None:
         """
-        Hold it for the cache, within bounds.
+        Hold it, for the cache or until the answer is whole, within bounds.
         """
         assert self.kept is not None
         self.kept.append(data)
         self.kept_size += len(data)
         self.hub.kept_bytes += len(data)
         if self.kept_size > MAX_KEPT_BODY or self.hub.kept_bytes > MAX_KEPT_TOTAL:
-            message = "{what}: not cached, as {size} bytes of it are held already, and {total} of all answers under way"
+            message = "{what}: not cached, nor held until it is whole: it has {size} bytes already, all answers under way {total}"
             self.log.warn(message, what=self.describe(), size=self.kept_size, total=self.hub.kept_bytes)
+            self.pass_held()
             self.kept = None
+            self.release_kept()
+
+    def pass_held(self) -> None:
+        """
+        Send what was held back: it is whole, or too large.
+        """
+        head, self.held = self.held, None
+        if head is None:
+            return
+        self.pass_head(head)
+        for piece in self.kept or ():
+            self.request.write(piece)
+
+    def forget_held(self) -> None:
+        """
+        Half of an answer is none; another way may lead to a whole one.
+        """
+        if self.held is not None:
+            self.held = self.kept = None
             self.release_kept()
 
     def release_kept(self) -> None:
@@ -351,6 +382,7 @@ class Forward:
         """
         The answer is complete: first the client, then the cache.
         """
+        self.pass_held()
         self.request.finish(trailers)
         self.done()
         if self.kept is not None and self.kept_head is not None:
@@ -362,6 +394,7 @@ class Forward:
         """
         self.hub.patience.forget(self)
         self.exchange = None
+        self.forget_held()
         if self.started:
             self.log.info(
                 "{method} {path}: the answer broke off: {error}", method=self.info.verb, path=self.info.path, error=str(error)
@@ -490,6 +523,7 @@ class Forward:
         Give up the way to the cloud.
         """
         exchange, self.exchange = self.exchange, None
+        self.forget_held()
         if exchange is not None:
             exchange.cancel()
 
@@ -519,6 +553,16 @@ class Forward:
         Whether a whole answer, encoded as it came, is what the cache holds already, so that there is nothing to store.
         """
         return False
+
+    def holds(self, head: ResponseHead) -> bool:
+        """
+        Whether an answer is held back until it is whole: that of a read which another server could answer, too, if this one
+        breaks off, and which does not last.
+        """
+        info = self.info
+        is_read = info.is_resource and info.verb in ("get", "list") and info.subresource in PLAIN_SUBRESOURCES
+        is_plain = is_read and self.request.head.method == b"GET" and not self.request.upgrade
+        return is_plain and head.status == 200 and len(self.hub.cloud.servers) > 1
 
     @property
     def about(self) -> Hashable:

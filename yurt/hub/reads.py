@@ -191,6 +191,12 @@ class Read(Forward):
         self.series.local += len(body)
         self.done()
 
+    def holds(self, head: ResponseHead) -> bool:
+        """
+        What is kept is held anyway, and the cache may have an answer in its place.
+        """
+        return (head.status == 200 and self.kept is not None) or super().holds(head)
+
     def keeps(self, head: ResponseHead) -> bool:
         """
         Keep whole JSON answers.
