@@ -12,6 +12,7 @@ from tests.hub.filters.cluster import SLICES_PATH, Cluster, begin, filtering_sit
 from tests.hub.filters.fixtures import endpoint_slice, nodes_of, service
 from tests.hub.memory_site import HandExchange, MemoryRequest, MemorySite, bookmark, error_event, event
 from yurt.hub.filters.discardcloudservice import DISCARD
+from yurt.hub.filters.told import MAX_SENT_BACK, ToldBook
 
 HOST, POOL = "kubernetes.io/hostname", "openyurt.io/nodepool"
 SERVICES = "/api/v1/services"
@@ -268,14 +269,34 @@ class CutTests(Case):
         exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)))
         self.assertEqual(told(request), [("DELETED", "a", "11")])
 
+    def use_up_patience(self) -> None:
+        """
+        Clients with something unknown are sent back as often as they may be.
+        """
+        for version in range(MAX_SENT_BACK):
+            request = self.site.fetch("GET", f"{SERVICES}?watch=true&resourceVersion={version + 1}", agent="kube-proxy")
+            self.assertEqual(request.status, 410)
+
     def test_not_sent_back_again(self) -> None:
         """
-        A client that comes back with something unknown again is not sent back for ever: from now on its events are filtered.
+        A client that comes back with something unknown again and again is not sent back for ever: its events are filtered.
         """
-        self.site.fetch("GET", f"{SERVICES}?watch=true&resourceVersion=7", agent="kube-proxy")
+        self.use_up_patience()
         request, exchange = self.watch(version=8)
         exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)))
         self.assertEqual(told(request), [("DELETED", "a", "11")])
+
+    def test_told_all(self) -> None:
+        """
+        If the cache holds what it may know it is told all of that, as nobody can tell what it knows otherwise.
+        """
+        self.list_services(balancer("a", 5, hidden=True), balancer("b", 6), balancer("c", 9))
+        self.site.hub.filters.told = ToldBook(self.site.store.table("nothing"))
+        self.use_up_patience()
+        request, exchange = self.watch(version=10)
+        self.assertEqual(told(request), [("DELETED", "a", "10"), ("MODIFIED", "b", "10"), ("MODIFIED", "c", "10")])
+        exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)) + event("MODIFIED", balancer("b", 12)))
+        self.assertEqual(told(request)[3:], [("MODIFIED", "b", "12")])
 
 
 class OfflineTests(Case):
@@ -416,6 +437,39 @@ class DifferenceTests(Case):
         self.site.run(0.5)
         request, _ = self.watch(SLICES_PATH, version=11)
         self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1", "n2", "n3"]])
+
+    def test_there_and_back(self) -> None:
+        """
+        A change that was told, and undone while the client was away: it is told so, also when its version is that of its list.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        request, exchange = self.watching(web(5, "n1", "n2"))
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        self.assertEqual([nodes_of(event["object"]) for event in request.events], [["n1", "n2"]])
+        request.hang_up()
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        request, exchange = self.watch(SLICES_PATH)
+        self.assertEqual([nodes_of(event["object"]) for event in request.events], [["n1"]])
+
+    def test_ahead(self) -> None:
+        """
+        Of what the cache has heard of already, and the client has not, the cloud tells it in its turn.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"))
+        request, exchange = self.watch(SLICES_PATH)
+        listing = self.site.ask("GET", SLICES_PATH, agent="kube-proxy")
+        clients_at(self.site, SLICES_PATH)[-1].answer(200, slice_list([web(11, "n2", "n3")], 11))
+        self.site.run_until(lambda: listing.finished)
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        self.assertEqual(request.events, [])
+        exchange.send(event("MODIFIED", web(11, "n2", "n3")))
+        self.assertEqual([nodes_of(event["object"]) for event in request.events], [["n2", "n3"]])
 
     def test_changed_while_away_for_long(self) -> None:
         """

@@ -40,6 +40,8 @@ class Screen:
         self.hidden: set[str] = set()
         self.guessed = False
         """Whether it was found in the cache, which may be behind the client."""
+        self.doubts: tuple[Lens | None, ...] = ()
+        """Other lenses through which the client may know objects, until the difference is told; None for any at all."""
         self.version = ""
         """The last version that the client was told of, while anything is filtered."""
         self.recorded = False
@@ -70,28 +72,31 @@ class Screen:
             if filters.told.may_send_back(key, self.hub.reactor.seconds()):
                 return False
             view = self.hub.views.view(key)
-            told = Told(CLEAR if view is not None and view.complete else lens, frozenset())
+            told = Told(lens, frozenset())
+            self.doubts = (None,) if view is not None and view.complete else ()
         self.lens = lens if told.lens.same(lens) else told.lens
+        self.doubts += tuple(one.lens for one in told.others)
         self.guessed = told.hidden is None
-        self.hidden = set(self._find_hidden(progress.version)) if told.hidden is None else set(told.hidden)
+        hidden = (self._hidden_from(one, progress.version) for one in (told, *told.others))
+        self.hidden = set.intersection(*hidden)  # rather a DELETED too many than one too few
         return True
 
-    def _find_hidden(self, version: str) -> Iterator[str]:
+    def _hidden_from(self, told: Told, version: str) -> set[str]:
         """
-        What of the cache a client does not know that has reached a version; of what changed later nobody can tell.
+        What somebody does not know who was told a version; of what the cache has heard of later it cannot tell that.
         """
-        if self.lens.hides:
-            self.hub.turns.finish()
-            for item in self.hub.views.members(self.key):
-                if self.lens.apply(item) is None and not is_newer(read_object(item).meta.resource_version, version):
-                    yield key_of(item)
+        if told.hidden is not None or not told.lens.hides:
+            return set(told.hidden or ())
+        self.hub.turns.finish()
+        members = self.hub.views.members(self.key)
+        return {key_of(item) for item in members if told.lens.apply(item) is None and not _is_later(item, version)}
 
     def choose(self) -> bool:
         """
         What filters depend on has changed; returns whether the client is to see things otherwise than it knows them.
         """
         self.wanted = self.hub.filters.lens(self.caller.component, self.info)
-        if self.wanted.same(self.lens):
+        if self.wanted.same(self.lens) and not self.doubts:
             self.lens = self.wanted
         elif not self.recorded:
             self.recorded = True
@@ -102,7 +107,7 @@ class Screen:
         """
         Whether the client is still to be told a difference.
         """
-        return self.wanted is not self.lens
+        return self.wanted is not self.lens or bool(self.doubts)
 
     # Events
 
@@ -175,12 +180,16 @@ class Screen:
             if view is None or not view.complete or view.frozen:
                 return None
             lines = [line for item in self.hub.views.members(key) if (line := self._difference(item, version))]
-        self.lens, self.version = self.wanted, version
+        self.lens, self.version, self.doubts = self.wanted, version, ()
         return lines
 
     def _difference(self, item: bytes, version: str) -> bytes:
-        before, after = self.lens.apply(item), self.wanted.apply(item)
-        if before == after:
+        """
+        The line about one object; of what is later than ``version`` the cloud is still to tell.
+        """
+        after = self.wanted.apply(item)
+        lenses = (self.lens, *self.doubts)
+        if all(lens is not None and lens.apply(item) == after for lens in lenses) or _is_later(item, version):
             return b""
         key = key_of(item)
         known = key not in self.hidden
@@ -200,3 +209,10 @@ class Screen:
         if self.recorded and version not in ("", "0") and not progress.initial:
             told = Told(self.lens, frozenset(self.hidden), self.hub.reactor.seconds())
             self.hub.filters.told.record(self.key, version, told)
+
+
+def _is_later(item: bytes, version: str) -> bool:
+    """
+    Whether an object has changed after a version.
+    """
+    return is_newer(read_object(item).meta.resource_version, version)

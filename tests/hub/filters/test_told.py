@@ -11,7 +11,16 @@ from yurt.hub.cache.records import Caller, ViewKey
 from yurt.hub.filters.choice import ORDER
 from yurt.hub.filters.facts import Facts
 from yurt.hub.filters.lens import CLEAR, make_lens
-from yurt.hub.filters.told import LIST_TO_WATCH, MAX_KEYS, MAX_VERSIONS, SEND_BACK_EVERY, Told, ToldBook
+from yurt.hub.filters.told import (
+    LIST_TO_WATCH,
+    MAX_KEYS,
+    MAX_OTHERS,
+    MAX_SENT_BACK,
+    MAX_VERSIONS,
+    SEND_BACK_EVERY,
+    Told,
+    ToldBook,
+)
 
 KEY = ViewKey(Caller("node", "kube-proxy"), "/v1/services")
 ONE, OTHER = make_lens(ORDER, Facts("n1", pool="p")), make_lens(ORDER, Facts("n1", pool="q"))
@@ -85,14 +94,26 @@ class ToldTests(SynchronousTestCase):
 
     def test_same_version(self) -> None:
         """
-        Two lists of one version, told otherwise, one soon after the other: the first client is still to be told the difference.
+        Of one version told otherwise, soon after, both are remembered: who comes back may be either.
         """
-        self.book.record(KEY, "10", Told(ONE, frozenset(), 0.0))
-        for now, lens in ((LIST_TO_WATCH, ONE), (LIST_TO_WATCH + 1, OTHER)):
+        self.book.record(KEY, "10", Told(ONE, frozenset({"a"}), 0.0))
+        for now, lenses in ((LIST_TO_WATCH, [OTHER, ONE]), (LIST_TO_WATCH + 1, [OTHER])):
             self.book.record(KEY, "10", Told(OTHER, frozenset(), now))
             told = self.book.at(KEY, "10")
             assert told is not None
-            self.assertIs(told.lens, lens)
+            self.assertEqual([one.lens for one in (told, *told.others)], lenses)
+            self.assertEqual([one.hidden for one in told.others], [frozenset({"a"})] * (len(lenses) - 1))
+
+    def test_many_of_one_version(self) -> None:
+        """
+        Not everything is remembered that was ever told of one version.
+        """
+        for number in range(2 * MAX_OTHERS):
+            self.book.record(KEY, "10", Told(make_lens(ORDER, Facts("n1", pool=f"p{number}")), frozenset()))
+        told = self.book.at(KEY, "10")
+        assert told is not None
+        self.assertEqual([one.lens.facts.pool for one in told.others], ["p3", "p4", "p5", "p6"])
+        self.assertEqual([one.others for one in told.others], [()] * MAX_OTHERS)
 
     def test_bounds(self) -> None:
         """
@@ -110,6 +131,7 @@ class ToldTests(SynchronousTestCase):
         """
         Clients of a view are told to list anew now and then only.
         """
-        answers = [self.book.may_send_back(KEY, now) for now in (0.0, 1.0, SEND_BACK_EVERY - 1, SEND_BACK_EVERY)]
-        self.assertEqual(answers, [True, False, False, True])
+        times = [*range(MAX_SENT_BACK + 1), SEND_BACK_EVERY - 1, SEND_BACK_EVERY]
+        answers = [self.book.may_send_back(KEY, now) for now in times]
+        self.assertEqual(answers, [True] * MAX_SENT_BACK + [False, False, True])
         self.assertTrue(self.book.may_send_back(KEY._replace(namespace="x"), 1.0))

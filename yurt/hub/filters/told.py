@@ -5,9 +5,9 @@ Through which lens clients were last told what they know, so that they can be to
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from math import inf
 from typing import Any
 
 from yurt.hub.cache.records import ViewKey
@@ -21,23 +21,28 @@ MAX_VERSIONS = 8
 """ResourceVersions remembered for each of them."""
 
 LIST_TO_WATCH = 60.0
-"""Seconds during which a client may still begin its watch where its list ended: what the list told is not forgotten for a newer
-list of the same version."""
+"""Seconds during which a client may still begin its watch where its list ended: what the list told is not forgotten for what is
+told later of the same version."""
+
+MAX_OTHERS = 4
+"""Other lenses remembered of one version."""
 
 SEND_BACK_EVERY = 60.0
-"""Seconds between the times that clients of one view are told to list anew."""
+MAX_SENT_BACK = 4
+"""Clients of one view that are told to list anew in so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """
     What a client was told: through which lens, and which objects (``namespace/name``) were hidden from it; None when it has to
-    be found out.
+    be found out.  ``others`` were told otherwise of the same version not long before; who comes back may be any of them.
     """
 
     lens: Lens
     hidden: frozenset[str] | None = None
     at: float = 0.0
+    others: tuple[Told, ...] = ()
 
 
 class ToldBook:
@@ -50,7 +55,7 @@ class ToldBook:
         self._table = table
         self._told: OrderedDict[ViewKey, OrderedDict[str, Told]] = OrderedDict()
         self._digests: OrderedDict[bytes, bytes] | None = None
-        self._sent_back: OrderedDict[ViewKey, float] = OrderedDict()
+        self._sent_back: OrderedDict[ViewKey, list[float]] = OrderedDict()
 
     def record(self, key: ViewKey, version: str, told: Told) -> None:
         """
@@ -59,11 +64,10 @@ class ToldBook:
         versions = self._told.setdefault(key, OrderedDict())
         self._told.move_to_end(key)
         before = versions.get(version)
-        if before is not None and before.lens.same(told.lens) and before.hidden is not None:
-            told = replace(told, hidden=before.hidden | (told.hidden or frozenset()))  # another page
-        if before is None or before.lens.same(told.lens) or told.at - before.at > LIST_TO_WATCH:
-            versions[version] = told
-            versions.move_to_end(version)
+        if before is not None:
+            told = _join(before, told)
+        versions[version] = told
+        versions.move_to_end(version)
         _shorten(versions, MAX_VERSIONS)
         _shorten(self._told, MAX_KEYS)
         self._write(key, told.lens.digest)
@@ -82,24 +86,29 @@ class ToldBook:
         told = self.at(key, version)
         if told is not None:
             return told
-        all_alike = all(one.lens.same(lens) for one in self._told.get(key, {}).values())
+        all_alike = all(one.lens.same(lens) for one in self._all(key))
         return Told(lens) if all_alike and self._read().get(_packed(key), b"") == lens.digest else None
 
     def knows(self, key: ViewKey) -> bool:
         """
         Whether a client may have been told less than everything.
         """
-        if any(told.lens.rules for told in self._told.get(key, {}).values()):
+        if any(told.lens.rules for told in self._all(key)):
             return True
         return bool(self._read()) and _packed(key) in self._read()
 
+    def _all(self, key: ViewKey) -> Iterator[Told]:
+        for told in self._told.get(key, {}).values():
+            yield from (told, *told.others)
+
     def may_send_back(self, key: ViewKey, now: float) -> bool:
         """
-        Whether a client may be told to list anew: not twice in a row, in case that its lists cannot be filtered.
+        Whether a client may be told to list anew: not again and again, in case that its lists cannot be filtered.
         """
-        if now - self._sent_back.get(key, -inf) < SEND_BACK_EVERY:
+        lately = [at for at in self._sent_back.get(key, ()) if now - at < SEND_BACK_EVERY]
+        if len(lately) >= MAX_SENT_BACK:
             return False
-        self._sent_back[key] = now
+        self._sent_back[key] = [*lately, now]
         self._sent_back.move_to_end(key)
         _shorten(self._sent_back, MAX_KEYS)
         return True
@@ -125,6 +134,17 @@ class ToldBook:
         while len(digests) > MAX_KEYS:
             oldest, _ = digests.popitem(last=False)
             self._table.delete(oldest)
+
+
+def _join(before: Told, told: Told) -> Told:
+    """
+    What was told of one version, by what was told of it before.
+    """
+    known = {one.lens.digest: one for one in (*before.others, before) if told.at - one.at <= LIST_TO_WATCH}
+    same = known.pop(told.lens.digest, None)
+    if same is not None and same.hidden is not None:
+        told = replace(told, hidden=same.hidden | (told.hidden or frozenset()))  # another page
+    return replace(told, others=tuple(replace(one, others=()) for one in known.values())[-MAX_OTHERS:])
 
 
 def _shorten(entries: OrderedDict[Any, Any], limit: int) -> None:
