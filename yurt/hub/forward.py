@@ -368,7 +368,7 @@ class Forward:
         Half of an answer is none; another way may lead to a whole one.
         """
         if self.held is not None:
-            self.held = self.kept = None
+            self.held = self.kept = self.kept_head = None
             self.release_kept()
 
     def release_kept(self) -> None:
