@@ -15,7 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, SERVING_SIGNER, SERVING_USAGES
@@ -70,6 +70,41 @@ def pkcs10(
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(key(), hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def two_meanings(shown: str, meant: str) -> bytes:
+    """
+    The request of node edge-1 for a serving certificate that names ``shown`` in the attribute of another vendor, which some
+    parsers take, and ``meant`` in the standard one, which signers take.
+    """
+    named = ((NameOID.ORGANIZATION_NAME, "system:nodes"), (NameOID.COMMON_NAME, f"system:node:{NODE}"))
+    subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in named])
+    public = key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    attributes = b"".join(
+        _tlv(0x30, bytes.fromhex(oid) + _tlv(0x31, _alternative_name(name)))
+        for oid, name in (("060a2b06010401823702010e", shown), ("06092a864886f70d01090e", meant))
+    )
+    info = _tlv(0x30, b"\x02\x01\x00" + subject.public_bytes() + public + _tlv(0xA0, attributes))
+    signature = key().sign(info, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    der = _tlv(0x30, info + algorithm + _tlv(0x03, b"\0" + signature))
+    return b"-----BEGIN CERTIFICATE REQUEST-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE REQUEST-----\n"
+
+
+def _alternative_name(name: str) -> bytes:
+    """
+    A list of extensions that holds one DNS name.
+    """
+    return _tlv(0x30, _tlv(0x30, bytes.fromhex("0603551d11") + _tlv(0x04, _tlv(0x30, _tlv(0x82, name.encode())))))
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    """
+    A value in DER.
+    """
+    size = len(content)
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag]) + (bytes([size]) if size < 128 else bytes([0x80 + len(octets)]) + octets) + content
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -29,6 +29,7 @@ from tests.controllers.asking import (
     node,
     pkcs10,
     request,
+    two_meanings,
 )
 from yurt.controllers.controller import CREATE, UPDATE, Observed, Outcome, Write
 from yurt.controllers.csrapprover import NODES_KNOWN, REQUESTS, reconcile
@@ -78,6 +79,13 @@ def server(asker: Any = SERVER_USER, names: Sequence[str] = ("tunnel.example.com
     return serving(asker, names, common_name="system:node:tunnel-server", **more)
 
 
+def serving_of(pem: bytes) -> Document:
+    """
+    A node's request for a certificate to serve with.
+    """
+    return request(pem, NODE_USER, serving=True)
+
+
 class DecisionCase(SynchronousTestCase):
     """
     Objects go in, writes come out.
@@ -115,6 +123,8 @@ class DecisionCase(SynchronousTestCase):
 
 
 READY = node("edge-1", "192.168.1.2", "edge-1")
+OTHER_TOKEN = ("system:bootstrap:fedcba", BOOTSTRAPPER[1])
+TOKEN_OF_NODE = ("system:bootstrap:abcdef", [*BOOTSTRAPPER[1], "system:bootstrappers:node:edge-1"])
 LOST = node("edge-1", "192.168.1.2", ready="Unknown", since=NOW - 600)
 
 APPROVED: dict[str, tuple[list[Document], str]] = {
@@ -123,6 +133,13 @@ APPROVED: dict[str, tuple[list[Document], str]] = {
     "a bootstrapper for a node that was lost": ([hub(), LOST], "yurthub node client"),
     "a bootstrapper for a node that is not Ready": ([hub(), node(ready="False")], "yurthub node client"),
     "a bootstrapper for a node of which nothing is known": ([hub(), node(ready="")], "yurthub node client"),
+    "a token made for a node that lives": ([hub(TOKEN_OF_NODE), READY], "yurthub node client"),
+    "a token made for a node that has just joined": (
+        [hub(TOKEN_OF_NODE), hub(NODE_USER, name="first", conditions=["Approved"]), READY], "yurthub node client",
+    ),
+    "an agent by the token that has just joined its node": (
+        [agent(BOOTSTRAPPER), hub(name="first", conditions=["Approved"]), READY], "tunnel-agent client",
+    ),
     "a renewal": ([hub(NODE_USER), READY], "yurthub node client"),
     "a renewal with the tenant that it has": (
         [hub((NODE_USER[0], [*NODE_USER[1], "openyurt:tenant:a"]), [*HUB, "openyurt:tenant:a"])], "yurthub node client",
@@ -153,6 +170,19 @@ REFUSED: dict[str, tuple[list[Document], str]] = {
     "another node": ([hub(OTHER_NODE)], "system:node:edge-2 asks for it"),
     "the name of the node without its group": ([hub((NODE_USER[0], ["system:authenticated"]))], "system:node:edge-1 asks"),
     "a bootstrapper for a living node": ([hub(), READY], "Node edge-1 is Ready"),
+    "an agent by another token than the one that has just joined its node": (
+        [agent(OTHER_TOKEN), hub(name="first", conditions=["Approved"]), READY], "Node edge-1 is Ready",
+    ),
+    "a hub by the token that brought the agent": (
+        [hub(), agent(BOOTSTRAPPER, name="first", conditions=["Approved"]), READY], "Node edge-1 is Ready",
+    ),
+    "a token made for another node": (
+        [hub(("system:bootstrap:abcdef", ["system:bootstrappers", "system:bootstrappers:node:edge-2"]))],
+        "system:bootstrap:abcdef is a token of group system:bootstrappers:node:edge-2, for that node alone",
+    ),
+    "the group of a node's token without that of tokens": (
+        [hub(("mallory", ["system:bootstrappers:node:edge-1"]))], "mallory asks for it",
+    ),
     "a tenant that the node has not": ([hub(NODE_USER, NEW_TENANT)], "does not belong to openyurt:tenant:a"),
     "a serving certificate by a bootstrapper": ([serving(BOOTSTRAPPER)], "only system:node:edge-1 may"),
     "a serving certificate by another node": ([serving(OTHER_NODE)], "only system:node:edge-1 may"),
@@ -208,6 +238,8 @@ REFUSED: dict[str, tuple[list[Document], str]] = {
     "an agent with an address of another node": ([agent(names=["edge-1", "10.0.0.1"]), READY], "10.0.0.1 are not among"),
     "a tunnel server that is the API server": ([server(names=["kubernetes.default.svc.cluster.local"])], "the API server's name"),
     "a tunnel server that is kubernetes": ([server(names=["tunnel", "Kubernetes"])], "Kubernetes is the API server's name"),
+    "a tunnel server that is the API server, with a dot": ([server(names=["kubernetes.default."])], "is the API server's name"),
+    "a tunnel server that is everything": ([server(names=["*.default.svc"])], "*.default.svc is the API server's name"),
     "a tunnel server without names": ([server(names=[])], "it has neither DNS names nor addresses"),
 }  # fmt: skip
 
@@ -252,6 +284,35 @@ class TableTests(DecisionCase):
         ):
             self.assertEqual(self.approved(request(pem, BOOTSTRAPPER)), [])
             self.assertIn(why, self.refused(request(pem, BOOTSTRAPPER))[0])
+
+    def test_token_of_a_node(self) -> None:
+        """
+        Dots of a node's name are colons in the group, which can have none.
+        """
+        asker = ("system:bootstrap:abcdef", ["system:bootstrappers", "system:bootstrappers:node:edge-1:example:com"])
+        name = "edge-1.example.com"
+        self.assertEqual(len(self.approved(hub(asker, common_name=f"system:node:{name}"), node(name))), 1)
+        self.assertIn("edge-1:example:com, for that node alone", self.refused(hub(asker, common_name="system:node:edge-1"))[0])
+
+    def test_two_meanings(self) -> None:
+        """
+        What a signer may read otherwise is refused: a second list of names that only it looks at, a second request.
+        """
+        self.assertIn("attributes beside one", self.refused(serving_of(two_meanings("edge-1", "kubernetes.default.svc")))[0])
+        one = pkcs10("system:node:edge-1", HUB)
+        other = b"-----BEGIN X-----\nMA==\n-----END X-----\n"
+        for pem in (one + one, b"x\n" + one, other + one, one.replace(b"\nMI", b"\nA: b\n\nMI")):
+            self.assertEqual(self.approved(request(pem, BOOTSTRAPPER)), [])
+            self.assertIn("not one CERTIFICATE REQUEST", self.refused(request(pem, BOOTSTRAPPER))[0])
+
+    def test_without_signer(self) -> None:
+        """
+        Before Kubernetes 1.18 a request names no signer: its usages do.
+        """
+        for document, certificate in ((hub(version="v1beta1"), "node client"), (serving(version="v1beta1"), "tls server")):
+            del document["spec"]["signerName"]
+            self.assertIn(certificate, self.approved(document)[0])
+            self.assertIs(read_request(encoded({**document, "apiVersion": "certificates.k8s.io/v1"})), None)
 
     def test_none_of_ours(self) -> None:
         """

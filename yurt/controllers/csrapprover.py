@@ -6,6 +6,9 @@ Facts: OpenYurt's csrapprover knows its daemons by what a CertificateSigningRequ
 Event that says why; it never denies.  Requests that are not those of our daemons are none of its business.
 
 Requests for one node are looked at together, in the order in which they were made: the first one may settle the others.
+
+Whoever has a token may join any node that nobody is.  A token can be made for one node, by an extra group: it joins that one
+only, and anew as often as need be, since whoever makes a token decides that.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ TENANT_PREFIX = "openyurt:tenant:"
 
 BOOTSTRAPPERS = "system:bootstrappers"
 """The group of those who show a bootstrap token."""
+TOKENS_OF_NODE = f"{BOOTSTRAPPERS}:node:"
+"""What an extra group of a token that is made for one node begins with.  The node's name follows, with colons for its dots: such
+groups have none."""
 SERVER_USERS = frozenset({"yurt-tunnel-server", "system:serviceaccount:kube-system:yurt-tunnel-server"})
 """Who yurt-tunnel-server is to the API server: the two subjects of its manifest."""
 
@@ -43,7 +49,7 @@ KEY_ENCIPHERMENT = "key encipherment"
 """A usage that newer clients leave out for keys that encipher nothing."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_API_SERVER = re.compile(r"kubernetes(\.default(\.svc(\..+)?)?)?", re.IGNORECASE)
+_API_SERVER = re.compile(r"(kubernetes|\*)(\.default(\.svc(\..+)?)?)?\.?", re.IGNORECASE)
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -60,14 +66,21 @@ NODES_KNOWN: Source[Node] = Source("Nodes", ["/api/v1/nodes"], read_node, lambda
 @dataclass(frozen=True, slots=True)
 class Case:
     """
-    A request, and what it is judged by: its Node, if there is one, and the requests for that node that have been granted and
-    whose certificates are still valid.  ``link_local`` are the addresses that pods of any node reach its hub at.
+    A request, and what it is judged by: its Node, if there is one, and the requests for that node, of any kind, that have been
+    granted and whose certificates are still valid.  ``link_local`` are the addresses that pods of any node reach its hub at.
     """
 
     request: Request
     node: Node | None
     granted: Sequence[Request]
     link_local: frozenset[str]
+
+
+def group_of_token(node: str) -> str:
+    """
+    The extra group of a token that is made for one node.
+    """
+    return TOKENS_OF_NODE + node.replace(".", ":")
 
 
 def refusal(case: Case) -> str | None:
@@ -156,20 +169,38 @@ def _asked_by_node(case: Case) -> Iterator[str]:
 
 def _asked_by_node_or_bootstrapper(case: Case) -> Iterator[str]:
     """
-    A node may ask for what is its own at any time, a bootstrapper for any node that nobody is.
+    A node may ask for what is its own at any time, a bootstrapper for any node that nobody is, or for the one that its token is
+    made for.
     """
-    request, node = case.request, case.node
+    request = case.request
     if _is_node_itself(request):
         return
+    meant_for = {one for one in request.groups if one.startswith(TOKENS_OF_NODE)}
     if BOOTSTRAPPERS not in request.groups:
         yield f"{request.username} asks for it; only {NODE_PREFIX}{request.node} and bootstrap tokens may"
-    elif node is not None and node.ready:
-        yield f"Node {node.name} is Ready, and has a certificate to ask with; delete the Node if it is to join anew"
-    else:
-        lost_at = node.lost_at if node is not None else None
-        for other in case.granted:
-            if other.node == request.node and (lost_at is None or other.created >= lost_at):
-                yield f"{other.name} has been granted for this node; delete it if the node is to join anew"
+    elif meant_for and group_of_token(request.node) not in meant_for:
+        yield f"{request.username} is a token of group {_listed(meant_for)}, for that node alone"
+    elif not meant_for:
+        yield from _is_nobody(case)
+
+
+def _is_nobody(case: Case) -> Iterator[str]:
+    """
+    The node is not there, or is lost, and has not been joined just now.  The token that has just joined it brings its agent's
+    certificate, too.
+    """
+    request, node = case.request, case.node
+    lost_at = node.lost_at if node is not None else None
+    for other in case.granted:
+        if other.kind is request.kind and (lost_at is None or other.created >= lost_at):
+            yield f"{other.name} has been granted for this node; delete it if the node is to join anew"
+    joined_it = any(one.kind is Kind.NODE_CLIENT and one.username == request.username for one in case.granted)
+    if node is not None and node.ready and not (request.kind is Kind.AGENT and joined_it):
+        group = group_of_token(node.name)
+        yield (
+            f"Node {node.name} is Ready, and has a certificate to ask with; if it is to join anew, approve this by hand, use a "
+            f"token of group {group}, or delete the Node"
+        )
 
 
 def _asked_by_server(case: Case) -> Iterator[str]:
@@ -219,7 +250,7 @@ def reconcile(link_local: frozenset[str], key: str, seen: Observed, now: float) 
     for request in requests:
         if request.state is not State.PENDING:
             continue
-        why = refusal(Case(request, node, [one for one in granted if one.kind is request.kind], link_local))
+        why = refusal(Case(request, node, granted, link_local))
         if why is None:
             approvals.append(approval(request))
             granted.append(request)

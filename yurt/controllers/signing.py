@@ -4,6 +4,8 @@ CertificateSigningRequests and Nodes, as far as the approver of certificates loo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -11,15 +13,19 @@ from ipaddress import ip_address
 
 import msgspec
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from yurt.kube.csr.wanted import CLIENT_SIGNER, NODE_PREFIX, SERVING_SIGNER
+from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, NODE_PREFIX, SERVING_SIGNER
 
 AGENT_NAME, PROXY_NAME, SERVER_NAME = "tunnel-agent-client", "tunnel-proxy-client", f"{NODE_PREFIX}tunnel-server"
 """Common names of the tunnel's certificates, as in OpenYurt."""
 
 MAX_OBJECT_BYTES = 16 * 1024
 """Bytes of a request, as an object, that is looked at; those of our daemons have two thousand."""
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE REQUEST-----\s*")
+_EXTENSION_REQUEST = ObjectIdentifier("1.2.840.113549.1.9.14")
+"""The one attribute of a PKCS#10 request in which signers look for alternative names."""
 
 
 class Kind(Enum):
@@ -156,13 +162,14 @@ def read_request(body: bytes) -> Request | None:
         raise ValueError(f"it has more than {MAX_OBJECT_BYTES} bytes")
     found = _decode_request(body)
     spec, status = found.spec, found.status or _RequestStatus()
-    if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
+    signer = spec.signerName or _signer_of(found.apiVersion, spec.usages or ())
+    if signer not in (CLIENT_SIGNER, SERVING_SIGNER):
         return None
     try:
         asked, expires = _read_pkcs10(spec.request), _expiry(status.certificate)
     except Exception as error:  # of many kinds: whoever has a token may send anything
         raise ValueError(f"it holds nothing that can be read: {error}") from error
-    kind = _kind(spec.signerName, asked.common_name)
+    kind = _kind(signer, asked.common_name)
     if kind is None:
         return None
     state = _state({one.type for one in status.conditions or () if one.status == "True"})
@@ -193,13 +200,28 @@ def _kind(signer: str, common_name: str) -> Kind | None:
     return Kind.NODE_SERVING if common_name.startswith(NODE_PREFIX) else None
 
 
+def _signer_of(version: str, usages: Collection[str]) -> str:
+    """
+    The signer of a request that names none, as before Kubernetes 1.18, where one signer did what usages say.
+    """
+    if not version.endswith("/v1beta1"):
+        return ""
+    return CLIENT_SIGNER if CLIENT_USAGES[-1] in usages else SERVING_SIGNER
+
+
 def _read_pkcs10(pem: bytes) -> Asked:
+    """
+    Read a request so that nothing in it can mean something else to the signer, whose parser is another one.
+    """
     request = x509.load_pem_x509_csr(pem)
     common_names = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     organizations = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     extensions = [one.value for one in request.extensions]
     names = [name for one in extensions if isinstance(one, x509.SubjectAlternativeName) for name in one]
     flaws = {
+        "it is not one CERTIFICATE REQUEST in PEM and nothing else": not _PEM.fullmatch(pem),
+        "it has attributes beside one request for extensions": [one.oid for one in request.attributes]
+        not in ([], [_EXTENSION_REQUEST]),
         "it is not signed with its own key": not request.is_signature_valid,
         "its subject holds more than a common name and organizations": len(list(request.subject)) != 1 + len(organizations),
         "it asks for extensions beside subject alternative names": any(
