@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import yurt
 from tests.certs import Identity
 from tests.contract.client import KubeClient
 from tests.contract.subjects import pause
-from tests.controllers.asking import HUB, NODES, key, pkcs10
+from tests.controllers.asking import HUB, NODE, NODES, TUNNEL, key, pkcs10, two_meanings
 from yurt.kube.csr.request import requests_path
 from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, SERVING_SIGNER, SERVING_USAGES
 
@@ -45,16 +45,9 @@ INVITATION = [
             "token-secret": TOKEN[7:],
             "usage-bootstrap-authentication": "true",
         },
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "bootstrappers"},
-        "subjects": [{"kind": "Group", "name": "system:bootstrappers", "apiGroup": "rbac.authorization.k8s.io"}],
-        "roleRef": {"kind": "ClusterRole", "name": "system:node-bootstrapper", "apiGroup": "rbac.authorization.k8s.io"},
-    },
+    }
 ]
-"""A token, and what kubeadm lets its holders do."""
+"""A token; what its holders may do is in the manifest."""
 
 Document = dict[str, Any]
 
@@ -117,14 +110,16 @@ class ApproverTests(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(client.close()))
         return client
 
-    async def ask_for(self, client: KubeClient, name: str, pem: bytes, *, serving: bool = False) -> None:
+    async def ask_for(
+        self, client: KubeClient, name: str, pem: bytes, *, serving: bool = False, usages: Sequence[str] = (), signer: str = ""
+    ) -> None:
         """
         Ask for a certificate.
         """
         spec = {
             "request": base64.b64encode(pem).decode(),
-            "signerName": SERVING_SIGNER if serving else CLIENT_SIGNER,
-            "usages": list(SERVING_USAGES if serving else CLIENT_USAGES),
+            "signerName": signer or (SERVING_SIGNER if serving else CLIENT_SIGNER),
+            "usages": list(usages or (SERVING_USAGES if serving else CLIENT_USAGES)),
         }
         document = {
             "apiVersion": "certificates.k8s.io/v1",
@@ -195,3 +190,67 @@ class ApproverTests(TestCase):
         lease = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{USER}"
         self.assertNotIn("holderIdentity", (await admin.ask("GET", lease)).json["spec"])
         self.assertNotIn("Traceback", self.daemon.tail(100_000))
+
+    def holder(self, common_name: str, *organizations: str) -> KubeClient:
+        """
+        Somebody with a certificate of the cluster's.
+        """
+        return self.client(self.plane.authority.issue(common_name.replace(":", "-"), common_name, organizations))
+
+    async def test_hostile(self) -> None:
+        """
+        Of many requests that want more than is their due none is approved, whatever the API server takes, and an Event tells of
+        each that looks like one of ours; who asks properly among them is served.
+        """
+        token, node = self.client(token=TOKEN), self.holder("system:node:edge-1", *HUB)
+        other, agent = self.holder("system:node:edge-2", *NODES), self.holder("tunnel-agent-client", *TUNNEL)
+        binding = ("clusterrolebinding", "agents", "--clusterrole=system:node-bootstrapper", f"--group={TUNNEL[0]}")
+        self.plane.kubectl("create", *binding)
+        hub, mail = "system:node:edge-1", x509.RFC822Name("root@example.com")
+        both = [*CLIENT_USAGES, "server auth"]
+        hostile: dict[str, tuple[KubeClient, bytes, dict[str, Any]]] = {
+            "more-groups": (token, pkcs10(hub, [*HUB, "system:authenticated"]), {}),
+            "tenants": (token, pkcs10(hub, ["openyurt:tenant:a", "openyurt:tenant:b"]), {}),
+            "renewal-for-another": (other, pkcs10(hub, HUB), {}),
+            "new-tenant": (node, pkcs10(hub, [*HUB, "openyurt:tenant:a"]), {}),
+            "client-with-names": (token, pkcs10(hub, HUB, ["kubernetes"]), {}),
+            "client-with-mail": (token, pkcs10(hub, HUB, other_names=[mail]), {}),
+            "client-that-serves": (token, pkcs10(hub, HUB), {"usages": both}),
+            "tunnel-server": (token, pkcs10("tunnel-proxy-client", TUNNEL), {}),
+            "tunnel-server-by-node": (node, pkcs10("tunnel-proxy-client", TUNNEL), {}),
+            "tunnel-server-by-agent": (agent, pkcs10("tunnel-proxy-client", TUNNEL), {}),
+            "agent-for-another": (other, pkcs10("tunnel-agent-client", TUNNEL, [NODE]), {}),
+            "agent-by-agent": (agent, pkcs10("tunnel-agent-client", TUNNEL, [NODE]), {}),
+            "agent-of-two": (node, pkcs10("tunnel-agent-client", TUNNEL, [NODE, "edge-2"]), {}),
+            "serving-by-token": (token, pkcs10(hub, NODES, ["127.0.0.1"]), {"serving": True}),
+            "serving-for-another": (node, pkcs10(hub, NODES, ["10.0.0.9"]), {"serving": True}),
+            "serving-the-api": (node, pkcs10(hub, NODES, ["kubernetes.default.svc"]), {"serving": True}),
+            "serving-a-uri": (
+                node,
+                pkcs10(hub, NODES, ["127.0.0.1"], other_names=[x509.UniformResourceIdentifier("spiffe://a/b")]),
+                {"serving": True},
+            ),
+            "serving-as-tunnel": (node, pkcs10("system:node:tunnel-server", NODES, ["x"]), {"serving": True}),
+            "two-meanings": (node, two_meanings("edge-1", "kubernetes.default.svc"), {"serving": True}),
+        }
+        for name, (client, pem, more) in hostile.items():
+            await self.ask_for(client, name, pem, **more)
+        await self.ask_for(node, "renew", pkcs10(hub, HUB))
+        self.assertTrue(await self.issued(node, "renew"))
+        await self.ask_for(token, "agent", pkcs10("tunnel-agent-client", TUNNEL, ["edge-3"]))
+        self.assertTrue(await self.issued(token, "agent"))
+        admin = self.client(self.plane.authority.issue("watcher", "watcher", ["system:masters"]))
+
+        def all_told(events: Document) -> bool:
+            return set(hostile) <= {
+                one["involvedObject"]["name"] for one in events["items"] if one["reason"] == "NotApproved"
+            }
+
+        await self.until(admin, "/api/v1/namespaces/default/events", all_told)
+        for name in hostile:
+            self.assertEqual((await admin.ask("GET", f"{requests_path('v1')}/{name}")).json["status"], {}, name)
+        # What the approver saw through: a signer takes the other names.
+        self.plane.kubectl("certificate", "approve", "two-meanings")
+        signed = x509.load_pem_x509_certificate(await self.issued(node, "two-meanings"))
+        names = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        self.assertEqual(names.get_values_for_type(x509.DNSName), ["kubernetes.default.svc"])
