@@ -108,6 +108,22 @@ class FilteringTests(TestCase):
         reply = await self.slices()
         self.assertEqual((self.nodes(reply), source(reply)), (["n3"], "cache"))
 
+    async def test_versions(self) -> None:
+        """
+        NodePools are read in the version that the cluster has, of those that OpenYurt has had; after a restart without the cloud
+        from the cache.
+        """
+        for version in ("v1alpha1", "v1beta1", "v1beta2"):
+            site = await self.begin(custom("apps.openyurt.io", version, "nodepools", "NodePool", namespaced=False, status=True))
+            reply = await self.slices()
+            self.assertEqual((self.nodes(reply), header(reply, "Warning")), ([NODE, "n2"], ""), version)
+            site.api.put("nodepools", pool(NODE, "n3"))
+            await until(lambda: self.site.hub.filters.facts.pool_nodes == {NODE, "n3"}, "the change is told")
+            await site.offline()
+            await site.restart()
+            self.assertEqual(self.nodes(await self.slices()), [NODE, "n3"], version)
+            await site.stop()
+
     async def test_hidden_over_a_cut(self) -> None:
         """
         A Service that is hidden while the link is cut is DELETED when it is back, and nothing comes twice.

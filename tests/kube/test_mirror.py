@@ -421,3 +421,48 @@ class PauseTests(MirrorCase):
         self.assertIs(self.mirror.problem, None)
         self.mirror.watch_ended(300.0)
         self.assertIs(self.mirror.problem, None)
+
+
+class VersionTests(SynchronousTestCase):
+    """
+    A collection that is served in one of several versions.
+    """
+
+    def setUp(self) -> None:
+        self.mirror: Mirror[str] = Mirror("/v3", value_of, draw=lambda: 0.5, others=["/v2", "/v1"])
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.mirror.next_ask().target.decode()).path
+
+    def miss(self) -> float:
+        return self.mirror.failed(ApiError(404, "NotFound", "there is no such thing"), 0.1)
+
+    def test_served(self) -> None:
+        """
+        Versions that are not served are passed over at once, and the one that is stays; that is no failure.
+        """
+        self.assertEqual((self.path, self.miss(), self.path), ("/v3", 0.0, "/v2"))
+        self.assertEqual((self.miss(), self.path, self.mirror.failures, self.mirror.problem), (0.0, "/v1", 0, None))
+        list(self.mirror.page(page(7, one("a", 1))))
+        self.mirror.failed(ApiError(0, NO_ANSWER, "gone"), 0.1)
+        self.assertEqual(self.path, "/v1")
+
+    def test_none(self) -> None:
+        """
+        Where none is served that is a failure, with a pause; then it is looked at all of them again.
+        """
+        pauses = [self.miss() for _ in range(6)]
+        self.assertEqual(pauses, [0.0, 0.0, 0.5, 0.0, 0.0, 1.0])
+        self.assertEqual((self.path, self.mirror.failures), ("/v3", 2))
+
+    def test_replaced(self) -> None:
+        """
+        A version that is not served any more is followed by another one, and what is the same is not told again.
+        """
+        list(self.mirror.page(page(7, one("a", 1))))
+        for _ in range(3):
+            self.miss()
+        self.assertEqual(self.path, "/v3")
+        self.assertEqual((self.miss(), self.path), (0.0, "/v2"))
+        self.assertEqual([change.key for change in self.mirror.page(page(8, one("a", 1), one("b", 2)))], ["ns/b"])

@@ -5,7 +5,7 @@ A collection of an API server, followed for as long as the daemon runs.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from twisted.application.service import Service
@@ -35,7 +35,7 @@ class Informer(Service, Generic[T]):
     Keeps ``items`` (``namespace/name``, or the name alone → what ``decode`` kept) like the collection ``path``.
 
     It lists, watches and goes on where it was for ever; the start of the service waits for nothing.  See
-    :class:`~yurt.kube.mirror.Mirror` for ``decode`` and ``draw``; ``what`` names it in logs and problems.
+    :class:`~yurt.kube.mirror.Mirror` for ``decode``, ``draw`` and ``others``; ``what`` names it in logs and problems.
     """
 
     log = Logger()
@@ -51,8 +51,9 @@ class Informer(Service, Generic[T]):
         label_selector: str = "",
         field_selector: str = "",
         draw: Callable[[], float] = random.random,
+        others: Sequence[str] = (),
     ) -> None:
-        self.mirror: Mirror[T] = Mirror(path, decode, label_selector, field_selector, draw)
+        self.mirror: Mirror[T] = Mirror(path, decode, label_selector, field_selector, draw, others)
         self.what = what
         self._reactor = reactor
         self._client = client

@@ -7,13 +7,14 @@ carries its requests out.
      └────── 410, or REFUSALS_BEFORE_LIST errors ──────┘
 
 A list is taken in pages, and each page counts as soon as it is there; a page that fails is asked for again.  What the whole
-list did not hold is gone.
+list did not hold is gone.  A collection may have paths in several versions: where one is not served, the next one is asked for.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -73,7 +74,8 @@ def key_of(meta: Meta) -> str:
 
 class Mirror(Generic[T]):
     """
-    The objects of the collection ``path`` that the selectors choose.
+    The objects of the collection ``path`` that the selectors choose.  ``others`` are its paths in other versions, the better ones
+    first, where ``decode`` understands them.
 
     ``decode`` keeps of an object's JSON what is needed: an immutable value, or None for an object of no interest; when it
     raises ValueError the object cannot be read, and counts as absent.  ``draw`` gives random numbers
@@ -89,8 +91,10 @@ class Mirror(Generic[T]):
         label_selector: str = "",
         field_selector: str = "",
         draw: Callable[[], float] = random.random,
+        others: Sequence[str] = (),
     ) -> None:
-        self._path = path
+        self._paths = deque((path, *others))
+        self._untried = len(others)
         self._decode = decode
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         self._draw = draw
@@ -110,6 +114,13 @@ class Mirror(Generic[T]):
         """Why what is known may be out of date; None while a watch runs."""
         self.lists = self.events = self.failures = self.unreadable = 0
         """Whole lists and watch events taken, requests that failed, objects that could not be read."""
+
+    @property
+    def _path(self) -> str:
+        """
+        The path in the version that is asked for now.
+        """
+        return self._paths[0]
 
     def next_ask(self) -> Ask:
         """
@@ -149,6 +160,7 @@ class Mirror(Generic[T]):
                 yield from self._remove(key)
             self._listed = set()
             self.version = parts.resource_version
+            self._untried = len(self._paths) - 1
             self.synced = True
             self.lists += 1
 
@@ -218,6 +230,8 @@ class Mirror(Generic[T]):
         """
         A request failed after so many seconds, or what came was wrong; the pause before the next one.
         """
+        if not self.version and isinstance(error, ApiError) and error.code == 404 and self._try_other_version():
+            return 0.0
         self.failures += 1
         self.problem = str(error)
         watched = bool(self.version)
@@ -234,6 +248,18 @@ class Mirror(Generic[T]):
             self._begin_list()
         pause = self._pause()
         return pause if after is None else max(pause, min(after, MAX_PAUSE))
+
+    def _try_other_version(self) -> bool:
+        """
+        Ask for another version next time; whether there is one that was not asked for since the last list.
+        """
+        self._paths.rotate(-1)
+        if self._untried:
+            self._begin_list()
+            self._untried -= 1
+            return True
+        self._untried = len(self._paths) - 1
+        return False
 
     def _take_smaller_pages(self, reason: str) -> None:
         self._page_items = max(1, self._page_items // 2)

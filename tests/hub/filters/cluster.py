@@ -9,10 +9,12 @@ from typing import Any
 
 from tests.hub.memory_site import HandExchange, MemorySite, event
 from yurt.http.heads import get_header
-from yurt.hub.filters.sources import BUCKETS_PATH, NODES_PATH, POOLS_PATH, SERVICES_PATH
+from yurt.hub.filters.sources import BUCKETS_PATH, NODES_PATH, POOLS_PATHS, SERVICES_PATH
 
 SETTINGS_PATH = "/api/v1/namespaces/kube-system/configmaps"
 SLICES_PATH = "/apis/discovery.k8s.io/v1/endpointslices"
+POOLS_PATH = "/apis/apps.openyurt.io/v1beta1/nodepools"
+"""The one version of NodePools that this cluster has."""
 KINDS = {
     SETTINGS_PATH: ("ConfigMap", "v1"),
     SERVICES_PATH: ("Service", "v1"),
@@ -42,10 +44,10 @@ class Cluster:
         A request arrives at the cloud.
         """
         agent = get_header(exchange.head.headers, b"user-agent") or b""
-        if not agent.startswith(b"yurthub/") or exchange.path not in KINDS:
+        if not agent.startswith(b"yurthub/") or exchange.path not in (*KINDS, *POOLS_PATHS):
             return
-        if exchange.path in self.refused:
-            code = self.refused[exchange.path]
+        if exchange.path in self.refused or exchange.path not in KINDS:
+            code = self.refused.get(exchange.path, 404)
             exchange.answer(code, {"kind": "Status", "code": code, "message": "no", "reason": "NotFound"})
         elif exchange.query.get("watch") == "true":
             exchange.begin()

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.hub.filters.cluster import Cluster, begin, filtering_site
+from tests.hub.filters.cluster import POOLS_PATH, Cluster, begin, filtering_site
 from tests.hub.memory_site import MemorySite
 from yurt.hub.filters.focus import FILTERS_WAIT, FilterSettings
-from yurt.hub.filters.sources import BUCKETS_PATH, NODES_PATH, POOLS_PATH, SERVICES_PATH
+from yurt.hub.filters.sources import BUCKETS_PATH, NODES_PATH, SERVICES_PATH
 from yurt.kube.requestinfo import parse_request
 
 SERVICES = parse_request(b"GET", b"/api/v1/services")

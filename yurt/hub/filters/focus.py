@@ -4,7 +4,7 @@ The filters of one hub at work: what is known, which lens that gives to whom, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from yurt.hub.filters.sources import (
     BUCKETS_PATH,
     NODES_PATH,
     POOL_OF_BUCKET,
-    POOLS_PATH,
+    POOLS_PATHS,
     SERVICES_PATH,
     SETTINGS_NAME,
     Pool,
@@ -108,27 +108,27 @@ class Filters:
         self._make_sources(reactor, client, cached)
 
     def _make_sources(self, reactor: Any, client: ApiClient, cached: Callable[[bytes], bytes | None]) -> None:
-        def source(path: str, decode: Any, what: str, **selectors: str) -> Source[Any]:
-            return Source(reactor, client, cached, path, decode, what=what, changed=self._heard, **selectors)
+        def source(paths: Sequence[str], decode: Any, what: str, **selectors: str) -> Source[Any]:
+            return Source(reactor, client, cached, paths, decode, what=what, changed=self._heard, **selectors)
 
         settings, wanted = self._settings, {name for rule in self._rules for name in rule.sources}
         name = f"metadata.name={SETTINGS_NAME}"
         path = f"/api/v1/namespaces/{settings.namespace}/configmaps"
         self._config: Source[Settings] | None = None
         if settings.namespace:
-            self._config = source(path, read_config_map, f"ConfigMap {SETTINGS_NAME}", field_selector=name)
+            self._config = source([path], read_config_map, f"ConfigMap {SETTINGS_NAME}", field_selector=name)
         self._services: Source[str] | None = None
         self._pools: Source[Pool] | None = None
         self._node: Source[str] | None = None
         if "services" in wanted:
-            self._services = source(SERVICES_PATH, read_topology, "Services")
+            self._services = source([SERVICES_PATH], read_topology, "Services")
         if "pool" in wanted and settings.use_buckets:
-            self._pools = source(BUCKETS_PATH, read_bucket, "NodeBuckets", label_selector=POOL_OF_BUCKET)
+            self._pools = source([BUCKETS_PATH], read_bucket, "NodeBuckets", label_selector=POOL_OF_BUCKET)
         elif "pool" in wanted:
-            self._pools = source(POOLS_PATH, read_pool, "NodePools")
+            self._pools = source(POOLS_PATHS, read_pool, "NodePools")
         if "pool" in wanted and not settings.pool_name:
             node = f"metadata.name={self.facts.node_name}"
-            self._node = source(NODES_PATH, read_pool_label, "Node", field_selector=node)
+            self._node = source([NODES_PATH], read_pool_label, "Node", field_selector=node)
 
     @property
     def sources(self) -> list[Source[Any]]:

@@ -4,7 +4,7 @@ What filters depend on, followed in the cluster: Services, pools, the node, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +19,8 @@ from yurt.kube.objects import ObjectError, read_object, split_list
 
 SERVICES_PATH = "/api/v1/services"
 NODES_PATH = "/api/v1/nodes"
-POOLS_PATH = "/apis/apps.openyurt.io/v1beta1/nodepools"
+POOLS_PATHS = tuple(f"/apis/apps.openyurt.io/{version}/nodepools" for version in ("v1beta2", "v1beta1", "v1alpha1"))
+"""In all versions that clusters have had, of which what is read here is alike."""
 BUCKETS_PATH = "/apis/apps.openyurt.io/v1alpha1/nodebuckets"
 
 SETTINGS_NAME = "yurt-hub-cfg"
@@ -128,8 +129,8 @@ def read_config_map(body: bytes) -> Settings:
 
 class Source(Generic[T]):
     """
-    One collection.  What the cache holds of it counts until it has been listed, so that a start without the cloud, or on a thin
-    link, finds things as they were.
+    One collection, by its paths in all versions that are understood, the best first.  What the cache holds of it counts until it
+    has been listed, so that a start without the cloud, or on a thin link, finds things as they were.
 
     ``cached`` gives the list that the cache holds for a request target.
     """
@@ -139,7 +140,7 @@ class Source(Generic[T]):
         reactor: Any,
         client: ApiClient,
         cached: Callable[[bytes], bytes | None],
-        path: str,
+        paths: Sequence[str],
         decode: Callable[[bytes], T | None],
         *,
         what: str,
@@ -148,12 +149,20 @@ class Source(Generic[T]):
         field_selector: str = "",
     ) -> None:
         self.what = what
-        self._target = target(path, {"labelSelector": label_selector, "fieldSelector": field_selector})
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        self._targets = [target(path, selectors) for path in paths]
         self._decode = decode
         self._cached = cached
         self._seed: dict[str, T] | None = None
         self.informer = Informer(
-            reactor, client, path, decode, what=what, label_selector=label_selector, field_selector=field_selector
+            reactor,
+            client,
+            paths[0],
+            decode,
+            what=what,
+            label_selector=label_selector,
+            field_selector=field_selector,
+            others=paths[1:],
         )
         self.informer.subscribe(lambda key, old, new: changed())
         self.informer.on_synced(changed)
@@ -199,7 +208,7 @@ class Source(Generic[T]):
             self.informer.stopService()
 
     def _read_seed(self) -> dict[str, T] | None:
-        body = self._cached(self._target)
+        body = next((body for one in self._targets if (body := self._cached(one)) is not None), None)
         if body is None:
             return None
         seed: dict[str, T] = {}
