@@ -536,6 +536,10 @@ ILLEGAL: dict[str, tuple[str, bytes]] = {
     "opened again after a reset": ("duplicate", OPENED + head(WINDOW_UPDATE, RST, 1, 0) + OPENED),
     "window exceeded by one frame": ("window", OPENED + head(DATA, 0, 1, INITIAL_WINDOW + 1)),
     "window exceeded by two": ("window", OPENED + head(DATA, 0, 1, INITIAL_WINDOW) + bytes(INITIAL_WINDOW) + head(DATA, 0, 1, 1)),
+    "more data for a closed stream than any window holds": (
+        "window",
+        OPENED + head(WINDOW_UPDATE, RST, 1, 0) + head(DATA, 0, 1, MuxLimits().max_window + 1),
+    ),
     "data behind the end": ("data-after-fin", OPENED + head(DATA, FIN, 1, 0) + head(DATA, 0, 1, 1)),
     "too much credit": ("window-overflow", OPENED + head(WINDOW_UPDATE, 0, 1, 0xFFFFFFFF)),
     "ping on a stream": ("session-stream", head(PING, SYN, 1, 1)),

@@ -71,6 +71,7 @@ class Session:
         self._highest = self._peer_parity - 2 if self._peer_parity else 0
         self._skipped: dict[int, None] | None = None
         self._growth = 0
+        self._greatest_window = max(INITIAL_WINDOW, limits.window, limits.max_window)
         self._control: list[bytes | memoryview] = []
         self._ready: deque[Stream] = deque()
         self._first: deque[Stream] = deque()
@@ -321,6 +322,8 @@ class Session:
             if flags & RST:
                 self._peer_reset(stream)
                 stream = None
+        elif length > self._greatest_window:
+            raise self._illegal("window", f"{length} bytes for stream {number}, which is closed; no window is so large")
         self._missing = length
         self._body_of = stream
         self._body_fin = flags & FIN != 0
