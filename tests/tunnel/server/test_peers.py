@@ -152,6 +152,20 @@ class PeersTests(TestCase):
         self.one.peers.update([])
         self.assertEqual(self.one.peers.peers, {})
 
+    async def test_another_server_there(self) -> None:
+        """
+        Where a server was that is gone another may listen, or this one itself after a crash: that is not taken for it.
+        """
+        for there in (self.one, self.two):
+            gone = Member("gone", LOOPBACK, there.config.tunnel_agent_connect_port)
+            self.one.peers.update([gone])
+            await until(self.reactor, lambda: "another server" in (self.one.peers.peers[gone].problem or ""))
+            self.assertEqual(self.one.peers.links(), [])
+        self.one.peers.update([self.member(self.two)])
+        await until(self.reactor, self.one.peers.links)
+        self.assertEqual(list(self.one.peers.peers), [self.member(self.two)])
+        await until(self.reactor, lambda: len(self.two.peer_streams.links) == 1 and not self.one.peer_streams.links)
+
     async def test_drain_of_a_server(self) -> None:
         """
         A server that stops is asked for nothing new by the others, and does not wait for their lists of nodes.

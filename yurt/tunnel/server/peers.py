@@ -26,7 +26,7 @@ from yurt.tls import ClientTLS
 from yurt.tunnel.answering import IncomingConnect, read_connect, read_head
 from yurt.tunnel.connect import MALFORMED, NODE_HEADER, ConnectRefused, authority
 from yurt.tunnel.hello import PEER_PATH, AgentHello
-from yurt.tunnel.link import LinkError, dial_link
+from yurt.tunnel.link import REJECTED, LinkError, dial_link
 from yurt.tunnel.server.members import Member
 from yurt.tunnel.server.nodelists import NodeListReader, NodeListWriter
 from yurt.tunnel.server.registry import Registry, takes_streams
@@ -164,6 +164,11 @@ class PeerLinks(Service):
 
         hello = AgentHello(authority(member.host, member.port), PEER_PATH, user_agent=f"yurt-tunnel-server/{__version__}")
         link = await dial_link(self.reactor, member.host, member.port, self.tls, hello, make=make)
+        if link.server_id != member.id:
+            # Its Lease outlives a server that was killed; what listens there now has a Lease of its own, or is this server.
+            why = f"another server listens there now: {link.server_id}"
+            link.mux.abort(why)
+            raise LinkError(why, word=REJECTED, answered=True)
         if not link.mux.closing:
             peer.mux, peer.problem = link.mux, None
             self.log.info("{name}: connected", name=peer.name)
