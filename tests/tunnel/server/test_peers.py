@@ -156,11 +156,11 @@ class PeersTests(TestCase):
         """
         Where a server was that is gone another may listen, or this one itself after a crash: that is not taken for it.
         """
-        for there in (self.one, self.two):
-            gone = Member("gone", LOOPBACK, there.config.tunnel_agent_connect_port)
-            self.one.peers.update([gone])
-            await until(self.reactor, lambda: "another server" in (self.one.peers.peers[gone].problem or ""))
-            self.assertEqual(self.one.peers.links(), [])
+        ports = [there.config.tunnel_agent_connect_port for there in (self.one, self.two)]
+        self.one.peers.update([Member("gone", LOOPBACK, port) for port in ports])
+        peers = list(self.one.peers.peers.values())
+        await until(self.reactor, lambda: all("another server" in (peer.problem or "") for peer in peers))
+        self.assertEqual(self.one.peers.links(), [])
         self.one.peers.update([self.member(self.two)])
         await until(self.reactor, self.one.peers.links)
         self.assertEqual(list(self.one.peers.peers), [self.member(self.two)])
