@@ -25,6 +25,16 @@ class Accept:
     forms: tuple[str, ...]
     narrowed: bytes
 
+    @property
+    def plain(self) -> Accept:
+        """
+        Plain objects only, if they are welcome at all; filters can do nothing about other forms.
+        """
+        return PLAIN if "" in self.forms else self
+
+
+PLAIN = Accept(True, ("",), b"application/json")
+
 
 def read_accept(value: bytes | None) -> Accept:
     """
@@ -35,7 +45,7 @@ def read_accept(value: bytes | None) -> Accept:
 
 def _read(value: bytes | None) -> Accept:
     if not value or not value.strip():
-        return Accept(True, ("",), b"application/json")
+        return PLAIN
     forms: list[str] = []
     kept: list[str] = []
     for entry in value.decode("latin-1").split(","):

@@ -12,6 +12,7 @@ from yurt.hub.answers import FROM_CLOUD, name_source
 from yurt.hub.cache.views import LIST_STEP
 from yurt.hub.filters.lens import Lens, show_list, show_object
 from yurt.hub.filters.told import Told
+from yurt.hub.forward import Forward
 from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
 from yurt.kube.objects import ObjectError, exhaust
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SENT_A_TURN = 64 * 1024
 """Bytes of an answer for which the cache waits a turn of the reactor: it would be in the way of the client."""
 
+NO_JSON = "the client takes no JSON"
+
 REPLACED = (b"content-encoding", b"content-length", b"transfer-encoding", b"etag")
 """Headers of the cloud's answer that are not true of what the client gets."""
 
@@ -32,12 +35,17 @@ class FilteredRead(Read):
     A GET or LIST that is held until it is whole, and answered as its client is to see it.
     """
 
+    bypassed = ""
+    """Why the answer is passed on as it came, although it should be filtered."""
+
     @property
     def warnings(self) -> Headers:
         """
         What the client is told of filters that could not be applied.
         """
-        return self.hub.filters.warnings(self.caller.component, self.info)
+        forms = self.accept.forms
+        bypassed = self.bypassed or ("" if "" in forms else f"the client takes {', '.join(forms)} only")
+        return self.hub.filters.warnings(self.caller.component, self.info, bypassed)
 
     @property
     def is_concerned(self) -> bool:
@@ -61,6 +69,7 @@ class FilteredRead(Read):
         """
         if self.held is not None and self.is_concerned:
             self.log.warn("{what}: not filtered, as it is too large", what=self.describe())
+            self.bypassed = "the answer is too large"
         super().pass_held()
 
     def response_finished(self, trailers: Headers) -> None:
@@ -82,6 +91,7 @@ class FilteredRead(Read):
         body = self.hub.decoded(head, b"".join(chunks))
         if body is None:
             self.log.warn("{what}: not filtered, as its encoding is not known", what=self.describe())
+            self.bypassed = "the answer's encoding is not known"
             self.answer(head, b"".join(chunks), without(head.headers, b"content-length", b"transfer-encoding"))
             return
         plain = ResponseHead(head.status, head.reason, without(head.headers, *REPLACED))
@@ -124,6 +134,20 @@ class FilteredRead(Read):
         A whole body as the client is to see it, in steps.
         """
         raise AssertionError("a FilteredRead is a FilteredObjectRead or a FilteredListRead")
+
+
+class UnfilteredForward(Forward):
+    """
+    A read that should be filtered and cannot be, as its client takes no JSON.
+    """
+
+    def pass_head(self, head: ResponseHead) -> None:
+        """
+        Say so.
+        """
+        if head.status == 200:
+            head.headers += self.hub.filters.warnings(self.caller.component, self.info, NO_JSON)
+        super().pass_head(head)
 
 
 class FilteredObjectRead(FilteredRead, ObjectRead):

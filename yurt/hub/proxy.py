@@ -17,7 +17,7 @@ from yurt.hub.answers import FROM_HUB, JSON, answer_status
 from yurt.hub.cache.views import GETS, Caller
 from yurt.hub.documents import DocumentRead, is_document
 from yurt.hub.exclude import TOKENS
-from yurt.hub.filtered import FilteredListRead, FilteredObjectRead
+from yurt.hub.filtered import FilteredListRead, FilteredObjectRead, UnfilteredForward
 from yurt.hub.forward import EDGE_CACHE, Forward
 from yurt.hub.identity import NODE, Credential, Door, read_credential
 from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
@@ -217,8 +217,10 @@ class HubProxy:
         """
         if not info.is_resource:
             return DocumentRead if is_document(info) else Forward
-        if not cached or not read_accept(get_header(request.head.headers, b"accept")).json:
+        if not cached:
             return Forward
+        if not read_accept(get_header(request.head.headers, b"accept")).json:
+            return UnfilteredForward if self.hub.filters.covers(caller.component, info) else Forward
         read: type[Read] = ObjectRead if info.verb == "get" else ListRead
         return FILTERED[read] if self.is_filtered(info, caller) else read
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import gatherResults
 
 from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead, UpstreamError
-from yurt.hub.accept import is_json, read_accept
+from yurt.hub.accept import Accept, is_json, read_accept
 from yurt.hub.answers import answer_status, cached_headers
 from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
@@ -59,11 +59,21 @@ class Read(Forward):
     statuses = frozenset({200})
     """Those of the answers that tell the cache something."""
 
+    @property
+    def accept(self) -> Accept:
+        """
+        What the client takes, less what filters could do nothing about.
+        """
+        accept = read_accept(get_header(self.request.head.headers, b"accept"))
+        if len(accept.forms) > 1 and self.hub.filters.covers(self.caller.component, self.info):
+            return accept.plain
+        return accept
+
     def upstream_head(self) -> RequestHead:
         """
         Ask for JSON, the one form that is stored.
         """
-        return narrow(super().upstream_head(), read_accept(get_header(self.request.head.headers, b"accept")).narrowed)
+        return narrow(super().upstream_head(), self.accept.narrowed)
 
     def begin(self) -> None:
         """
@@ -161,7 +171,7 @@ class Read(Forward):
         if self.finished:
             return True
         self.hub.turns.finish()
-        accept = read_accept(get_header(self.request.head.headers, b"accept"))
+        accept = self.accept
         if not accept.json:
             answer_status(self.request, 406, "NotAcceptable", f"{self.describe()}: the cache has JSON only")
             self.done()
@@ -244,7 +254,7 @@ class ObjectRead(Read):
         info = self.info
         if info.subresource or read_failure(body).reason != "NotFound":
             return
-        for form in read_accept(get_header(self.request.head.headers, b"accept")).forms:
+        for form in self.accept.forms:
             self.hub.views.forget_object(self.caller, info.gvr, form, info.namespace, info.name)
 
     def confirmed(self, head: ResponseHead, body: bytes) -> bool:
@@ -290,7 +300,7 @@ class ListRead(Read):
         """
         Events may overtake the list on its way.
         """
-        forms = read_accept(get_header(self.request.head.headers, b"accept")).forms
+        forms = self.accept.forms
         views = ((form, self.hub.views.view(view_key(self.caller, self.info, form))) for form in forms)
         self.known_versions = {form: view.resource_version for form, view in views if view is not None}
         super().send(server)

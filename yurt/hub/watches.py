@@ -27,6 +27,7 @@ from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found
 from yurt.hub.cloud import FAILOVER_SPREAD, LOAD_BALANCER_ERRORS, SERVER_ERRORS
+from yurt.hub.filtered import NO_JSON
 from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
 from yurt.hub.screen import Screen
@@ -88,6 +89,8 @@ HALF_CLOSED = 1.0
 """Seconds without a byte after which a client that ended its direction is taken to have closed its connection, which looks the
 same; kube-apiserver does so at once."""
 
+NOT_CACHED = "what this client reads is not cached"
+
 PROTOBUF_WATCH = b"application/vnd.kubernetes.protobuf"
 
 
@@ -108,6 +111,8 @@ class Watch:
         self.caller = caller
         self.credential = credential
         self.accept = read_accept(get_header(request.head.headers, b"accept"))
+        if len(self.accept.forms) > 1 and hub.filters.covers(caller.component, info):
+            self.accept = self.accept.plain
         self.cached = cached and self.accept.json
         self.progress = Progress(info.query)
         self.feed = ViewFeed(hub, info, caller, self.accept, self.progress)
@@ -236,8 +241,7 @@ class Watch:
         Begin the client's response.
         """
         self.started = True
-        if self.cached:
-            head.headers += self.hub.filters.warnings(self.caller.component, self.info)
+        head.headers += self.hub.filters.warnings(self.caller.component, self.info, self.unfilterable)
         if source is FROM_CLOUD:
             self.series.from_cloud += 1
         else:
@@ -246,6 +250,17 @@ class Watch:
         self.request.start(head)
         if self.screen.behind:
             self.timers.set("refocus", 0.0, self.refocus)
+
+    @property
+    def unfilterable(self) -> str:
+        """
+        Why no filter is applied to this watch; empty when they are.
+        """
+        if not self.accept.json or self.protobuf:
+            return NO_JSON
+        if not self.cached:
+            return NOT_CACHED
+        return "" if "" in self.accept.forms else f"the client takes {', '.join(self.accept.forms)} only"
 
     def unavailable(self, why: str) -> None:
         """

@@ -29,6 +29,11 @@ class FactsTests(SynchronousTestCase):
         cluster.pool("q", "n1", "n7")
         site.run(0.5)
         self.assertEqual((site.hub.filters.facts.pool, site.hub.filters.facts.pool_nodes), ("q", {"n1", "n7"}))
+        cluster.pool("a", "n1")
+        site.run(0.5)
+        self.assertEqual(site.hub.filters.facts.pool, "a")  # of several the first, by name, whichever came first
+        cluster.remove("/apis/apps.openyurt.io/v1beta1/nodepools", "a")
+        site.run(0.5)
         cluster.node("p")
         site.run(0.5)
         self.assertEqual((site.hub.filters.facts.pool, site.hub.filters.facts.pool_nodes), ("p", None))

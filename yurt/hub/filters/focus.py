@@ -256,9 +256,9 @@ class Filters:
         label = next(iter((labels or {}).values()), "")
         if label:
             return label
-        for pool in pools or ():
-            if self.facts.node_name in pool.nodes:
-                return pool.name
+        having = [pool.name for pool in pools or () if self.facts.node_name in pool.nodes]
+        if having:
+            return min(having)  # always the same one
         return None if pools is None and not labels else ""
 
     # What is missing
@@ -300,18 +300,19 @@ class Filters:
             self.log.info("filter {name} is applied", name=name)
         self._warned = frozenset(degraded)
 
-    def warnings(self, component: str, info: RequestInfo) -> list[tuple[bytes, bytes]]:
+    def warnings(self, component: str, info: RequestInfo, bypassed: str = "") -> list[tuple[bytes, bytes]]:
         """
-        Headers for an answer that filters were not applied to as they should have been; counts it.
+        Headers for an answer that filters were not applied to as they should have been; counts it.  ``bypassed`` tells why none
+        of them was.
         """
-        headers = []
-        for rule in self._relevant(component, info) if self._warned else ():
-            missing = ", ".join(self.missing(rule))
-            if missing:
-                self.unfiltered[rule.name] += 1
-                text = f'199 yurthub "filter {rule.name} is not applied wholly: {missing} not known"'
-                headers.append((b"Warning", text.encode("ascii", "replace")))
-        return headers
+        if bypassed:
+            return [self._unfiltered(rule, f"applied: {bypassed}") for rule in self.lens(component, info).rules]
+        missing = ((rule, self.missing(rule)) for rule in (self._relevant(component, info) if self._warned else ()))
+        return [self._unfiltered(rule, f"applied wholly: {', '.join(names)} not known") for rule, names in missing if names]
+
+    def _unfiltered(self, rule: Rule, how: str) -> tuple[bytes, bytes]:
+        self.unfiltered[rule.name] += 1
+        return b"Warning", f'199 yurthub "filter {rule.name} is not {how}"'.encode("ascii", "replace")
 
     def lacks(self, component: str, info: RequestInfo) -> bool:
         """
