@@ -137,6 +137,8 @@ class ListTests(SynchronousTestCase):
         """
         headers = [(b"Content-Type", b"application/vnd.kubernetes.protobuf")]
         request = self.list(SERVICES, b"k8s\0...", headers=headers, accept="application/vnd.kubernetes.protobuf")
+        warning = '199 yurthub "filter discardcloudservice is not applied: the client takes no JSON"'
+        self.assertEqual(request.header("Warning"), warning)
         self.assertEqual(request.data, b"k8s\0...")
 
     def test_gzip(self) -> None:
@@ -159,13 +161,18 @@ class ListTests(SynchronousTestCase):
 
     def test_tables(self) -> None:
         """
-        Tables and metadata are passed on as they are.
+        Who prefers Tables and takes plain objects gets these, filtered; Tables and metadata that a client insists on are passed on
+        as they are, and say so.
         """
-        for kind, rows in (("Table", "rows"), ("PartialObjectMetadataList", "items")):
+        table, metadata = (f"application/json;as={kind};v=v1;g=meta.k8s.io" for kind in ("Table", "PartialObjectMetadataList"))
+        request = self.list(SERVICES, service_list(CLOUD_ONLY, OPEN), accept=f"{table},{metadata},application/json")
+        self.assertEqual((names(request), request.header("Warning")), (["open"], ""))
+        for kind, rows, accept in (("Table", "rows", table), ("PartialObjectMetadataList", "items", metadata)):
             item = {"object": CLOUD_ONLY} if kind == "Table" else CLOUD_ONLY
             body = {"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "5"}, rows: [item]}
-            request = self.list(SERVICES, body)
+            request = self.list(SERVICES, body, accept=accept)
             self.assertEqual(request.json, body)
+            self.assertIn('"filter discardcloudservice is not applied: the client takes', request.header("Warning"))
 
     def test_refusals(self) -> None:
         """
@@ -208,6 +215,8 @@ class ListTests(SynchronousTestCase):
         exchange.send(body[40:])
         exchange.end()
         self.assertEqual(request.data, body)
+        warning = '199 yurthub "filter discardcloudservice is not applied: the answer is too large"'
+        self.assertEqual(request.header("Warning"), warning)
 
     def test_hung_up(self) -> None:
         """

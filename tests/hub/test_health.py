@@ -242,6 +242,76 @@ class SuspectTests(SynchronousTestCase):
         health.failed(probe, 5.8, "no answer")
         self.assertIs(health.state, State.UP)
 
+    def test_confessed(self) -> None:
+        """
+        A server that says itself that it is not ready is down, whatever it answers otherwise: it may have lost its etcd.
+        """
+        health = up()
+        health.suspected(5.0, "it answered 500")
+        probe = health.begin(5.0)
+        health.answered(5.5)
+        health.failed(probe, 5.8, "answered 500 to GET /readyz", confessed=True)
+        self.assertIs(health.state, State.DOWN)
+
+    def test_confessed_late(self) -> None:
+        """
+        Its word may take longer than the verdict has time: it is asked again at once, with more time.
+        """
+        health = up()
+        health.suspected(5.0, "no head within 1 s")
+        probe = health.begin(5.0)
+        health.answered(5.5)
+        health.failed(probe, 5.8, "no answer")
+        self.assertEqual((health.state, health.due(5.8)), (State.UP, 5.8))
+        again = health.begin(5.8)
+        self.assertEqual((again.fresh, again.timeout), (True, HEARTBEAT_TIMEOUT))
+        health.answered(7.0)
+        health.suspected(7.0, "no head within 1 s")
+        self.assertIs(health.state, State.UP)
+        health.failed(again, 7.8, "answered 500 to GET /readyz", confessed=True)
+        self.assertIs(health.state, State.DOWN)
+
+    def test_confessed_to_a_heartbeat(self) -> None:
+        """
+        What a heartbeat says is a suspicion, which a ready server allays; one that answers nothing to that is down.
+        """
+        for is_ready, state in ((True, State.UP), (False, State.DOWN)):
+            health = up()
+            health.failed(health.begin(12.0), 12.1, "answered 500 to GET /readyz", confessed=True)
+            self.assertIs(health.state, State.SUSPECT)
+            probe = health.begin(12.1)
+            health.answered(12.2)
+            if is_ready:
+                health.succeeded(probe, 12.3)
+            else:
+                health.failed(probe, 12.9, "no answer")
+            self.assertIs(health.state, state)
+
+    def test_allayed(self) -> None:
+        """
+        A server that answers when it is asked again is not doubted any more.
+        """
+        health = up()
+        health.suspected(5.0, "no head within 1 s")
+        probe = health.begin(5.0)
+        health.answered(5.5)
+        health.failed(probe, 5.8, "no answer")
+        health.succeeded(health.begin(5.8), 6.9)
+        self.assertEqual((health.state, health.due(6.9)), (State.UP, 6.9 + HEARTBEAT_AFTER))
+
+    def test_watches_depend(self) -> None:
+        """
+        While watches depend on a server its readiness is asked for in any case; otherwise answers will do.
+        """
+        health = up()
+        health.pulse_interval = 0.35
+        now = RETRY_INTERVAL
+        while now < RETRY_INTERVAL + HEARTBEAT_AFTER:
+            self.assertGreater(health.due(now), now)
+            now += 0.25
+            health.answered(now)
+        self.assertFalse(health.begin(now).pulse)
+
     def test_slow_link_gets_time(self) -> None:
         """
         The time for a verdict follows the latency of fresh connections, within a limit.

@@ -533,6 +533,48 @@ class DifferenceTests(Case):
         self.assertEqual((request.data, other.data), (b"", b""))
 
 
+class FormTests(Case):
+    """
+    Tests of watches that take something else than plain objects.
+    """
+
+    def begin(self, accept: str, headers: list[tuple[bytes, bytes]] | None = None) -> tuple[MemoryRequest, HandExchange]:
+        """
+        A watch with that Accept.
+        """
+        request = self.site.ask("GET", f"{SERVICES}?watch=true&resourceVersion=10", agent="kube-proxy", accept=accept)
+        exchange = self.arriving(SERVICES)
+        exchange.begin(headers=headers or [(b"Content-Type", b"application/json")])
+        self.site.run(0.1)
+        return request, exchange
+
+    def test_table(self) -> None:
+        """
+        Who prefers Tables and takes plain objects gets these, filtered.
+        """
+        self.list_services()
+        request, exchange = self.begin("application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+        self.assertEqual(dict(exchange.head.headers)[b"Accept"], b"application/json")
+        exchange.send(event("ADDED", balancer("a", 11, hidden=True)) + event("ADDED", balancer("b", 12)))
+        self.assertEqual((told(request), request.header("Warning")), ([("ADDED", "b", "12")], ""))
+
+    def test_insisting(self) -> None:
+        """
+        Who insists on another form, or on protobuf, is told that nothing is filtered.
+        """
+        protobuf = "application/vnd.kubernetes.protobuf;stream=watch"
+        for accept, why in (
+            ("application/json;as=Table;v=v1;g=meta.k8s.io", "the client takes Table only"),
+            (protobuf, "the client takes no JSON"),
+        ):
+            before = self.site.hub.filters.unfiltered["discardcloudservice"]
+            self.list_services()
+            request, _ = self.begin(accept, [(b"Content-Type", accept.encode())])
+            self.assertEqual(request.header("Warning"), f'199 yurthub "filter discardcloudservice is not applied: {why}"')
+            self.assertEqual(self.site.hub.filters.unfiltered["discardcloudservice"], before + 1)
+            request.hang_up()
+
+
 class SettingsTests(Case):
     """
     Tests of the ConfigMap yurt-hub-cfg.
@@ -553,6 +595,20 @@ class SettingsTests(Case):
         self.cluster.settings()
         self.site.run(0.5)
         self.assertEqual(told(request), [("ADDED", "a", "20")])
+
+    def test_sent_back_is_forgotten(self) -> None:
+        """
+        What a client knew that was told to list anew is of no interest afterwards, also when its new list has the same version.
+        """
+        agent = "my-agent"
+        self.list_services(balancer("a", 5, hidden=True), agent=agent)
+        request, _ = self.watch(agent=agent)
+        self.cluster.settings(discardcloudservice=agent)
+        self.site.run(0.5)
+        self.assertEqual(request.events[-1]["object"]["code"], 410)
+        self.list_services(balancer("a", 5, hidden=True), agent=agent)
+        request, exchange = self.watch(agent=agent)
+        self.assertEqual(told(request), [])
 
     def test_cached_component(self) -> None:
         """

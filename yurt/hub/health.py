@@ -7,12 +7,16 @@ and reports how it ended; requests report their own luck through :meth:`ServerHe
 
     (UNKNOWN)  a probe succeeds -> UP           a probe fails -> DOWN
     (UP)       suspected, or a heartbeat fails -> SUSPECT, and at once a probe on a fresh connection
+               it says that it is not ready, after a suspicion that no probe allayed -> DOWN
     (SUSPECT)  the probe succeeds, or it fails although the server answered something since it began -> UP
-               the probe fails -> DOWN
+               the probe fails -> DOWN, also then if the server itself said that it is not ready
     (DOWN)     a probe succeeds -> UP           while the link flaps: only the second success, a second after the first
 
 It takes two pieces of evidence to call a server down (a suspicion and a probe), so a single reset connection does not.
 A probe answers the question of the state that asked it: a change of state drops those under way.
+
+A server that has lost its etcd answers much, and hangs at the rest: what it answers does not speak for it against its own word, for
+which a probe has to wait.
 
 A server on which watches depend sends nothing while nothing happens, so its silence tells nothing.  Its driver may ask for a
 *pulse* (:attr:`ServerHealth.pulse_interval`): small probes of a server that is UP and silent, which have little time.
@@ -115,6 +119,11 @@ class ServerHealth:
         self._last_answer = -math.inf
         self._last_sign = -math.inf
         self._last_proof = -math.inf
+        self._last_question = -math.inf
+        self._confessed = False
+        """Whether it is under suspicion because it said itself that it is not ready."""
+        self._doubtful = False
+        """Whether it gave no sign of readiness when it was last under suspicion, and none since."""
         self._latency = 0.0
         self._measured = False
         self._measure_at = -math.inf
@@ -142,7 +151,11 @@ class ServerHealth:
     def _heartbeat_due(self) -> float:
         if not all(probe.pulse for probe in self.in_flight):
             return math.inf
-        return self._last_answer + self._heartbeat_after if self._measured else self._measure_at
+        if not self._measured:
+            return self._measure_at
+        # Watches depend on it: whatever it answers, it may have lost its etcd, and tell them nothing more.
+        last = self._last_answer if self.pulse_interval == math.inf else min(self._last_answer, self._last_question)
+        return last + self._heartbeat_after
 
     @property
     def _pulse_due(self) -> float:
@@ -159,6 +172,7 @@ class ServerHealth:
         fresh = self.state is not State.UP or not self._measured
         probe = Probe(now, self._timeout(), fresh)
         self.in_flight.append(probe)
+        self._last_question = now
         self._next_attempt = now + self._spread(RETRY_INTERVAL)
         self._heartbeat_after = self._heartbeat_interval * (1 + JITTER * self._draw())
         return probe
@@ -189,19 +203,26 @@ class ServerHealth:
                 return
         self._become(State.UP, now, "")
 
-    def failed(self, probe: Probe, now: float, reason: str) -> None:
+    def failed(self, probe: Probe, now: float, reason: str, *, confessed: bool = False) -> None:
         """
-        ``probe`` got no answer, or not that of a live server.  No news if the server answered anything meanwhile.
+        ``probe`` got no answer, or not that of a live server.  No news if the server answered anything meanwhile, unless it has
+        ``confessed`` that it is not ready.
         """
         if not self._end(probe):
             return
-        outdated = probe.began < (self._last_sign if probe.pulse else self._last_answer)
+        confessed = confessed or self._confessed
+        outdated = not confessed and probe.began < (self._last_sign if probe.pulse else self._last_answer)
         if self.state is State.UNKNOWN or (self.state is State.SUSPECT and not outdated):
             self._become(State.DOWN, now, reason)
         elif self.state is State.SUSPECT:
             self._become(State.UP, now, "")
+            self._measured, self._measure_at = False, now  # ask again, with more patience
+            self._doubtful = True
+        elif self.state is State.UP and confessed and self._doubtful:
+            self._become(State.DOWN, now, reason)
         elif self.state is State.UP and not outdated:
             self._become(State.SUSPECT, now, reason)
+            self._confessed = confessed
             self.silent = probe.pulse and now >= probe.began + probe.timeout
         elif self.state is State.DOWN and not outdated:
             self.reason = reason
@@ -215,9 +236,11 @@ class ServerHealth:
 
     def suspected(self, now: float, reason: str, certain: bool = False) -> None:
         """
-        A request had no luck: find out why.  Unless it is ``certain`` that it failed, a probe of just before will do.
+        A request had no luck: find out why.  Unless it is ``certain`` that it failed, a probe of just before will do, or the patient
+        one that is under way.
         """
-        if self.state is State.UP and (certain or self._last_proof < now - FRESH_VERDICT):
+        is_asked = self._last_proof >= now - FRESH_VERDICT or (self._doubtful and any(not probe.pulse for probe in self.in_flight))
+        if self.state is State.UP and (certain or not is_asked):
             self._become(State.SUSPECT, now, reason)
 
     def _end(self, probe: Probe) -> bool:
@@ -227,7 +250,7 @@ class ServerHealth:
         return known
 
     def _become(self, state: State, now: float, reason: str) -> None:
-        if state is State.DOWN and self.state is State.SUSPECT or state is State.UP and self.state is State.DOWN:
+        if state is State.DOWN and self.alive or state is State.UP and self.state is State.DOWN:
             self._flips.append(now)
         if state is State.UP and (self.state is State.DOWN or self.newcomer):
             self._return(now)
@@ -236,7 +259,7 @@ class ServerHealth:
             self._measure_at = now + self._spread(RETRY_INTERVAL)
         self.state = state
         self.reason = reason
-        self.silent = self.newcomer = False
+        self.silent = self.newcomer = self._confessed = self._doubtful = False
         self._confirm_from = None
         self.in_flight.clear()
 

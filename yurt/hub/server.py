@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -47,6 +47,15 @@ class Server:
         """Wall time of the last change of ``healthy``; 0 before the first verdict."""
 
 
+class Verdict(NamedTuple):
+    """
+    Why a server is not alive, empty when it is, and whether it has said that itself.
+    """
+
+    reason: str
+    confessed: bool = False
+
+
 class Prober:
     """
     Carries out what the health of one server asks for.
@@ -69,7 +78,7 @@ class Prober:
         self._changed = changed
         self._running = False
         self._timer: IDelayedCall | None = None
-        self._probes: dict[Probe, Deferred[str]] = {}
+        self._probes: dict[Probe, Deferred[Verdict]] = {}
         self._asked: set[Deferred[bool]] = set()
         self._waiting: dict[Deferred[bool], IDelayedCall] = {}
 
@@ -106,7 +115,7 @@ class Prober:
         return asked
 
     async def _answers(self) -> bool:
-        return not await self._ask(self.health.pulse(self._reactor.seconds()))
+        return not (await self._ask(self.health.pulse(self._reactor.seconds()))).reason
 
     def _answered(self, answers: bool, asked: Deferred[bool]) -> bool:
         self._asked.remove(asked)
@@ -173,20 +182,19 @@ class Prober:
         running = self._probes[probe] = Deferred.fromCoroutine(self._ask(probe))
         running.addCallback(self._ended, probe)
 
-    async def _ask(self, probe: Probe) -> str:
-        """
-        Why the server is not alive; empty when it is.
-        """
+    async def _ask(self, probe: Probe) -> Verdict:
         try:
             response = await self._get(probe)
         except (UpstreamError, CancelledError) as error:
-            return str(error) or "cancelled"
+            return Verdict(str(error) or "cancelled")
         except Exception as error:
             self._log.failure("The probe of {server} could not be made.", server=self.server.name)
-            return f"{self.server.name} could not be probed: {error}"
+            return Verdict(f"{self.server.name} could not be probed: {error}")
         is_bad = response.status in LOAD_BALANCER_ERRORS if probe.pulse else response.status >= 500
+        if not is_bad:
+            return Verdict("")
         what = "OPTIONS *" if probe.pulse else "GET /readyz"
-        return f"{self.server.name} answered {response.status} to {what}" if is_bad else ""
+        return Verdict(f"{self.server.name} answered {response.status} to {what}", not probe.pulse)
 
     async def _get(self, probe: Probe) -> FetchedResponse:
         """
@@ -209,13 +217,13 @@ class Prober:
                     raise
             await deferLater(self._reactor, LOCAL_RETRY)
 
-    def _ended(self, reason: str, probe: Probe) -> None:
+    def _ended(self, verdict: Verdict, probe: Probe) -> None:
         del self._probes[probe]
         if probe not in self.health.in_flight or not self._running:
             return
         before, now = self.health.state, self._reactor.seconds()
-        if reason:
-            self.health.failed(probe, now, reason)
+        if verdict.reason:
+            self.health.failed(probe, now, verdict.reason, confessed=verdict.confessed)
         else:
             self.health.succeeded(probe, now)
         self._proceed_from(before)

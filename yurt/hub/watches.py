@@ -581,6 +581,7 @@ class Watch:
         """
         The resume point is too old: tell the client, which lists anew.
         """
+        self.screen.recorded = False
         if self.protobuf:
             self.write([encode_protobuf_error(body)])
         else:
