@@ -161,8 +161,8 @@ class ListTests(SynchronousTestCase):
 
     def test_tables(self) -> None:
         """
-        Who prefers Tables and takes plain objects gets these, filtered; Tables and metadata that a client insists on are passed on
-        as they are, and say so.
+        Who prefers Tables and takes plain objects gets these, filtered; Tables and metadata that a client insists on are passed
+        on as they are, and say so.
         """
         table, metadata = (f"application/json;as={kind};v=v1;g=meta.k8s.io" for kind in ("Table", "PartialObjectMetadataList"))
         request = self.list(SERVICES, service_list(CLOUD_ONLY, OPEN), accept=f"{table},{metadata},application/json")

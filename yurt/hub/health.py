@@ -15,8 +15,8 @@ and reports how it ended; requests report their own luck through :meth:`ServerHe
 It takes two pieces of evidence to call a server down (a suspicion and a probe), so a single reset connection does not.
 A probe answers the question of the state that asked it: a change of state drops those under way.
 
-A server that has lost its etcd answers much, and hangs at the rest: what it answers does not speak for it against its own word, for
-which a probe has to wait.
+A server that has lost its etcd answers much, and hangs at the rest: what it answers does not speak for it against its own word,
+for which a probe has to wait.
 
 A server on which watches depend sends nothing while nothing happens, so its silence tells nothing.  Its driver may ask for a
 *pulse* (:attr:`ServerHealth.pulse_interval`): small probes of a server that is UP and silent, which have little time.
@@ -236,11 +236,11 @@ class ServerHealth:
 
     def suspected(self, now: float, reason: str, certain: bool = False) -> None:
         """
-        A request had no luck: find out why.  Unless it is ``certain`` that it failed, a probe of just before will do, or the patient
-        one that is under way.
+        A request had no luck: find out why.  Unless it is ``certain`` that it failed, a probe of just before will do, or the
+        patient one that is under way.
         """
-        is_asked = self._last_proof >= now - FRESH_VERDICT or (self._doubtful and any(not probe.pulse for probe in self.in_flight))
-        if self.state is State.UP and (certain or not is_asked):
+        is_being_asked = self._doubtful and not all(probe.pulse for probe in self.in_flight)
+        if self.state is State.UP and (certain or not (is_being_asked or self._last_proof >= now - FRESH_VERDICT)):
             self._become(State.SUSPECT, now, reason)
 
     def _end(self, probe: Probe) -> bool:
