@@ -18,7 +18,7 @@ from typing import Any
 from bench.children import Child
 from bench.place import TWISTD, Place
 from tests.e2e.apiserver import NEEDED, ControlPlane, free_port
-from tests.e2e.process import E2EError, missing_binaries
+from tests.e2e.process import E2EError, find_binary, missing_binaries
 
 ROOT = Path(__file__).parent.parent.parent
 MANIFEST = ROOT / "etc/kubernetes/yurt-controller-manager.yaml"
@@ -37,13 +37,16 @@ class Site(Place):
         """
         Start the API server.
         """
-        if missing := missing_binaries((*NEEDED, "kubectl")):
+        if missing := missing_binaries((*NEEDED, "kube-controller-manager", "kubectl")):
             raise RuntimeError(f"not found: {', '.join(missing)}; make kubernetes, as root, builds them")
         self.plane = ControlPlane(
             self.folder,
             port=free_port(),
             etcd_ports=(free_port(), free_port()),
-            extra=("--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"),
+            extra=(
+                *("--disable-admission-plugins", "ServiceAccount", "--endpoint-reconciler-type", "none"),
+                "--enable-bootstrap-token-auth",
+            ),
         )
         self.at_end(self.plane.stop)
         try:
@@ -73,6 +76,17 @@ class Site(Place):
 
         child.wait_until(works, "the lead")
         return child
+
+    def signer(self) -> Child:
+        """
+        Kubernetes' own controllers that sign cluster-info and certificates.
+        """
+        file = self.plane.authority.file
+        return self.child(
+            "signer", find_binary("kube-controller-manager") or "kube-controller-manager", "--kubeconfig", self.plane.admin,
+            "--controllers=bootstrapsigner,csrsigning", "--leader-elect=false", "--port=0", "--secure-port=0",
+            "--cluster-signing-cert-file", file("ca.crt"), "--cluster-signing-key-file", file("ca.key"),
+        )  # fmt: skip
 
     def caller(self, name: str, *groups: str) -> Caller:
         """
