@@ -4,11 +4,14 @@ Tests for :mod:`yurt.host.tunnel_rules`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.host.contracts import RULES
-from yurt.host.chains import as_wanted
-from yurt.host.tunnel_rules import Diversion, Flow, TunnelRules, spell, tunnel_chains, turned_flows
+from yurt.host.chains import MAX_DELETIONS, as_wanted, plan
+from yurt.host.firewall import FAMILIES
+from yurt.host.tunnel_rules import Diversion, Flow, TunnelRules, difference, spell, tunnel_chains, turned_flows
 
 KUBELET_CHAIN = """\
 -d 127.0.0.1/32 -p tcp -m comment --comment "return request to access node directly" -m tcp --dport 10250 -j RETURN
@@ -62,6 +65,42 @@ class TunnelChainsTests(SynchronousTestCase):
         """
         (chain, _) = tunnel_chains(TunnelRules(("127.0.0.1",), (Diversion("ipv4", 1, "127.0.0.1:2"),)), "ipv4").chains
         self.assertEqual(len(chain.heads), 1)
+
+
+class DifferenceTests(SynchronousTestCase):
+    """
+    Tests for :func:`difference`.
+    """
+
+    def assert_same_edits(self, before: TunnelRules, wanted: TunnelRules) -> tuple[TunnelRules, TunnelRules]:
+        """
+        What is returned leads to the edits that the whole sets lead to.
+        """
+        found = difference(before, wanted)
+        for family in FAMILIES:
+            whole, part = (
+                plan(as_wanted(tunnel_chains(old, family)), tunnel_chains(new, family)) for old, new in ((before, wanted), found)
+            )
+            self.assertEqual(part, whole)
+        return found
+
+    def test_few(self) -> None:
+        """
+        Of addresses that come and go only these are left, whatever stays beside them.
+        """
+        wanted = replace(RULES, direct=("10.0.0.2", "10.0.0.7", "fd00::2", "fd00::7"))
+        before, after = self.assert_same_edits(RULES, wanted)
+        self.assertEqual(before.direct, ("10.0.0.1",))
+        self.assertEqual(after.direct, ("10.0.0.7", "fd00::7"))
+
+    def test_whole(self) -> None:
+        """
+        With other diversions, and when so many addresses go that a chain is written anew, nothing is left out.
+        """
+        fewer = replace(RULES, diversions=RULES.diversions[:1])
+        self.assertEqual(self.assert_same_edits(RULES, fewer), (RULES, fewer))
+        many = replace(RULES, direct=(*RULES.direct, *(f"10.7.0.{number}" for number in range(MAX_DELETIONS + 1))))
+        self.assertEqual(self.assert_same_edits(many, RULES), (many, RULES))
 
 
 class SpellTests(SynchronousTestCase):

@@ -4,21 +4,18 @@ What the short-lived child does about the tunnel's chains.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from yurt.host.backend import chains_of, choose_backend
-from yurt.host.chains import ChainFirewall, ChainSet, Outcome, change_chains, ensure_chains
+from yurt.host.chains import ChainSet, Outcome, change_chains, ensure_chains
 from yurt.host.errors import FirewallError
 from yurt.host.firewall import FAMILIES, Family
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tools import Flavour
-from yurt.host.tunnel_rules import MAX_FLOWS, TUNNEL_ROOT, TunnelRules, tunnel_chains, turned_flows
+from yurt.host.tunnel_rules import MAX_FLOWS, TUNNEL_ROOT, TunnelRules, difference, tunnel_chains, turned_flows
 
 MAX_CHANGES = 100
 """Changes that are told one by one; a sentence is about one chain, however many rules of it changed."""
-
-Step = Callable[[ChainFirewall, Family], Outcome]
 
 
 def do_tunnel(request: Request, result: Result) -> Result:
@@ -42,12 +39,11 @@ def do_tunnel(request: Request, result: Result) -> Result:
 
 
 def _change(known: Known, wanted: TunnelRules, result: Result) -> Result:
-    def change(firewall: ChainFirewall, family: Family) -> Outcome:
-        return change_chains(firewall, family, tunnel_chains(known.tunnel, family), tunnel_chains(wanted, family))
-
+    before, after = difference(known.tunnel, wanted)
     firewall = chains_of(known.flavour)
     for family in FAMILIES:
-        result = _add(result, family, change(firewall, family))
+        outcome = change_chains(firewall, family, tunnel_chains(before, family), tunnel_chains(after, family))
+        result = _add(result, family, outcome)
     return replace(result, backend=firewall.name, flavour=known.flavour)
 
 

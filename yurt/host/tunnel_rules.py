@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 
-from yurt.host.chains import Chain, ChainSet
+from yurt.host.chains import MAX_DELETIONS, Chain, ChainSet
 from yurt.host.firewall import Family
 
 TUNNEL_ROOT = "TUNNEL-PORT"
@@ -80,6 +80,18 @@ def spell(address: str) -> str | None:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return None if parsed.scope_id else socket.inet_ntop(socket.AF_INET6, parsed.packed)
+
+
+def difference(before: TunnelRules, wanted: TunnelRules) -> tuple[TunnelRules, TunnelRules]:
+    """
+    The same change with few rules: both sets without the addresses that they share; their texts need not be made and compared.
+
+    Where a chain comes, goes or is written anew all of its rules are needed, and both are returned as they are.
+    """
+    old, new = set(before.direct), set(wanted.direct)
+    if before.diversions != wanted.diversions or len(old - new) > MAX_DELETIONS:
+        return before, wanted
+    return replace(before, direct=tuple(sorted(old - new))), replace(wanted, direct=tuple(sorted(new - old)))
 
 
 def tunnel_chains(rules: TunnelRules, family: Family) -> ChainSet:
