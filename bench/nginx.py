@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.children import Child, free_port, is_listening
+
+LOOPBACK = "127.0.0.1"
 
 COMMON = """
 daemon off;
@@ -36,7 +39,7 @@ http {{
 
 CLOUD = """
     server {{
-        listen 127.0.0.1:{tls} ssl backlog=1024;
+        listen {address}:{tls} ssl backlog=1024;
         ssl_certificate {certs}/server.crt;
         ssl_certificate_key {certs}/server.key;
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -45,7 +48,7 @@ CLOUD = """
         location = /readyz {{ return 200 "ok"; }}
     }}
     server {{
-        listen 127.0.0.1:{plain};
+        listen {address}:{plain};
         root {www};
     }}
 """
@@ -71,7 +74,7 @@ PROXY = """
 """
 
 
-def _start(folder: Path, servers: str, port: int) -> Child:
+def _start(folder: Path, servers: str, port: int, address: str = LOOPBACK, within: Sequence[str] = ()) -> Child:
     folder.mkdir(exist_ok=True)
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
@@ -79,27 +82,31 @@ def _start(folder: Path, servers: str, port: int) -> Child:
     user = "user root;" if os.getuid() == 0 else ""
     configuration = folder / "nginx.conf"
     configuration.write_text(COMMON.format(folder=folder, servers=servers, user=user))
-    child = Child([program, "-e", str(folder / "error.log"), "-c", str(configuration)], folder / "output.log")
-    child.wait_until(lambda: is_listening(port), f"nginx on port {port}")
+    child = Child([*within, program, "-e", str(folder / "error.log"), "-c", str(configuration)], folder / "output.log")
+    child.wait_until(lambda: is_listening(port, address), f"nginx on port {port}")
     return child
 
 
 class NginxCloud:
     """
-    An nginx that serves the files below ``www`` over TLS (as the API server), and plainly (as a yardstick).
+    An nginx that serves the files below ``www`` over TLS (as the API server), and plainly (as a yardstick).  ``within`` is what
+    its command begins with when it is to run in another network namespace, ``address`` one that it has there.
     """
 
-    def __init__(self, folder: Path, certs: Path) -> None:
+    def __init__(self, folder: Path, certs: Path, address: str = LOOPBACK, within: Sequence[str] = (), port: int = 0) -> None:
         self.www = folder / "www"
         self.www.mkdir(parents=True)
-        self.port = free_port()
+        self.port = port or free_port()
         self.plain_port = free_port()
         self._folder = folder
-        self._servers = CLOUD.format(tls=self.port, plain=self.plain_port, certs=certs, www=self.www)
+        self._place = address, within
+        self._servers = CLOUD.format(
+            address="0.0.0.0" if within else address, tls=self.port, plain=self.plain_port, certs=certs, www=self.www
+        )
         self.start()
 
     def start(self) -> None:
-        self.child = _start(self._folder, self._servers, self.port)
+        self.child = _start(self._folder, self._servers, self.port, *self._place)
 
     def stop(self) -> None:
         self.child.stop()

@@ -7,11 +7,12 @@ from __future__ import annotations
 import sys
 
 from bench.rows import run
-from bench.tunnel import bulk, connect, fleet, interactive, memory
+from bench.tunnel import bulk, connect, diverted, fleet, interactive, memory
 
 ROWS = {
     "bulk": bulk.bulk,
     "connect": connect.connect,
+    "diverted": diverted.diverted,
     "keystroke": interactive.keystroke,
     "stalled-reader": interactive.stalled_reader,
     "idle-agents": fleet.idle_agents,

@@ -22,6 +22,14 @@ class TunnelSite(Place):
     """
 
     ca: Authority
+    address = ADDRESS
+    """Where the server listens."""
+    node_addresses: tuple[str, ...] = (ADDRESS,)
+    on_node: tuple[str, ...] = ()
+    """What a command begins with that is to run on the node."""
+    secure_port = 0
+    kubelet_port = 0
+    """0: any that is free."""
 
     def prepare(self) -> None:
         """
@@ -31,7 +39,7 @@ class TunnelSite(Place):
         self.certs.mkdir()
         self.ca = make_ca()
         (self.certs / "ca.crt").write_bytes(self.ca.cert_pem)
-        self.issue("server", "system:node:tunnel-server", ["system:nodes"], ["localhost"], [ADDRESS])
+        self.issue("server", "system:node:tunnel-server", ["system:nodes"], ["localhost"], sorted({self.address, ADDRESS}))
         self.issue("agent", f"system:node:{NODE}", ["system:nodes"])
         self.agent_port, self.plain_port, self.meta_port = free_port(), free_port(), free_port()
 
@@ -57,7 +65,7 @@ class TunnelSite(Place):
         """
         What stands in kubelet's place.
         """
-        nginx = NginxCloud(self.folder / "kubelet", self.certs)
+        nginx = NginxCloud(self.folder / "kubelet", self.certs, self.node_addresses[0], self.on_node, self.kubelet_port)
         self.at_end(nginx.stop)
         return nginx
 
@@ -72,37 +80,44 @@ class TunnelSite(Place):
             "--pidfile=",
             "yurt-tunnel-server",
             *self.identity("server"),
-            f"--bind-address={ADDRESS}",
+            f"--bind-address={self.address}",
             f"--tunnel-agent-connect-port={self.agent_port}",
-            "--secure-port=0",
+            f"--secure-port={self.secure_port}",
             f"--insecure-port={self.plain_port}",
             f"--meta-port={self.meta_port}",
             "--enable-iptables=false",
             "--enable-dns-controller=false",
         )
-        server.wait_until(lambda: is_listening(self.agent_port) and is_listening(self.meta_port), "a server that listens")
+        server.wait_until(
+            lambda: is_listening(self.agent_port, self.address) and is_listening(self.meta_port), "a server that listens"
+        )
         return server
 
     def agent(self, *ports: int) -> Child:
         """
         The node's agent, connected; it may dial ``ports``.
         """
-        meta_port = free_port()
         agent = self.child(
             "agent",
+            *self.on_node,
             TWISTD,
             "--nodaemon",
             "--pidfile=",
             "yurt-tunnel-agent",
             *self.identity("agent"),
             f"--node-name={NODE}",
-            f"--node-ip={ADDRESS}",
-            f"--tunnelserver-addr={ADDRESS}:{self.agent_port}",
+            f"--node-ip={','.join(self.node_addresses)}",
+            f"--tunnelserver-addr={self.address}:{self.agent_port}",
             f"--allowed-ports={','.join(map(str, ports))}",
-            f"--meta-port={meta_port}",
+            f"--meta-port={free_port()}",
         )
-        agent.wait_until(lambda: get(meta_port, "/v1/readyz")[0] == 200, "an agent that is connected")
+        agent.wait_until(lambda: self.connected() == 1, "an agent that is connected")
         return agent
+
+    def divert(self, port: int) -> None:
+        """
+        Turn connections to a port of the node to the server, where that is what is measured.
+        """
 
     def through(self) -> str:
         """

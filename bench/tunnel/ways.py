@@ -13,11 +13,11 @@ TIMEOUT = 10.0
 Way = Callable[[int], socket.socket]
 
 
-def direct(port: int) -> socket.socket:
+def direct(port: int, address: str = ADDRESS) -> socket.socket:
     """
     A connection to the port.
     """
-    connection = socket.create_connection((ADDRESS, port), TIMEOUT)
+    connection = socket.create_connection((address, port), TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
