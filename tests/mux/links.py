@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
 from zope.interface import implementer
 
-from yurt.mux.connection import MuxConnection, MuxLimits, MuxStream
+from yurt.mux.connection import COMPANY, MuxConnection, MuxLimits, MuxStream
 
 
 class Memory(Protocol):
@@ -119,8 +119,8 @@ class Link:
         """
         Carry all there is, and let everything happen that is due.
         """
-        for _ in range(3):
-            self.clock.advance(0)
+        for wait in (0, 0, COMPANY):
+            self.clock.advance(wait)
             self.pump.flush()
         self.clock.advance(0)
 

@@ -83,6 +83,7 @@ class Side:
         All that the session has to say.
         """
         out = bytearray()
+        self.session.hurry()
         while self.session.has_output:
             out += self.session.output(BATCH)
         return bytes(out)
@@ -92,9 +93,13 @@ def join(left: Side, right: Side, split: Callable[[bytes], list[bytes]] = lambda
     """
     Carry bytes to and fro until neither session has anything to say.
     """
-    while left.session.has_output or right.session.has_output:
+    moved = True
+    while moved:
+        moved = False
         for one, other in ((left, right), (right, left)):
-            for piece in split(one.take()):
+            data = one.take()
+            moved = moved or bool(data)
+            for piece in split(data):
                 other.session.receive(piece)
 
 

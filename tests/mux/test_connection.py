@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mux.links import End, HalfCloseable, Link, Memory, Stalled
 from tests.mux.test_session import frames
-from yurt.mux.connection import CLOSE_PATIENCE, MEASURE_EVERY, MuxConnection, MuxLimits, MuxStream
+from yurt.mux.connection import CLOSE_PATIENCE, COMPANY, MEASURE_EVERY, MuxConnection, MuxLimits, MuxStream
 from yurt.mux.frames import ACK, DATA, GO_AWAY, PING, SYN, WINDOW_UPDATE, MuxClosed, head
 from yurt.mux.limits import BATCH
 
@@ -414,10 +414,21 @@ class KeepAliveTests(SynchronousTestCase):
         alone = Alone()
         alone.mux.dataReceived(head(WINDOW_UPDATE, SYN, 1, 0))
         self.answer(alone)
-        for _ in range(13):
+        for _ in range(14):
             alone.clock.advance(0.5)
             alone.mux.dataReceived(head(DATA, 0, 1, 1) + b"x")
         self.assertIn(PING, [kind for kind, *_ in alone.sent()])
+
+    def test_accepted_without_a_word(self) -> None:
+        """
+        Whoever accepts a stream and says nothing still acknowledges it, a moment later.
+        """
+        alone = Alone()
+        self.answer(alone)
+        alone.mux.dataReceived(head(WINDOW_UPDATE, SYN, 1, 0))
+        self.assertEqual(alone.sent(), [])
+        alone.clock.advance(COMPANY)
+        self.assertEqual([frame[:3] for frame in alone.sent()], [(WINDOW_UPDATE, ACK, 1)])
 
     def test_busy_line(self) -> None:
         """

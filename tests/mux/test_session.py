@@ -74,6 +74,21 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(frames(side.take()), [(WINDOW_UPDATE, ACK, 1, 1024 * KIB - INITIAL_WINDOW)])
         self.assertEqual([stream.number for stream in side.accepted], [1])
 
+    def test_accepted_in_company(self) -> None:
+        """
+        The acknowledgement hurries not: it goes before what the stream says first, or when it is asked for.
+        """
+        side = Side(client=False)
+        side.session.receive(pack(">BBHII", 0, 1, 1, 1, 0))
+        self.assertFalse(side.session.has_output)
+        side.session.write(side.accepted[0], b"hello")
+        self.assertTrue(side.session.has_output)
+        said = side.session.output(BATCH)
+        self.assertEqual(frames(said), [(WINDOW_UPDATE, ACK, 1, 0), (DATA, 0, 1, 5)])
+        side.session.receive(pack(">BBHII", 0, 1, 1, 3, 0))
+        side.session.hurry()
+        self.assertEqual(frames(side.session.output(BATCH)), [(WINDOW_UPDATE, ACK, 3, 0)])
+
     def test_numbers(self) -> None:
         """
         The client's streams are odd, the server's even.

@@ -53,9 +53,14 @@ class StreamCase(SynchronousTestCase):
         """
         What the client reads of the stream opened last.
         """
-        reading = Deferred.fromCoroutine(read_connect(self.link.clock, self.link.client.accepted[-1]))
         self.link.flush()
-        return self.successResultOf(reading)
+        return self.incoming_at_once()
+
+    def incoming_at_once(self) -> IncomingConnect:
+        """
+        The same, when it is there already.
+        """
+        return self.successResultOf(Deferred.fromCoroutine(read_connect(self.link.clock, self.link.client.accepted[-1])))
 
     def refused(self, dialling: Deferred[IProtocol]) -> ConnectRefused:
         """

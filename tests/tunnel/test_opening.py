@@ -4,6 +4,8 @@ Promises to who opens streams.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import CancelledError
 
 from tests.mux.links import HalfCloseable, Memory
@@ -230,6 +232,20 @@ class OpeningTests(StreamCase):
         self.assertEqual(self.link.server.mux.streams, 0)
 
 
+class Tapped:
+    """
+    A call that notes what it was called with.
+    """
+
+    def __init__(self, call: Callable[[bytes], None], noted: list[bytes]) -> None:
+        self.call = call
+        self.noted = noted
+
+    def __call__(self, data: bytes) -> None:
+        self.noted.append(data)
+        self.call(data)
+
+
 class EarlyTests(StreamCase):
     """
     Tests of streams that are written to before they are answered.
@@ -253,6 +269,41 @@ class EarlyTests(StreamCase):
         there.stream.write(b"hi")
         self.link.flush()
         self.assertEqual(self.inside.data, b"hi")
+
+    def test_one_piece(self) -> None:
+        """
+        What is written at once leaves together with the head, and the answer together with what is said to it.
+        """
+        there, answer = HalfCloseable(), HalfCloseable()
+        pieces: list[bytes] = []
+        for end in (self.link.server, self.link.client):
+            self.patch(self.link.transport(end), "write", Tapped(self.link.transport(end).write, pieces))
+        endpoint = StreamEndpoint(self.link.server.mux, "10.0.0.8", 10250, reactor=self.link.clock, early=True)
+        self.successResultOf(endpoint.connect(Build(lambda _: there)))
+        there.stream.write(b"hello")
+        self.assertEqual(len(pieces), 1)
+        self.link.pump.flush()
+        self.incoming_at_once().accept(answer)
+        self.assertEqual((answer.data, len(pieces)), (b"hello", 1))
+        answer.stream.write(b"hi")
+        self.link.pump.flush()
+        self.assertEqual((there.data, len(pieces)), (b"hi", 2))
+
+    def test_head_alone(self) -> None:
+        """
+        The head of a stream that says nothing leaves alone, a moment later; so does the answer to one that said something.
+        """
+        self.dial(early=True)
+        self.inside.stream.write(b"hello")
+        self.link.flush()
+        self.incoming().accept(HalfCloseable())
+        answered: list[None] = []
+        self.dial(early=True, answered=lambda: answered.append(None))
+        self.inside.stream.write(b"hello")
+        self.link.flush()
+        self.incoming().accept(HalfCloseable())
+        self.link.flush()
+        self.assertEqual(answered, [None])
 
     def test_refused(self) -> None:
         """

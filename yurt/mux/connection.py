@@ -37,6 +37,9 @@ LATENESS: Final = 1.0
 CLOSE_PATIENCE: Final = 2.0
 """Seconds in which the peer may take the message that it broke yamux."""
 
+COMPANY: Final = 0.005
+"""Seconds that something may wait for more to be said, so that both leave in one piece."""
+
 TCP_NOTSENT_LOWAT: Final = 25
 """From linux/tcp.h; the socket module has no name for it."""
 
@@ -76,6 +79,7 @@ class MuxConnection(Protocol):
         self._dead_after = limits.dead_after
         self._heard_at = self._sent_at = reactor.seconds()
         self._timer: IDelayedCall | None = None
+        self._soon: IDelayedCall | None = None
         self._busy = False
         self._full = False
         self._over = False
@@ -197,7 +201,7 @@ class MuxConnection(Protocol):
         """
         The transport is gone.
         """
-        self._stop_timer()
+        self._stop_timers()
         done = reason.check(ConnectionDone)
         self._end(MuxError("the peer closed the connection" if done else f"connection lost: {reason.getErrorMessage()}"))
 
@@ -206,7 +210,7 @@ class MuxConnection(Protocol):
             return
         last = self._session.output(0) if isinstance(reason, IllegalFrame) else b""
         self._over = True
-        self._stop_timer()
+        self._stop_timers()
         self._lingering.clear()
         streams = self._session.end()
         self._leave(last)
@@ -243,6 +247,7 @@ class MuxConnection(Protocol):
         except Exception:
             self.log.failure("stream {number} of {peer} could not be accepted", number=stream.number, peer=self.peer)
             cast(MuxStream, stream).abortConnection()
+        self.flush_soon()
 
     def flush(self) -> None:
         """
@@ -259,6 +264,18 @@ class MuxConnection(Protocol):
                 transport.write(session.output(BATCH))
         finally:
             self._busy = False
+
+    def flush_soon(self) -> None:
+        """
+        Flush with the next that is said, or after :data:`COMPANY`.
+        """
+        if self._soon is None and not self._over:
+            self._soon = self.reactor.callLater(COMPANY, self._flush_late)
+
+    def _flush_late(self) -> None:
+        self._soon = None
+        self._session.hurry()
+        self.flush()
 
     def lingers(self, stream: MuxStream) -> None:
         """
@@ -312,9 +329,10 @@ class MuxConnection(Protocol):
     def _wait_until(self, due: float) -> None:
         self._timer = self.reactor.callLater(max(0.0, due - self.reactor.seconds()), self._tick, due)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._soon):
+            if timer is not None and timer.active():
+                timer.cancel()
 
     def _tick(self, due: float) -> None:
         session = self._session

@@ -73,6 +73,7 @@ class Session:
         self._growth = 0
         self._greatest_window = max(INITIAL_WINDOW, limits.window, limits.max_window)
         self._control: list[bytes | memoryview] = []
+        self._late: list[bytes | memoryview] = []
         self._ready: deque[Stream] = deque()
         self._first: deque[Stream] = deque()
         self._partial = b""
@@ -99,7 +100,9 @@ class Session:
     def _begin(self, number: int, flag: int) -> Stream:
         stream = self.streams[number] = self._make(self, number)
         stream.credited_at = self.clock()
-        self._control.append(head(WINDOW_UPDATE, flag, number, stream.window - INITIAL_WINDOW))
+        # Nobody waits for an ACK: the format gives a stream its first credit, and the answer that it asks for comes soon.
+        frames = self._late if flag == ACK else self._control
+        frames.append(head(WINDOW_UPDATE, flag, number, stream.window - INITIAL_WINDOW))
         return stream
 
     def write(self, stream: Stream, data: bytes) -> None:
@@ -191,7 +194,7 @@ class Session:
             stream.queued = 0
         self._ready.clear()
         self._first.clear()
-        self._control = []
+        self._control, self._late = [], []
         self._partial = b""
         self._body_of = None
         return streams
@@ -205,10 +208,16 @@ class Session:
 
     # Bytes out
 
+    def hurry(self) -> None:
+        """
+        Send soon what would have waited for something else to be said.
+        """
+        self._control, self._late = self._late + self._control, []
+
     @property
     def has_output(self) -> bool:
         """
-        Whether there is anything to send.
+        Whether there is anything to send that must not wait.
         """
         return bool(self._control or self._first or (self._ready and self.line.room > 0))
 
@@ -217,6 +226,7 @@ class Session:
         What to send now: all frames without data, then those of streams with little to say, then a frame of each other stream
         in turn, until there are ``most`` bytes or the line holds enough.
         """
+        self.hurry()
         out, self._control = self._control, []
         first, ready, line = self._first, self._ready, self.line
         most = min(most, line.room)
@@ -280,7 +290,7 @@ class Session:
             else:
                 self._frame(*unpack(data, position))
                 position += HEAD_BYTES
-        if len(self._control) > MAX_CONTROL_FRAMES:
+        if len(self._control) + len(self._late) > MAX_CONTROL_FRAMES:
             raise self._illegal("flood", "it asks for more answers than it reads")
 
     def _frame(self, version: int, kind: int, flags: int, number: int, length: int) -> None:
@@ -306,7 +316,7 @@ class Session:
             raise PeerWentAway(f"the peer ended the session: {why}")
 
     def _illegal(self, name: str, what: str) -> IllegalFrame:
-        self._control = [head(GO_AWAY, 0, 0, PROTOCOL_ERROR)]
+        self._control, self._late = [head(GO_AWAY, 0, 0, PROTOCOL_ERROR)], []
         self._ready.clear()
         self._first.clear()
         return IllegalFrame(name, what)

@@ -87,17 +87,20 @@ class MuxStream(Stream):
         self._producer_paused = False
         self._streaming = False
 
-    def attach(self, protocol: IProtocol) -> None:
+    def attach(self, protocol: IProtocol, *, at_once: bool = True) -> None:
         """
-        Connect the protocol that gets what comes, beginning with what came already.
+        Connect the protocol that gets what comes, beginning with what came already.  Unless ``at_once``, the peer hears of the
+        stream together with what is written next.
         """
         self._protocol = protocol
         self._paused = False
         protocol.makeConnection(self)
         if self._reason is not None and not self._held:
             self.mux.reactor.callLater(0, self._over, self._reason)
-        else:
+        elif at_once or self._held or self.peer_fin:
             self._deliver()
+        else:
+            self.mux.flush_soon()
 
     # ITransport
 
@@ -131,6 +134,13 @@ class MuxStream(Stream):
         self.mux.flush()
         if self.queued > STREAM_BUFFER:
             self._hold_producer()
+
+    def write_soon(self, data: bytes) -> None:
+        """
+        Send together with what is written next, or a moment later.
+        """
+        self.session.write(self, data)
+        self.mux.flush_soon()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """

@@ -179,7 +179,11 @@ class _Reading(PassThrough):
     def accept(self, protocol: IProtocol) -> None:
         stream = self._stream
         if not self.is_lost:
-            stream.write(ACCEPTED)
+            if self._data:
+                # The opener did not wait for the answer, which can go along with what is said to its bytes.
+                stream.write_soon(ACCEPTED)
+            else:
+                stream.write(ACCEPTED)
             stream.resumeProducing()
         # What a stream delivers while it resumes is still collected here; only then the protocol takes over.
         self.pass_to(protocol)

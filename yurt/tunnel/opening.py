@@ -92,7 +92,7 @@ class StreamEndpoint:
             word = EXHAUSTED if isinstance(error, NoStreamLeft) else NOT_CONNECTED
             return fail(ConnectRefused(503, "ServiceUnavailable", word, f"{self.target}: {error}"))
         opening = _Opening(self, self._reactor, protocolFactory)
-        stream.attach(cast(IProtocol, opening))
+        stream.attach(cast(IProtocol, opening), at_once=not self.early)
         return opening.opened
 
 
@@ -121,10 +121,13 @@ class _Opening(PassThrough):
             self._stream.abortConnection()
 
     def connectionMade(self) -> None:
-        self._stream.write(self._endpoint.head)
         self._timer = self._reactor.callLater(self._endpoint.timeout, self._timed_out)
         if self._endpoint.early:
+            # What the protocol says first is on its way to us already: it goes along.
+            self._stream.write_soon(self._endpoint.head)
             self._early = self._build()
+        else:
+            self._stream.write(self._endpoint.head)
 
     def _build(self) -> IProtocol | None:
         stream = self._stream

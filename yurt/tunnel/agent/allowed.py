@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from struct import Struct
 
 from yurt.tunnel.connect import FORBIDDEN, ConnectRefused
 
 LOOPBACK = ("127.0.0.1", "::1")
+
+MAX_SPELT = 64
+"""Addresses whose usual spelling is remembered; a node is asked for few."""
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
 _MESSAGE = Struct("=IHHII")
@@ -142,6 +146,7 @@ class Allowed:
         return tuple(address for address in addresses if address in here)
 
 
+@lru_cache(MAX_SPELT)
 def _canonical(text: str) -> str:
     """
     An address as everybody writes it; raises ``ValueError`` for what is none or needs a scope.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 import msgspec
@@ -22,6 +23,9 @@ DEFAULT_KUBELET_PORT = 10250
 
 MAX_ADDRESSES = 32
 """Addresses of one node that are looked at."""
+
+MAX_SPELT = 16_384
+"""Addresses whose usual spelling is remembered: those of a large cluster are asked for with each connection and each list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ def _addresses(listed: Iterable[_Address], kind: str) -> list[str]:
     return [address for address in spelt if address]
 
 
+@lru_cache(MAX_SPELT)
 def usual_spelling(address: str) -> str:
     """
     An IP address as it is written once and for all, IPv4 rather than IPv4 in IPv6; empty for anything else.
