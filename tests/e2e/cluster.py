@@ -42,6 +42,8 @@ NEEDED = (
     "busybox",
     "curl",
 )
+APPROVER = "yurt-controller-manager"
+MANIFESTS = Path(__file__).parents[2] / "etc" / "kubernetes"
 CLOUD = 1
 SECOND_CLOUD_ADDRESS = 2
 NOBODY = 99
@@ -70,6 +72,7 @@ class Cluster:
         self.folder.mkdir()
         self.network = Network()
         self.controllers: Process | None = None
+        self.approver: Process | None = None
         self._tunnel: Tunnel | None = None
 
     @property
@@ -168,6 +171,22 @@ class Cluster:
         if self.controllers:
             self.controllers.stop()
             self.controllers = None
+
+    def start_approver(self) -> None:
+        """
+        Run yurt-controller-manager in the cloud, with the rights of its manifest.
+        """
+        self.kubectl("apply", "-f", str(MANIFESTS / f"{APPROVER}.yaml"))
+        keys = self.plane.authority
+        keys.issue(APPROVER, APPROVER)
+        kubeconfig = keys.kubeconfig(self.folder / "ycm.conf", self.plane.url, APPROVER)
+        argv = [str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile=", APPROVER, "--kubeconfig", kubeconfig]
+        self.approver = Process(APPROVER, argv, self.folder / "log/ycm.log", self.cloud_namespace)
+
+    def stop_approver(self) -> None:
+        if self.approver:
+            self.approver.stop()
+            self.approver = None
 
     # The node's hub
 
@@ -312,6 +331,7 @@ class Cluster:
         for name in ("node", "second_node"):
             if name in vars(self):
                 vars(self)[name].stop_all()
+        self.stop_approver()
         self.stop_controllers()
         if "plane" in vars(self):
             self.plane.stop()

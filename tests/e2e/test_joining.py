@@ -15,6 +15,7 @@ from yurt.kube.bootstrap import ca_hash
 
 from .case import ClusterCase
 from .cluster import ADMIN
+from .curl import Answer
 from .process import E2EError, Process, wait_for
 
 TOKEN = "abcdef.0123456789abcdef"
@@ -145,16 +146,19 @@ class JoinTests(ClusterCase):
         Approve what waits; answers how many requests of this node's hub there have been.
         """
         document = json.loads(self.cluster.kubectl("get", "csr", "-o", "json"))
-        ours = [one for one in document["items"] if one["spec"]["signerName"] == "kubernetes.io/kube-apiserver-client"]
-        for one in ours:
+        user = f"system:node:{self.cluster.node.name}"
+        clients = [one for one in document["items"] if one["spec"]["signerName"] == "kubernetes.io/kube-apiserver-client"]
+        serving = [one for one in document["items"] if one["spec"]["signerName"] == "kubernetes.io/kubelet-serving"]
+        for one in (*clients, *(one for one in serving if one["spec"]["username"] == user)):
             if not one.get("status", {}).get("conditions"):
                 self.cluster.kubectl("certificate", "approve", one["metadata"]["name"])
-        return len(ours)
+        return len(clients)
 
     def test_from_nothing(self) -> None:
         """
         One token and no copied file: the request is approved, the node is Ready, exec works; then certificates follow each other
-        under a running watch, and the node stays.
+        under a running watch, and the node stays; the hub answers by HTTPS, too, with a certificate that it has asked for
+        as the node.
         """
         cluster = self.cluster
         cluster.node.stop("kubelet")
@@ -180,8 +184,16 @@ class JoinTests(ClusterCase):
         self.assertFalse(watch.ended)
         self.assertTrue(cluster.node_is_ready())
         self.assertEqual(cluster.ask_hub("/v1/readyz", base=ADMIN).status, 200)
+        self.assertEqual(self.by_https("/version").status, 200)
         log = (cluster.node.folder / "yurthub.log").read_text(errors="replace")
         self.assertNotIn(TOKEN, log)
+
+    def by_https(self, path: str) -> Answer:
+        """
+        What the node's components get at the HTTPS door, verified by the cluster's CA.
+        """
+        authority = ["--cacert", self.cluster.plane.authority.file("ca.crt")]
+        return self.cluster.ask_hub(path, base="https://127.0.0.1:10268", extra=authority)
 
     def certificate(self) -> str:
         return str(self.hub_status()["certificate"]["state"])

@@ -5,11 +5,14 @@ The address that pods reach.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from pathlib import Path
+from typing import Any
 
 from .case import ClusterCase
 from .cluster import HUB, POD_ADDRESS
-from .process import wait_for
+from .process import find_binary, run, wait_for
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 READ_CONFIGMAPS = (
@@ -146,6 +149,40 @@ class PodLinkTests(ClusterCase):
         for token in (forged, "nonsense"):
             self.assertEqual(read(token)[0], 401)
 
+    def test_kubectl_by_https(self) -> None:
+        """
+        Once yurt-controller-manager has approved the hub's serving certificate, kubelet gives new pods the hub's address, and
+        kubectl in a pod works with nothing but what kubelet put there: with the cloud, without it, and after a restart of the hub
+        without it.  Without a token it is 401.
+        """
+        self.cluster.start_approver()
+        self.addCleanup(self.cluster.stop_approver)
+        self.restart_hub("--cache-agents", "kubelet,kube-proxy,kubectl")
+        wait_for("pods to be sent to the hub", self.pods_are_sent_here, 30)
+        self.assertEqual(self.hub_status()["servingCertificate"]["state"], "issued")
+        self.cluster.remove_pods("client")
+        self.cluster.make_pods(self.web_pod("client"))
+        inside = Inside(self.pod_process())
+        self.assertEqual(inside.environment["KUBERNETES_SERVICE_HOST"], "169.254.2.1")
+        self.assertEqual(inside.environment["KUBERNETES_SERVICE_PORT"], "10268")
+        self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
+        self.assertIn("NAME", inside.kubectl("get", "configmaps"))
+        self.cluster.cut()
+        self.addCleanup(self.cluster.heal)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
+        self.cluster.node.stop("yurthub", signal.SIGKILL)
+        self.cluster.start_hub("--cache-agents", "kubelet,kube-proxy,kubectl")
+        self.assertTrue(self.pods_are_sent_here())
+        wait_for("the hub to miss the cloud", lambda: self.hub_status()["cloud"]["reason"] != "not probed yet", 30)
+        self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
+        self.assertIn("NAME", inside.kubectl("get", "configmaps"))
+        said = inside.curl("https://169.254.2.1:10268/api/v1/namespaces/default/configmaps")
+        self.assertEqual((said["kind"], said["code"], said["reason"]), ("Status", 401, "Unauthorized"))
+
+    def pods_are_sent_here(self) -> bool:
+        return bool(self.hub_status()["filters"]["podsReachHubAt"] == "169.254.2.1:10268")
+
     def pod_process(self) -> int:
         """
         A process of the pod's container, as the machine sees it.
@@ -156,3 +193,33 @@ class PodLinkTests(ClusterCase):
             if "httpd" in command or "mkdir" in command:
                 return int(pid)
         raise AssertionError("the pod has no process")
+
+
+class Inside:
+    """
+    Programs in a pod's namespaces, with what its container sees: files, network, environment.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        content = Path(f"/proc/{pid}/environ").read_text()
+        self.environment = dict(part.split("=", 1) for part in content.split("\0") if part)
+        shutil.copy(find_binary("kubectl") or "kubectl", f"/proc/{pid}/root/tmp/kubectl")
+        self._calls = 0
+
+    def kubectl(self, *arguments: str) -> str:
+        """
+        kubectl without any configuration, and without what it learnt before.
+        """
+        self._calls += 1
+        command = ["/tmp/kubectl", "--cache-dir", f"/tmp/learnt-{self._calls}", *arguments]
+        return run(["/usr/bin/nsenter", "-t", str(self._pid), "-m", "-n", *command], env=self.environment)
+
+    def curl(self, url: str) -> dict[str, Any]:
+        """
+        What curl of this machine gets there without a token, the server verified by the pod's ca.crt.
+        """
+        authority = f"/proc/{self._pid}/root{TOKEN.replace('token', 'ca.crt')}"
+        said = run(["nsenter", "-t", str(self._pid), "-n", "curl", "-s", "--cacert", authority, url])
+        document: dict[str, Any] = json.loads(said)
+        return document

@@ -47,6 +47,15 @@ class PodRulesTests(SynchronousTestCase):
             ],
         )
 
+    def test_tracked(self) -> None:
+        """
+        A port that Services lead to is accepted, and tracked: its answers are to get their first address back.
+        """
+        rules = pod_rules(("169.254.2.1",), (10261, 10268), (10268,)).rules
+        of_port = [(rule.slot.table, rule.slot.chain) for rule in rules if "10268" in rule.spec]
+        self.assertEqual(of_port, [("filter", "INPUT"), ("filter", "OUTPUT")])
+        self.assertEqual(len(rules), 7)
+
     def test_families(self) -> None:
         """
         An IPv6 address has its rules in the IPv6 tables.

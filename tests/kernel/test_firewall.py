@@ -11,7 +11,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.host.contracts import BOTH, FirewallContract
-from tests.kernel.namespaces import Namespace, add_namespace, end, saved_rules
+from tests.kernel.namespaces import Namespace, add_namespace, end, read_line, saved_rules
 from tests.kernel.remote import RemoteFirewall
 from yurt.host.firewall import POD_COMMENT, pod_rules
 from yurt.host.messages import Request, Result, decode_result, encode
@@ -31,6 +31,33 @@ COMMIT
 COMMIT
 """
 """Rules of others: some say what ours say without our comment, one has our comment in a chain that is none of ours."""
+
+
+LEADING = """\
+*nat
+-A PREROUTING -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 169.254.2.1:10268
+COMMIT
+*filter
+-A INPUT -i veth0 -p tcp -j DROP
+COMMIT
+"""
+"""What kube-proxy makes of a Service, and a firewall."""
+
+LISTEN = """
+import socket, sys
+server = socket.create_server(("169.254.2.1", int(sys.argv[1])))
+print("listening", flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"hello")
+    connection.close()
+"""
+
+CONNECT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as connection:
+    print(connection.makefile().read())
+"""
 
 
 def run_child(namespace: Namespace, request: Request) -> Result:
@@ -103,6 +130,28 @@ class BackendContract(FirewallContract):
         for rule in rules.rules:
             program = "ip6tables" if rule.family == "ipv6" else "iptables"
             self.namespace.run(f"{program}-{self.flavour}", "-t", rule.slot.table, "-C", rule.slot.chain, *rule.spec)
+
+    def test_both_ports(self) -> None:
+        """
+        From a pod both ports are reached through a firewall that drops all else, and the HTTPS one also by way of a ClusterIP,
+        as kube-proxy leads there.
+        """
+        pod = add_namespace(self)
+        host, ip = self.namespace, "10.244.7."
+        host.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "eth0", "netns", pod.name)
+        links = ((host, "veth0", f"{ip}1/24"), (pod, "eth0", f"{ip}2/24"), (host, "lo", "169.254.2.1/32"))
+        for namespace, name, address in links:
+            namespace.run("ip", "addr", "add", address, "dev", name)
+            namespace.run("ip", "link", "set", name, "up")
+        pod.run("ip", "route", "add", "default", "via", f"{ip}1")
+        self.restore(LEADING, self.flavour)
+        servers = [host.start_python("-c", LISTEN, str(port)) for port in (10261, 10268)]
+        for server in servers:
+            self.addCleanup(end, server)
+            self.assertEqual(read_line(server), "listening")
+        self.ensure(pod_rules(("169.254.2.1",), (10261, 10268), (10268,)))
+        for place in (("169.254.2.1", "10261"), ("169.254.2.1", "10268"), ("10.96.0.1", "443")):
+            self.assertEqual(pod.run(sys.executable, "-c", CONNECT, *place), "hello\n", place)
 
     def test_only_our_tables(self) -> None:
         """

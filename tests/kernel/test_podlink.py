@@ -67,17 +67,17 @@ class DaemonTests(SynchronousTestCase):
         comes again; a clean stop leaves neither.
         """
         daemon = self.start()
-        self.wait_for(lambda: self.rules() == 10)
+        self.wait_for(lambda: self.rules() == 14)
         index = self.link_index()
         daemon.kill()
         daemon.wait()
-        self.assertEqual((self.link_index(), self.rules()), (index, 10))
+        self.assertEqual((self.link_index(), self.rules()), (index, 14))
 
         daemon = self.start()
         self.namespace.run("ip", "link", "del", NAME)
         self.assert_told(daemon)
         self.assertNotEqual(self.link_index(), index)
-        self.assertEqual(self.rules(), 10)
+        self.assertEqual(self.rules(), 14)
 
         daemon.terminate()
         self.assertEqual(read_line(daemon), "stopped")
@@ -92,6 +92,6 @@ class DaemonTests(SynchronousTestCase):
         self.namespace.run("ip", "link", "add", NAME, "type", "veth", "peer", "name", "other0")
         daemon = self.namespace.start_python("-m", "tests.kernel.podlink_daemon")
         self.addCleanup(end, daemon)
-        self.wait_for(lambda: self.rules() == 10)
+        self.wait_for(lambda: self.rules() == 14)
         self.namespace.run("ip", "link", "del", NAME)
         self.assert_told(daemon)

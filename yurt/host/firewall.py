@@ -8,7 +8,7 @@ found after a crash, and why nothing of anyone else's is ever touched.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -115,31 +115,35 @@ class Firewall(Protocol):
 POD_SLOTS = (Slot("raw", "PREROUTING"), Slot("raw", "OUTPUT"), Slot("filter", "INPUT"), Slot("filter", "OUTPUT"))
 
 
-def pod_rules(addresses: Iterable[str], ports: Iterable[int]) -> RuleSet:
+def pod_rules(addresses: Iterable[str], ports: Iterable[int], tracked: Collection[int] = ()) -> RuleSet:
     """
     The rules for the addresses that pods reach: OpenYurt's (reference: pkg/yurthub/network/iptables.go of v0.4 to v0.7).
 
     Connections to and from the proxy are not tracked, so that they survive a full or flushed conntrack table, and are accepted
-    whatever else the host's filter says.
+    whatever else the host's filter says.  Those to ports that are ``tracked`` are accepted only: kube-proxy leads connections
+    there whose answers must get their first address back.
     """
     ports = tuple(ports)
-    rules = tuple(rule for address in addresses for port in ports for rule in _proxy_rules(address, port))
+    rules = tuple(rule for address in addresses for port in ports for rule in _proxy_rules(address, port, port in tracked))
     return RuleSet(POD_COMMENT, POD_SLOTS, rules)
 
 
-def _proxy_rules(address: str, port: int) -> list[Rule]:
+def _proxy_rules(address: str, port: int, is_tracked: bool) -> list[Rule]:
     host = host_prefix(address)
     family: Family = "ipv6" if ":" in host else "ipv4"
     comment = ("-m", "comment", "--comment", POD_COMMENT, "-j")
     to_proxy = ("-d", host, "-p", "tcp", "-m", "tcp", "--dport", str(port), *comment)
     from_proxy = ("-s", host, "-p", "tcp", "-m", "tcp", "--sport", str(port), *comment)
-    return [
+    untracked = [
         Rule(family, Slot("raw", "PREROUTING"), (*to_proxy, "NOTRACK")),
         Rule(family, Slot("raw", "OUTPUT"), (*to_proxy, "NOTRACK")),
         Rule(family, Slot("raw", "OUTPUT"), (*from_proxy, "NOTRACK")),
+    ]
+    accepted = [
         Rule(family, Slot("filter", "INPUT"), (*to_proxy, "ACCEPT")),
         Rule(family, Slot("filter", "OUTPUT"), (*from_proxy, "ACCEPT")),
     ]
+    return accepted if is_tracked else [*untracked, *accepted]
 
 
 def meaning(rule: Rule) -> tuple[Family, Slot, frozenset[tuple[str, ...]]]:

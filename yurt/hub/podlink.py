@@ -42,7 +42,8 @@ STOP_TIMEOUT = 5.0
 @dataclass(frozen=True, slots=True)
 class PodLinkSettings:
     """
-    What the operator chose; the names are those of the flags.  ``ports`` are the proxy's ports on this address.
+    What the operator chose; the names are those of the flags.  ``ports`` are the proxy's ports on this address, of which
+    ``tracked_ports`` are reached by way of Services, too.
     """
 
     enable_dummy_if: bool = True
@@ -51,6 +52,7 @@ class PodLinkSettings:
     dummy_if_ip: tuple[str, ...] = ("169.254.2.1",)
     enable_iptables: bool = False
     ports: tuple[int, ...] = (10261, 10268)
+    tracked_ports: tuple[int, ...] = (10268,)
 
     def link(self) -> Link:
         """
@@ -82,7 +84,7 @@ class PodLink(Service):
         self._reactor = reactor
         self._settings = settings
         self._link = settings.link()
-        self._rules = pod_rules(self._link.addresses, settings.ports)
+        self._rules = pod_rules(self._link.addresses, settings.ports, settings.tracked_ports)
         self._on_ready = on_ready
         self._run = run
         self._look = look

@@ -392,6 +392,7 @@ class Options(DeclaredOptions):
             dummy_if_ip=self["dummy-if-ip"],
             enable_iptables=self["enable-iptables"],
             ports=tuple(one for one in (self["proxy-port"], self["proxy-secure-port"]) if one),
+            tracked_ports=(self["proxy-secure-port"],),
         )
         try:
             settings.link()
