@@ -21,6 +21,8 @@ FALSE_WORDS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _SIZE = re.compile(r"([0-9]{1,15})(|k|M|G|Ki|Mi|Gi)")
+_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_HOST = re.compile(r"\w([-\w.]*[\w.])?")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -173,6 +175,15 @@ def choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def node_name(text: str) -> str:
+    """
+    The name of a node, which is part of paths; an empty text stays empty.
+    """
+    if text and not _NODE_NAME.fullmatch(text):
+        raise ValueError("write the name under which kubelet registers this node: lower-case letters, digits, '-' and '.'")
+    return text
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """
     The parts of ``a,b,c`` without blanks around them; empty parts vanish.
@@ -225,5 +236,7 @@ def _https_url(text: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("a server is only https://host:port, without user or query")
     host, number = host_port(parts.netloc, 443)
+    if ":" not in host and not _HOST.fullmatch(host):
+        raise ValueError(f"{host!r} is no host")
     authority = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
     return f"https://{authority}{parts.path.rstrip('/')}"

@@ -58,3 +58,15 @@ class EdgeTests(SynchronousTestCase):
         self.site.offline()
         reply = self.site.fetch("HEAD", "/version")
         self.assertEqual((reply.status, reply.header("x-yurt-source")), (200, "cache"))
+
+    def test_page_of_a_proxy(self) -> None:
+        """
+        A page that something on the way puts in a document's place is not kept as that document.
+        """
+        self.site.ask("GET", "/version")
+        self.site.arriving("/version").answer(200, b'{"major":"1"}')
+        page = self.site.ask("GET", "/version")
+        self.site.arriving("/version").answer(200, b"<html>log in</html>", [(b"Content-Type", b"text/html")])
+        self.assertEqual((page.status, page.data), (200, b"<html>log in</html>"))
+        self.site.offline()
+        self.assertEqual(self.site.fetch("GET", "/version").json, {"major": "1"})

@@ -179,6 +179,10 @@ class OptionsTests(CommandLineCase[Options]):
             ([*self.good, "--server-addr=https://a/?x=y"], ["--server-addr", "without"]),
             ([*self.good, "--server-addr=https://a:99999"], ["--server-addr"]),
             ([*self.good, "--server-addr="], ["--server-addr"]),
+            ([*self.good, "--server-addr=a b"], ["--server-addr", "'a b' is no host"]),
+            ([*self.good, "--server-addr=-"], ["--server-addr", "is no host"]),
+            ([*self.good, "--node-name=N_1/.."], ["--node-name", "lower-case"]),
+            ([*self.good, "--bind-address="], ["--bind-address", "--serve-port=0"]),
             ([*self.good, "--proxy-port=x"], ["--proxy-port", "'x'", "from 0 to 65535"]),
             ([*self.good, "--proxy-port=70000"], ["--proxy-port", "from 0 to 65535"]),
             ([*self.good, "--bind-proxy-address=localhost"], ["--bind-proxy-address", "IP address"]),
@@ -205,6 +209,17 @@ class OptionsTests(CommandLineCase[Options]):
             message = self.problem(*words)
             for part in expected:
                 self.assertIn(part, message, words)
+
+    def test_proxy_of_the_environment(self) -> None:
+        """
+        A proxy that the hub cannot speak to is refused in one line, without the password that its URL holds.
+        """
+        for proxy in ("https://u:s3cret@p:3128", "socks5://p:1080", "http://u:s3cret@p:s3cret", "::::"):
+            self.patch(os, "environ", {**os.environ, "HTTPS_PROXY": proxy})
+            message = self.problem(*self.good)
+            self.assertIn("HTTPS_PROXY", message)
+            self.assertNotIn("s3cret", message)
+            self.parse(*self.good, "--server-addr=https://127.0.0.1:6443")
 
     def test_bad_kubeconfigs(self) -> None:
         """

@@ -145,9 +145,10 @@ class DocumentRead(Read):
 
     def keeps(self, head: ResponseHead) -> bool:
         """
-        Keep every whole document.
+        Keep every whole document: in JSON or protobuf, where a proxy on the way has pages.
         """
-        return head.status == 200 and self.request.head.method == b"GET"
+        is_document = (get_header(head.headers, b"content-type") or b"").startswith(b"application/")
+        return head.status == 200 and is_document and self.request.head.method == b"GET"
 
     def store(self, head: ResponseHead, body: bytes) -> None:
         """

@@ -14,6 +14,8 @@ from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
+from yurt.http.dial import parse_proxy
+from yurt.http.environment import proxy_for
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.cache.quota import Quota, quota_entries
 from yurt.hub.config import HubConfig, NodeCredentials
@@ -25,7 +27,7 @@ from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import KUBELET_CA, KUBELET_CERTIFICATE, JoinSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, use_steady_time
-from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, port
+from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, node_name, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, CredentialsError
 
@@ -89,6 +91,21 @@ def aliases(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def refuse_bad_proxy(servers: tuple[str, ...]) -> None:
+    """
+    Raise a UsageError if the environment sends to one of the servers by a proxy that is not spoken to.  Its URL may hold a
+    password, and is not shown.
+    """
+    for server in servers:
+        proxy = proxy_for(server, os.environ)
+        try:
+            if proxy is not None:
+                parse_proxy(proxy)
+        except ValueError:
+            message = "HTTPS_PROXY of the environment is not understood: write http://HOST:PORT, other schemes are not spoken"
+            raise usage.UsageError(message) from None
+
+
 class Options(DeclaredOptions):
     """
     The options of the hub; :attr:`config` is what they say together.
@@ -105,7 +122,7 @@ class Options(DeclaredOptions):
         Option(
             "server-addr", "", "API servers, comma separated; https is implied. Default: the server of --kubeconfig", https_urls
         ),
-        Option("node-name", "", "name of this node, as kubelet registers it"),
+        Option("node-name", "", "name of this node, as kubelet registers it", node_name),
         Option("kubeconfig", "", "kubeconfig with the node's identity and the cluster's CA", absolute),
         Option("ca-file", "", "PEM file of the cluster's CA, instead of --kubeconfig", absolute),
         Option("cert-file", "", "PEM file of the node's client certificate; read again when it changes", absolute),
@@ -255,8 +272,11 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--disk-cache-path is empty: give the folder of the cache, or leave the option out")
         if not self["root-dir"]:
             raise usage.UsageError("--root-dir is empty: give the folder of the hub's own files, or leave the option out")
+        if not self["bind-address"] and self["serve-port"]:
+            raise usage.UsageError("--bind-address is empty: give the address of the admin pages, or --serve-port=0 for none")
         kubeconfig = self.read_kubeconfig()
         servers = self["server-addr"] or self.servers_of(kubeconfig)
+        refuse_bad_proxy(servers)
         join = self.read_join(servers)
         credentials = NodeCredentials() if join else self.read_credentials(kubeconfig)
         try:

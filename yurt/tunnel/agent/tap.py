@@ -17,7 +17,7 @@ from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import JoinSettings
 from yurt.kube.kubeconfig import KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, use_steady_time
-from yurt.options import Option, address, comma_list, duration, host_port, https_urls, integer, port
+from yurt.options import Option, address, comma_list, duration, host_port, https_urls, integer, node_name, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, Credentials, CredentialsError
 from yurt.tunnel.agent.config import AgentConfig
@@ -78,7 +78,7 @@ class Options(DeclaredOptions):
         Option(
             "tunnelserver-addr", "", "servers as host:port, comma separated; the port is 10262 if left out", servers, many=True
         ),
-        Option("node-name", "", "name of this node, as kubelet registers it. Default: NODE_NAME of the environment"),
+        Option("node-name", "", "name of this node, as kubelet registers it. Default: NODE_NAME of the environment", node_name),
         Option(
             "node-ip",
             "",
