@@ -5,8 +5,10 @@ Promises about the words for what becomes of a dial.
 from __future__ import annotations
 
 import errno
+from typing import cast
 
 from twisted.internet import error
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.tunnel.answering import parse_head
@@ -31,10 +33,12 @@ class WordsTests(SynchronousTestCase):
             (error.DNSLookupError("x"), 502, "name-unknown"),
             (error.ConnectBindError(errno.EMFILE, "x"), 503, "exhausted"),
             (error.ConnectError(), 502, "unreachable"),
+            (error.ConnectError(string=cast(str, Failure(error.ConnectionDone()))), 502, "unreachable"),  # as tcp.py has it
         ):
             refused = dial_failure(problem, 5.0)
             self.assertEqual((refused.status, refused.word), (status, word), problem)
             self.assertNotIn("\n", refused.message)
+            self.assertNotIn("Failure", refused.message)
 
     def test_heads(self) -> None:
         """

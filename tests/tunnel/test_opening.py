@@ -140,7 +140,7 @@ class OpeningTests(StreamCase):
 
     def test_foreign_refusals(self) -> None:
         """
-        Refusals that say less, or nonsense, have a word and a message all the same.
+        Refusals that say less, or nonsense, have a reason, a word and a message all the same.
         """
         for answer, status, word, message in (
             (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", 403, "forbidden", "403 Forbidden"),
@@ -156,6 +156,7 @@ class OpeningTests(StreamCase):
             refused = self.refused(dialling)
             self.assertEqual((refused.status, refused.word), (status, word))
             self.assertIn(message, refused.message)
+            self.assertTrue(refused.reason)
         self.assertEqual(self.link.server.mux.streams, 0)
 
     def test_ends_without_answer(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.error import ConnectError, DNSLookupError, TimeoutError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 MAX_HEAD_BYTES = 8 * 1024
@@ -90,6 +91,9 @@ def dial_failure(error: Exception, timeout: float) -> ConnectRefused:
         return ConnectRefused(503, "ServiceUnavailable", EXHAUSTED, os.strerror(number))
     if number == errno.ECONNREFUSED:
         return ConnectRefused(502, "BadGateway", REFUSED, "connection refused")
+    if error.args and isinstance(error.args[0], Failure):
+        # What Twisted makes of an ICMP error that comes while connect(2) has the socket; its number is lost.
+        return ConnectRefused(502, "BadGateway", UNREACHABLE, "the network or a firewall rejects it")
     why = os.strerror(number) if isinstance(number, int) else str(error)
     return ConnectRefused(502, "BadGateway", UNREACHABLE, why[:1].lower() + why[1:])
 

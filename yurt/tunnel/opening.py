@@ -25,7 +25,7 @@ from zope.interface import implementer
 from yurt.http.heads import get_header, serialise_request
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
 from yurt.http.parser import ResponseParser
-from yurt.kube.status import read_failure
+from yurt.kube.status import REASONS, read_failure
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.mux.frames import MuxClosed, NoStreamLeft
 from yurt.tunnel.connect import (
@@ -168,8 +168,9 @@ class _Opening(PassThrough):
         word = (get_header(head.headers, REFUSED_HEADER.lower()) or b"").decode("latin-1")
         if word not in WORDS:
             word = _WORD_OF.get(head.status, UNREACHABLE)
-        message = said.message or f"{head.status} {head.reason.decode('latin-1')}"
-        self._end(Failure(ConnectRefused(head.status, said.reason, word, message)))
+        reason = said.reason or REASONS.get(head.status, "BadGateway")
+        message = said.message or f"{self._endpoint.target}: {head.status} {head.reason.decode('latin-1')}"
+        self._end(Failure(ConnectRefused(head.status, reason, word, message)))
 
     def _timed_out(self) -> None:
         self._fail(504, "Timeout", TIMEOUT, f"no answer within {self._endpoint.timeout:g} s")

@@ -223,7 +223,9 @@ class DirectTests(SocketCase):
         closed.close()
         _, answer = await self.connect(f"127.0.0.1:{port}")
         self.assertEqual((answer.status, answer.headers["yurt-refused"]), (502, "refused"))
-        self.assertIn("refused", answer.reason)
+        self.assertEqual(answer.reason, f"127.0.0.1:{port}, dialled by the server: connection refused")
+        _, answer = await self.connect(f"{'long' * 16}.example.com:443")
+        self.assertEqual((answer.status, answer.headers["yurt-refused"]), (502, "name-unknown"))
 
     async def test_silent_name_server(self) -> None:
         """

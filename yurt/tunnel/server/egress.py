@@ -12,7 +12,6 @@ from ipaddress import ip_address
 from typing import Any, NoReturn, cast
 
 from twisted.internet import error
-from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
@@ -24,13 +23,13 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from yurt.http.connection import describe
 from yurt.http.dial import Build, tcp_endpoint
 from yurt.http.interfaces import ResponseHead
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, tune
 from yurt.lifecycle import BACKLOG, Listen, StartFailed
 from yurt.options import host_port
+from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, dial_failure
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.nodes import Node, usual_spelling
 from yurt.tunnel.server.passage import Joined, Passage
@@ -42,14 +41,6 @@ DIAL_TIMEOUT = 5.0
 
 RAW = Access("create")
 """What a connection is to the authoriser: what goes through it nobody sees."""
-
-_ERRORS: tuple[tuple[type[Exception], int, str, str], ...] = (
-    (error.ConnectionRefusedError, 502, "BadGateway", "refused"),
-    (error.DNSLookupError, 502, "BadGateway", "name-unknown"),
-    (error.TimeoutError, 504, "Timeout", "timeout"),
-    (error.ConnectBindError, 503, "ServiceUnavailable", "exhausted"),
-)
-
 
 def _too_late(result: object, seconds: float) -> NoReturn:
     """
@@ -135,15 +126,12 @@ class Opened(Passage):
             reactor = self.front.reactor
             dialling = tcp_endpoint(reactor, host, port, DIAL_TIMEOUT).connect(factory)
             protocol = cast(Dialled, await dialling.addTimeout(DIAL_TIMEOUT, reactor, _too_late))
-        except CancelledError:
-            raise
-        except Exception as refused:
-            for kind, status, reason, word in _ERRORS:
-                if isinstance(refused, kind):
-                    break
-            else:
-                status, reason, word = 502, "BadGateway", "unreachable"
-            raise Refused(status, reason, word, f"{where}, dialled by the server: {describe(Failure(refused))}") from refused
+        except DIAL_ERRORS as problem:
+            failed = dial_failure(problem, DIAL_TIMEOUT)
+            message = f"{where}, dialled by the server: {failed.message}"
+            raise Refused(failed.status, failed.reason, failed.word, message) from problem
+        except ValueError as problem:  # of names that no name server can be asked for
+            raise Refused(502, "BadGateway", NAME_UNKNOWN, f"{where}: that is no name of a host") from problem
         try:
             self.check_address(protocol.peer)
         except Refused:
