@@ -487,6 +487,22 @@ class DifferenceTests(Case):
         self.list_slices(web(5, "n1", "n2"))
         self.watch(SLICES_PATH)
 
+    def test_during_the_state(self) -> None:
+        """
+        A watch that begins with what exists, and has no mark where that ends, is told the difference of what it was told so far,
+        if the cache knows the rest; what follows is shown as it is to be seen now.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"), web(6, "n1", "n2", name="web-2"))
+        request, exchange = self.watch(SLICES_PATH, version=0)
+        exchange.send(event("ADDED", web(5, "n1", "n2")))
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        exchange.send(event("ADDED", web(6, "n1", "n2", name="web-2")))
+        self.assertEqual(told(request), [("ADDED", "web-1", "5"), ("MODIFIED", "web-1", "5"), ("ADDED", "web-2", "6")])
+        self.assertEqual([nodes_of(event["object"]) for event in request.events], [["n1"], ["n1", "n2"], ["n1", "n2"]])
+
     def test_during_initial_events(self) -> None:
         """
         A change while a watch is told what exists waits until it has been.

@@ -7,7 +7,7 @@ version it has reached, so that it resumes where it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from yurt.hub.cache.views import Caller, ViewKey
@@ -168,10 +168,10 @@ class Screen:
 
     # Differences
 
-    def catch_up(self, key: ViewKey, version: str) -> list[bytes] | None:
+    def catch_up(self, key: ViewKey, version: str, told: Container[bytes] | None = None) -> list[bytes] | None:
         """
         The lines that bring a client, who has reached ``version``, from one lens to the other; None when the cache does not hold
-        what it knows (``key``).
+        what it knows (``key``).  Of all that the cache holds it knows what was ``told``, if that is not None.
         """
         lines: list[bytes] = []
         if not key.form:
@@ -179,7 +179,8 @@ class Screen:
             view = self.hub.views.view(key)
             if view is None or not view.complete or view.frozen:
                 return None
-            lines = [line for item in self.hub.views.members(key) if (line := self._difference(item, version))]
+            items = (item for item in self.hub.views.members(key) if told is None or key_of(item).encode() in told)
+            lines = [line for item in items if (line := self._difference(item, version))]
         self.lens, self.version, self.doubts = self.wanted, version, ()
         return lines
 

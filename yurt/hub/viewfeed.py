@@ -4,6 +4,7 @@ What a watch tells the cache: the events of one view, in order and without a gap
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,21 @@ class ViewFeed:
         What the cache knows of the view.
         """
         return self.hub.views.view(self.key)
+
+    @property
+    def is_view_unknown(self) -> bool:
+        """
+        Whether the cloud is still to tell what exists, and the cache does not know it from before.
+        """
+        view = self.view
+        return self.initial_events is not None and (view is None or not view.complete)
+
+    @property
+    def told(self) -> Container[bytes] | None:
+        """
+        What the client has been told so far of what exists; None when that is all.
+        """
+        return None if self.initial_events is None else self.initial_events.seen
 
     def prepare(self) -> None:
         """

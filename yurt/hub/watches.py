@@ -438,10 +438,10 @@ class Watch:
         progress, feed = self.progress, self.feed
         if self.finished or self.passing or not self.started or progress.initial or progress.known_version:
             return
-        if self.cached and feed.initial_events is not None:
+        if feed.is_view_unknown:
             return
         can_tell = self.cached and not self.protobuf
-        lines = self.screen.catch_up(feed.key, progress.client_version) if can_tell else None
+        lines = self.screen.catch_up(feed.key, progress.client_version, feed.told) if can_tell else None
         if lines is not None:
             self.tell_local(lines)
         elif self.credential.kind != "other" and self.hub.filters.told.may_send_back(self.screen.key, self.hub.reactor.seconds()):
