@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _pem(key: PrivateKeyTypes) -> bytes:
+def key_pem(key: PrivateKeyTypes) -> bytes:
     form = serialization.PrivateFormat.TraditionalOpenSSL
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
@@ -48,9 +48,9 @@ class ClusterKeys:
         self.folder = folder
         self.ca = make_ca("kubernetes")
         (folder / "ca.crt").write_bytes(self.ca.cert_pem)
-        (folder / "ca.key").write_bytes(_pem(self.ca.key))
+        (folder / "ca.key").write_bytes(key_pem(self.ca.key))
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        (folder / "sa.key").write_bytes(_pem(key))
+        (folder / "sa.key").write_bytes(key_pem(key))
 
     def file(self, name: str) -> str:
         return str(self.folder / name)
@@ -145,13 +145,13 @@ class ControlPlane:
         """
         Start kube-apiserver and wait until it is ready.
         """
-        self.apiserver = self._start("apiserver", self._argv(self.port, *self.extra), self.url)
+        self.apiserver = self._start("apiserver", self.command(self.port, *self.extra), self.url)
 
     def start_another(self, name: str, port: int, *extra: str, hosts: Path | None = None) -> Process:
         """
         One more kube-apiserver of this cluster, with these options besides, on another port; ``hosts`` is its /etc/hosts.
         """
-        argv = [*self._argv(port, *extra), "--endpoint-reconciler-type", "none"]
+        argv = [*self.command(port, *extra), "--endpoint-reconciler-type", "none"]
         if hosts:
             argv = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh", *argv]
         return self._start(name, argv, self.url_of(port))
@@ -162,7 +162,7 @@ class ControlPlane:
         """
         return f"https://{self.address}:{port}"
 
-    def _argv(self, port: int, *extra: str) -> list[str]:
+    def command(self, port: int, *extra: str) -> list[str]:
         file = self.authority.file
         return [
             find_binary("kube-apiserver") or "kube-apiserver",

@@ -204,6 +204,17 @@ class CertificateTests(TestCase):
         await until(lambda: len(self.signer.pending) == 1)
         self.assertEqual(self.signer.requests[0]["spec"]["username"], f"system:node:{NODE}")
 
+    async def test_hub_comes_later(self) -> None:
+        """
+        A hub that joins after the agent was started brings the CA, too: the agent dials as soon as it has its certificate.
+        """
+        self.on_a_new_node().unlink()
+        agent = self.start()
+        await until(lambda: "there is nobody to ask as" in str(agent.problems))
+        self.signer.issue_always()
+        self.api.write_kubeconfig(self.folder / "yurthub.conf", f"system:node:{NODE}", "system:nodes")
+        await until(lambda: self.listener.dials > 0)
+
     async def test_renewal(self) -> None:
         """
         The certificate that a token brought is followed by one that the node asks for: its own names no node to the API server.

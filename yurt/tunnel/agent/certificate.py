@@ -60,7 +60,7 @@ class AgentCertificate(MultiService):
         )
         wanted = client("client certificate", AGENT_NAME, (TUNNEL,), (config.node_name,), config.node_ips)
         files = CertificateFiles(config.cert_dir, "yurttunnel-agent")
-        self.service = CertificateService(reactor, files, wanted, self._access, changed)
+        self.service = CertificateService(reactor, files, wanted, self._access, self._renewed)
         self._authority = self._read_authority()
         self._follower = AuthorityFollower(reactor, self._follow_ca)
         looking = TimerService(CA_PERIOD, self._look)
@@ -113,6 +113,10 @@ class AgentCertificate(MultiService):
         if not found and self._files.read_ca():
             found.append(Credentials(ca_data=self._files.read_ca()))
         return next((one for one in found if _is_usable(one)), Credentials())
+
+    def _renewed(self) -> None:
+        self._authority = self._read_authority()  # a kubeconfig may have come with it
+        self._changed()
 
     def _look(self) -> None:
         before, self._authority = self._authority, self._read_authority()
