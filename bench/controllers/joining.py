@@ -16,7 +16,7 @@ from bench.controllers.site import Approvals, Site
 from bench.figures import Figure, at_most, median
 from bench.place import TWISTD
 from tests.e2e.apiserver import free_port
-from tests.e2e.test_joining import TOKEN, inviting
+from tests.e2e.joining import TOKEN, bootstrap_token, cluster_info
 from yurt.kube.bootstrap import ca_hash
 
 ROUNDS = 5
@@ -57,7 +57,7 @@ def joining() -> Iterator[Figure]:
     """
     with Site() as site:
         plane = site.plane
-        documents = inviting(plane.authority.ca.cert_pem, plane.url)
+        documents = [bootstrap_token(TOKEN), *cluster_info(plane.authority.ca.cert_pem, plane.url)]
         plane.kubectl("apply", "-f", "-", stdin=b"\n".join(json.dumps(one).encode() for one in documents))
         site.signer()
         site.controllers()
