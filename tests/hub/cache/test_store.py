@@ -5,6 +5,7 @@ The store: what is put is read at once, and written in groups.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from typing import Any
 
@@ -17,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.hub.cache.fixtures import HeldWriter, InlineWriter
 from yurt.hub.cache import Store
 from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, MAX_KEY, BadRecord, seal, shorten, unseal
-from yurt.hub.cache.store import COMMIT_DELAY, COMMIT_INTERVAL, MAX_PENDING_BYTES, REOPEN_INTERVAL, SCAN_CHUNK
+from yurt.hub.cache.store import COMMIT_DELAY, COMMIT_INTERVAL, LOOK_INTERVAL, MAX_PENDING_BYTES, REOPEN_INTERVAL, SCAN_CHUNK
 
 
 class StoreCase(SynchronousTestCase):
@@ -206,9 +207,9 @@ class CommitTests(StoreCase):
         before = store.commits
         table.put(b"k", b"v")
         table.delete(b"other")
+        self.assertFalse(table.is_pending(b"k") or table.is_pending(b"other"))
         self.clock.advance(10)
         self.assertEqual(store.commits, before)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_writes_during_commit(self) -> None:
         """
@@ -567,6 +568,95 @@ class DiskTests(StoreCase):
         counted = store.corrupt_records
         self.assertEqual(len(list(self.reopen(store).table("t").scan())), 19)
         self.assertEqual(store.corrupt_records, counted)
+
+
+class PlaceTests(StoreCase):
+    """
+    Tests of a file that somebody takes away, or changes, under a running hub.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.open()
+        self.table = self.store.table("t")
+        self.table.put(b"old", b"1" * 5000)
+        self.successResultOf(self.store.flush())
+
+    def assert_all_there(self, **more: bytes) -> None:
+        """
+        The hub reads what it stored, and so does the next process; the folder is private again.
+        """
+        expected = {b"old": b"1" * 5000, **{name.encode(): value for name, value in more.items()}}
+        self.assertEqual(dict(self.table.scan()), expected)
+        self.assertEqual(dict(self.reopen(self.store).table("t").scan()), expected)
+        modes = [stat.S_IMODE(os.stat(name).st_mode) for name in (self.path, os.path.join(self.path, DATA_FILE))]
+        self.assertEqual(modes, [0o700, 0o600])
+
+    def test_removed(self) -> None:
+        """
+        Removed files are written anew within seconds, without a word in readiness; a folder as well.
+        """
+        for remove in (lambda: os.unlink(os.path.join(self.path, DATA_FILE)), lambda: shutil.rmtree(self.path)):
+            remove()
+            self.clock.pump([LOOK_INTERVAL])
+            self.assertIsNone(self.store.problem)
+            self.assertTrue(os.path.exists(os.path.join(self.path, DATA_FILE)))
+        self.table.put(b"new", b"2")
+        self.assertTrue(self.successResultOf(self.store.flush()))
+        self.assert_all_there(new=b"2")
+
+    def test_write_after_removal(self) -> None:
+        """
+        A write that comes before the removal is found out says that it is not on the disk, and is there when the file is.
+        """
+        shutil.rmtree(self.path)
+        self.table.put(b"new", b"2")
+        self.assertFalse(self.successResultOf(self.store.flush()))
+        self.assertIn("removed or replaced", str(self.store.problem))
+        self.clock.pump([LOOK_INTERVAL, COMMIT_INTERVAL])
+        self.assertIsNone(self.store.problem)
+        self.assert_all_there(new=b"2")
+
+    def test_taken_by_another(self) -> None:
+        """
+        Where another process has made its own cache in the meantime, that one is left alone, and put right when it has ended.
+        """
+        shutil.rmtree(self.path)
+        other = Store(self.clock, self.path, writer=InlineWriter())
+        other.open()
+        self.clock.pump([LOOK_INTERVAL])
+        self.assertIn("another process", str(self.store.problem))
+        self.assertEqual(self.table.get(b"old"), b"1" * 5000)
+        self.successResultOf(other.close())
+        self.clock.pump([LOOK_INTERVAL])
+        self.assert_all_there()
+
+    def test_cannot_be_put_back(self) -> None:
+        """
+        While the folder cannot be made the hub says so and reads on; then it is made.
+        """
+        shutil.rmtree(self.path)
+        with open(self.path, "w"):
+            pass
+        self.clock.pump([LOOK_INTERVAL])
+        self.assertTrue(self.store.problem)
+        self.assertEqual(self.table.get(b"old"), b"1" * 5000)
+        os.unlink(self.path)
+        self.clock.pump([LOOK_INTERVAL])
+        self.assertIsNone(self.store.problem)
+        self.assert_all_there()
+
+    def test_cut(self) -> None:
+        """
+        A file whose end was cut off is set aside before anybody touches what is gone; the cache starts afresh.
+        """
+        os.truncate(os.path.join(self.path, DATA_FILE), 4096)
+        self.clock.pump([LOOK_INTERVAL])
+        self.assertEqual((self.store.corrupt_files, self.table.get(b"old")), (1, None))
+        self.assertTrue(os.path.exists(os.path.join(self.path, CORRUPT_FILE)))
+        self.table.put(b"new", b"2")
+        self.assertTrue(self.successResultOf(self.store.flush()))
+        self.assertIsNone(self.store.problem)
 
 
 class ThreadTests(TestCase):

@@ -26,6 +26,7 @@ from lmdb.verify import VerifyError, verify
 from twisted.logger import Logger
 
 from yurt.files import sync_folder
+from yurt.hub.cache.place import FileGone, Place
 from yurt.hub.cache.vault import LostKey, Vault
 
 FORMAT_VERSION = 2
@@ -150,10 +151,14 @@ class Disk:
     between two writes.
     """
 
-    def __init__(self, environment: lmdb.Environment, lock: int, readonly: bool) -> None:
+    def __init__(self, environment: lmdb.Environment, path: str, lock: int, readonly: bool) -> None:
         self._environment = environment
+        self._path = path
         self._lock = lock
+        self._place = Place(Path(path, DATA_FILE))
         self.readonly = readonly
+        self.was_put_back = False
+        """Whether the file that stands at the path now is another one, with the same content: this one is to be left."""
         self._snapshot: lmdb.Transaction[bytes] = environment.begin()
 
     def get(self, disk_key: bytes) -> bytes | None:
@@ -184,8 +189,9 @@ class Disk:
         """
         Put values and delete keys (value None) in one transaction that is on the disk when this returns.
 
-        Raises lmdb.Error; then nothing is changed.
+        Raises lmdb.Error or OSError; then nothing is changed.
         """
+        self._place.check()
         with self._environment.begin(write=True) as transaction:
             for key, value in batch.items():
                 disk_key = shorten(key)
@@ -193,6 +199,42 @@ class Disk:
                     transaction.delete(disk_key)
                 else:
                     transaction.put(disk_key, seal(key, disk_key, value, secrets))
+
+    def put_back(self) -> None:
+        """
+        Where the file was removed or replaced, write its content to a new one in its place.  For the thread that writes, like
+        :meth:`write`.  Raises DiskFailure, OSError or lmdb.Error.
+        """
+        try:
+            self._place.check()
+            return
+        except FileGone:
+            self._own_lock()
+        data, new = os.path.join(self._path, DATA_FILE), os.path.join(self._path, NEW_FILE)
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        target = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._environment.copyfd(target)
+            os.fsync(target)
+        finally:
+            os.close(target)
+        os.replace(new, data)
+        sync_folder(Path(self._path))
+        self.was_put_back = True
+        log.warn("{file} was removed or replaced while it was in use: it was written anew", file=data)
+
+    def _own_lock(self) -> None:
+        """
+        Make sure that the lock in the folder is this one: another process may have taken a new one.
+        """
+        _own_folder(self._path)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(os.path.join(self._path, LOCK_FILE)), os.fstat(self._lock)):
+                return
+        lock = _take_lock(self._path)
+        os.close(self._lock)
+        self._lock = lock
 
     def renew(self) -> None:
         """
@@ -233,7 +275,7 @@ def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple
         )
         try:
             _check_version(environment, path)
-            return Disk(environment, lock, readonly), set_aside
+            return Disk(environment, path, lock, readonly), set_aside
         except BaseException:
             environment.close()
             raise

@@ -54,6 +54,9 @@ COMMIT_DELAY = 0.1
 REOPEN_INTERVAL = 5.0
 """Seconds between attempts to get at a disk that cannot be used."""
 
+LOOK_INTERVAL = 5.0
+"""Seconds between looks at whether the file is still in its place."""
+
 MAX_PENDING_BYTES = 32 * 1024 * 1024
 """What may wait in memory for a disk that is slow (twice as much at most) or does not take it."""
 
@@ -163,6 +166,7 @@ class Store:
         self._next_open: IDelayedCall | None = None
         self._relief: IDelayedCall | None = None
         self._next_key: IDelayedCall | None = None
+        self._next_look: IDelayedCall | None = None
         self._is_open = False
 
     # Opening and closing
@@ -175,6 +179,7 @@ class Store:
         self._writer.start()
         self._try_key()
         self._try_disk()
+        self._look_later()
 
     def close(self) -> Deferred[None]:
         """
@@ -185,7 +190,7 @@ class Store:
         return self.flush().addCallback(self._closed)
 
     def _closed(self, _flushed: bool) -> None:
-        for call in (self._next_commit, self._next_open, self._next_key, self._relief):
+        for call in (self._next_commit, self._next_open, self._next_key, self._next_look, self._relief):
             if call is not None and call.active():
                 call.cancel()
         self._leave_disk()
@@ -265,6 +270,27 @@ class Store:
             self._schedule_commit()
         for resident in self._residents:
             resident.disk_appeared()
+
+    def _look_later(self) -> None:
+        self._next_look = self._reactor.callLater(LOOK_INTERVAL, self._look)
+
+    def _look(self) -> None:
+        """
+        Have the file put back if it was removed.  No commit goes on at the same time.
+        """
+        self._look_later()
+        disk = self._disk
+        if disk is None or disk.readonly or self._is_committing:
+            return
+        self._is_committing = True
+        looked = self._writer.run(disk.put_back)
+        done = looked.addCallbacks(self._looked, self._commit_failed, callbackArgs=(disk,))
+        done.addErrback(self._commit_broke).addCallback(self._after_commit, [])
+
+    def _looked(self, _none: None, disk: Disk) -> bool:
+        if disk.was_put_back:
+            self._reopen()
+        return True
 
     def _set_problem(self, problem: str | None) -> None:
         if problem == self.problem:
@@ -462,6 +488,9 @@ class Store:
             self._committing.put(key, value)
         self._pending, self._committing = self._committing, _Overlay()
         error = failure.value
+        if isinstance(error, DiskFailure):
+            self._set_problem(str(error))
+            return False
         if not isinstance(error, (lmdb.Error, OSError)):
             self.log.failure("bug in writing the cache", failure)
         self._set_problem(f"cannot write the cache in {self._path}: {reason_of(error)}")

@@ -1,0 +1,47 @@
+"""
+Whether an open file is still the one that its name leads to: people remove the folder of a running hub's cache, or put another
+file there.  What is open then lives on in memory only, and would be gone after the next start.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import lmdb
+
+
+class FileGone(OSError):
+    """
+    The name of an open file leads nowhere, or to another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.ENOENT, f"{path.name} was removed or replaced while it was in use", str(path))
+
+
+class Place:
+    """
+    The name and the identity of an open file.  All methods are for the thread that writes to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        seen = path.stat()
+        self._identity = (seen.st_dev, seen.st_ino)
+        self._size = seen.st_size
+
+    def check(self) -> None:
+        """
+        Raise FileGone if the file is no longer there, and lmdb.CorruptedError if somebody cut its end off: touching what is gone
+        would kill the process.
+        """
+        try:
+            seen = self.path.stat()
+        except OSError:
+            raise FileGone(self.path) from None
+        if (seen.st_dev, seen.st_ino) != self._identity:
+            raise FileGone(self.path)
+        if seen.st_size < self._size:
+            raise lmdb.CorruptedError(f"cut from {self._size} to {seen.st_size} bytes while it was in use")
+        self._size = seen.st_size
