@@ -127,6 +127,31 @@ class WaitTests(SynchronousTestCase):
         self.assertFalse(self.waiting())
         self.assertEqual(len(self.site.at_cloud(SERVICES_PATH)), 4)
 
+    def test_not_found_before(self) -> None:
+        """
+        What an earlier run did not find is not waited for: in a cluster without NodePools a node that starts while the cloud is
+        silent serves its cache at once.
+        """
+        cluster = Cluster(self.site)
+        cluster.refused = {POOLS_PATH: 404}
+        for exchange in list(self.site.upstream.open):
+            cluster.asked(exchange)
+        self.site.run(5)
+        listing = self.site.ask("GET", "/api/v1/services", agent="kube-proxy")
+        self.site.run(0.1)
+        for exchange in [one for one in self.site.at_cloud(SERVICES_PATH) if "watch" not in one.query]:
+            metadata = {"resourceVersion": "200"}
+            exchange.answer(200, {"kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": []})
+        self.site.run_until(lambda: listing.finished)
+        self.site.run(0.1)
+        self.site.upstream.on_request = None
+        self.site.upstream.frozen = True
+        self.site.reboot()
+        self.site.hub.start_filters()
+        request = self.site.ask("GET", "/api/v1/services", agent="kube-proxy")
+        self.site.run(0.3)
+        self.assertEqual((request.status, request.header("x-yurt-source")), (200, "cache"))
+
     def test_stop(self) -> None:
         """
         A hub that is stopped meanwhile leaves nothing behind.

@@ -141,11 +141,12 @@ class Filters:
 
     def start(self) -> None:
         """
-        Take what the cache holds; whoever needs more waits until :meth:`follow` has found it, but not for long.
+        Take what the cache holds; whoever needs more waits until :meth:`follow` has found it, but not for long.  What an earlier
+        run did not find, as NodePools in a cluster without OpenYurt, is not waited for.
         """
-        self.settled = not self.sources
         for source in self.sources:
             source.seed()
+        self.settled = not self.sources or any(source.items is not None for source in self.sources)
         self._look()
         if not self.settled:
             self._timers.set("wait", FILTERS_WAIT, self._settle)
