@@ -158,6 +158,25 @@ class Node:
         ]
         return self.spawn("kubelet", argv)
 
+    def start_kube_proxy(self, kubeconfig: str) -> Process:
+        """
+        Start kube-proxy.
+        """
+        argv = [
+            find_binary("kube-proxy") or "kube-proxy",
+            *("--kubeconfig", kubeconfig),
+            *("--proxy-mode", "iptables", "--conntrack-max-per-core", "0", "--cluster-cidr", "10.244.0.0/16"),
+            *("--hostname-override", self.name, "--v=2"),
+        ]
+        return self.spawn("kube-proxy", argv)
+
+    def stop_kube_proxy(self) -> None:
+        """
+        End it, and take its rules away; it complains of a machine without ipset.
+        """
+        self.stop("kube-proxy")
+        self.run(find_binary("kube-proxy") or "kube-proxy", "--cleanup", check=False)
+
     def running_containers(self) -> list[str]:
         """
         The ids of the tasks that run, sandboxes among them.

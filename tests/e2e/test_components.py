@@ -9,7 +9,7 @@ import re
 
 from .case import ClusterCase
 from .curl import curl
-from .process import Process, find_binary, wait_for
+from .process import Process, wait_for
 
 SAID_OF_AN_APISERVER = (
     "reflector|unexpected EOF|connection refused|unable to decode|couldn't get|the server|status code|timed? ?out|"
@@ -46,24 +46,8 @@ class ComponentTests(ClusterCase):
         kube-proxy leads a service's address to its pod, follows the pod to its next address, and has nothing to complain of.
         """
         node = self.cluster.node
-        kube_proxy = node.spawn(
-            "kube-proxy",
-            [
-                find_binary("kube-proxy") or "kube-proxy",
-                "--kubeconfig",
-                self.cluster.hub_kubeconfig,
-                "--proxy-mode",
-                "iptables",
-                "--conntrack-max-per-core",
-                "0",
-                "--cluster-cidr",
-                "10.244.0.0/16",
-                "--hostname-override",
-                node.name,
-                "--v=2",
-            ],
-        )
-        self.addCleanup(node.stop, "kube-proxy")
+        kube_proxy = node.start_kube_proxy(self.cluster.hub_kubeconfig)
+        self.addCleanup(node.stop_kube_proxy)
         address = self.make_service("served")
 
         def serves(text: str) -> bool:

@@ -167,6 +167,7 @@ class PodLinkTests(ClusterCase):
         self.assertEqual(inside.environment["KUBERNETES_SERVICE_PORT"], "10268")
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         self.assertIn("NAME", inside.kubectl("get", "configmaps"))
+        self.follow_cluster_ip(inside)
         self.cluster.cut()
         self.addCleanup(self.cluster.heal)
         wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
@@ -179,6 +180,19 @@ class PodLinkTests(ClusterCase):
         self.assertIn("NAME", inside.kubectl("get", "configmaps"))
         said = inside.curl("https://169.254.2.1:10268/api/v1/namespaces/default/configmaps")
         self.assertEqual((said["kind"], said["code"], said["reason"]), ("Status", 401, "Unauthorized"))
+
+    def follow_cluster_ip(self, inside: Inside) -> None:
+        """
+        A client that knows the API server by its ClusterIP is led to the hub by kube-proxy, and through it to the API server.
+        """
+        node = self.cluster.node
+        self.addCleanup(node.stop_kube_proxy)
+        node.start_kube_proxy(self.cluster.hub_kubeconfig)
+        wait_for("kube-proxy's rules", lambda: "--to-destination 169.254.2.1:10268" in node.run("iptables-save"), 30)
+        inside.environment |= {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+        self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
+        inside.environment |= {"KUBERNETES_SERVICE_HOST": "169.254.2.1", "KUBERNETES_SERVICE_PORT": "10268"}
+        self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
 
     def pods_are_sent_here(self) -> bool:
         return bool(self.hub_status()["filters"]["podsReachHubAt"] == "169.254.2.1:10268")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.web.client import ResponseNeverReceived
 
 from tests.certs import make_ca
@@ -28,11 +29,15 @@ from tests.hub.test_joining import JoiningCase
 from tests.hub.test_reads import MAPS, HubCase
 from tests.miniapi.identity import User
 from tests.miniapi.signing import Signer
-from yurt.hub import doors
+from yurt.http.client import HTTPUpstream
+from yurt.http.fetch import FetchedResponse, fetch
+from yurt.http.interfaces import UpstreamError
+from yurt.hub import doors, passthrough
 from yurt.hub import service as hub_service
 from yurt.hub.config import NodeCredentials
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings
+from yurt.tls import ClientTLS, Credentials
 
 POD_HOST = "127.0.0.3"
 """Stands for the link's address: it is always there, and no credentials are lent at it."""
@@ -378,6 +383,52 @@ class PodsTests(ServingCase):
             await until(lambda: any(one.problem for one in site.service.listeners), "the port is taken")
             self.assertEqual(await self.shown_to(), ("10.96.0.1", 443))
             self.assertIn(f"HTTPS proxy on {POD_HOST}", (await self.readiness())["reasons"][0])
+
+    async def through(self) -> FetchedResponse:
+        """
+        What the API server says, verified as itself, to whom the pods' door was dialled instead of it.
+        """
+        door = TCP4ClientEndpoint(reactor, POD_HOST, self.site.config.proxy_secure_port)
+        tls = ClientTLS(Credentials(ca_data=self.site.api.ca.cert_pem))
+        upstream = HTTPUpstream(reactor, self.site.api.url, tls, endpoint=door)
+        try:
+            return await fetch(reactor, upstream, b"GET", b"/version", [], timeout=30.0)
+        finally:
+            upstream.close_connections("done")
+
+    async def test_by_way_of_the_cluster_ip(self) -> None:
+        """
+        A connection that a rule led here from the ClusterIP of the API server is passed on to that, by whose certificate it is
+        verified; without the cloud it is reset, and those that are open are cut.
+        """
+        site = self.make_site()
+        await site.start_online()
+        await self.served()
+        self.assert_failure(await self.ask(MAPS, POD_HOST), 401, "Unauthorized")
+        self.patch(passthrough, "original_destination", lambda connection: ("10.96.0.1", 443))
+        self.assertEqual((await self.through()).status, 200)
+        passing = site.service.doors.passing
+        await until(lambda: not passing.connections, "it has ended")
+        site.api.delay = 3600.0
+        waiting = Deferred.fromCoroutine(self.through())
+        await until(lambda: passing.connections, "it is passed on")
+        await site.offline()
+        await self.assertFailure(waiting, UpstreamError)
+        await self.assertFailure(Deferred.fromCoroutine(self.through()), UpstreamError)
+        self.assertEqual(passing.connections, set())
+
+    async def test_led_too_often(self) -> None:
+        """
+        More connections than there is room for are reset; what was meant for the hub itself is not concerned.
+        """
+        site = self.make_site()
+        await site.start_online()
+        await self.served()
+        self.patch(site.service.doors.passing, "_limit", 0)
+        self.patch(passthrough, "original_destination", lambda connection: ("10.96.0.1", 443))
+        await self.assertFailure(Deferred.fromCoroutine(self.through()), UpstreamError)
+        self.patch(passthrough, "original_destination", lambda connection: None)
+        self.assert_failure(await self.ask(MAPS, POD_HOST), 401, "Unauthorized")
 
     async def test_by_token(self) -> None:
         """

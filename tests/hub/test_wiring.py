@@ -47,7 +47,7 @@ class DoorTests(SynchronousTestCase):
         """
         credentials = NodeCredentials(ca_data=make_ca().cert_pem, token="a-token")
         config = HubConfig(("https://127.0.0.1:1",), "n1", credentials, disk_cache_path=tempfile.mkdtemp(dir=os.getcwd()))
-        for files, expected in ((65536, [2000, 2000, 500, 500]), (1200, [188, 188, 62, 62])):
+        for files, expected in ((65536, [2000, 2000, 500, 500]), (1200, [188, 188, 41, 41])):
             hub = HubService(MemoryReactorClock(), config, files)
             self.assertEqual([factory.limits.max_connections for factory in hub.doors.factories], expected)
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from threading import Event, Thread
 
-from yurt.tunnel.server.destination import local_destination, original_destination
+from yurt.host.destination import local_destination, original_destination
 
 DIAL_SECONDS = 5.0
 

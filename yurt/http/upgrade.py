@@ -1,14 +1,19 @@
 """
-Connections handed over after a 101 response, and two of them joined.
+Connections handed over after a 101 response, or that carry no HTTP from the start; and two of them joined.
 """
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IPushProducer
+from typing import cast
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
-from yurt.http.wire import Wire, allow_stall, half_close
+from yurt.http.wire import Wire, allow_stall, half_close, tune
 
 
 @implementer(IPushProducer)
@@ -163,6 +168,36 @@ class TransportStream:
         """
         The transport is going away; :meth:`lost` follows.
         """
+
+
+@implementer(IHalfCloseableProtocol)
+class StreamConnection(Protocol):
+    """
+    A connection that carries no HTTP, as a :class:`ByteStream`; it is not read until somebody attaches.
+    """
+
+    stream: TransportStream
+    peer = ""
+
+    def connectionMade(self) -> None:
+        wire = cast(Wire, self.transport)
+        tune(wire)
+        self.peer = str(getattr(wire.getPeer(), "host", ""))
+        self.stream = TransportStream(wire, b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.stream.received(data)
+
+    def readConnectionLost(self) -> None:
+        self.stream.read_ended()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Nothing to do: it was closed here.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.stream.lost(broken=reason.check(ConnectionDone) is None)
 
 
 class _Joint:

@@ -19,9 +19,11 @@ from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Application
 from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.hub.answers import FROM_HUB
+from yurt.hub.cloud import Cloud
 from yurt.hub.config import HubConfig
 from yurt.hub.identity import Door
 from yurt.hub.openfiles import share_files
+from yurt.hub.passthrough import PassThrough
 from yurt.hub.serving import Serving
 from yurt.hub.timers import Timers
 from yurt.lifecycle import Listen, ListenLater, tcp_endpoint
@@ -69,6 +71,7 @@ class Doors(MultiService):
         config: HubConfig,
         application: Application,
         serving: Serving | None,
+        cloud: Cloud,
         open_files: int,
         send_pods: Callable[[str, int], object],
     ) -> None:
@@ -87,7 +90,10 @@ class Doors(MultiService):
         self._sent_to: tuple[str, int] = ("", 0)
         pods = pod_addresses(config)
         ports = [port for port in (config.proxy_port, config.proxy_secure_port) if port]
-        self._shares = share_files(open_files, len(config.bind_proxy_addresses) * len(ports), len(pods) * len(ports))
+        # What is passed through to the API server counts as one more door.
+        pod_doors = len(pods) * len(ports) + (1 if serving is not None and host_for_pods(config) else 0)
+        self._shares = share_files(open_files, len(config.bind_proxy_addresses) * len(ports), pod_doors)
+        self.passing = PassThrough(reactor, cloud, self._shares.pods)
         for address in config.bind_proxy_addresses:
             self._make(Listen, address, lends=ip_address(address).is_loopback)
         for address in pods:
@@ -115,6 +121,7 @@ class Doors(MultiService):
         outer, what = cast(IProtocolFactory, factory), f"the proxy on {door.name}"
         if serving is not None:
             outer, what = tls_factory(serving.tls, False, outer), f"the HTTPS proxy on {door.name}"
+            outer = self.passing.before(outer) if address == host_for_pods(self._config) else outer
         listener = kind(tcp_endpoint(self._reactor, address, port), outer, what)
         listener.setServiceParent(IServiceCollection(self))
         self.listeners.append(listener)
@@ -137,6 +144,7 @@ class Doors(MultiService):
         Take no more connections.
         """
         self._timers.cancel_all()
+        self.passing.stop()
         return super().stopService()
 
     def bind(self, addresses: Iterable[str]) -> None:

@@ -85,7 +85,8 @@ class HubService(MultiService):
         self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
         self.authorities = b"" if self.joining is None else self.joining.files.read_ca()
         self.serving = self.make_serving()
-        self.doors = Doors(reactor, config, HubProxy(self.hub), self.serving, open_files, self.hub.filters.set_address)
+        proxy, send_pods = HubProxy(self.hub), self.hub.filters.set_address
+        self.doors = Doors(reactor, config, proxy, self.serving, self.cloud, open_files, send_pods)
         self.pages: Listen | None = None
         self.link: PodLink | None = None
         self.wire()

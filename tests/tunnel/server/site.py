@@ -22,6 +22,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.certs import Authority, Identity, issue, make_ca
+from yurt.host.destination import Destination
 from yurt.http.dial import Build, tcp_endpoint
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import TLS1_3, ClientTLS, Credentials
@@ -30,7 +31,6 @@ from yurt.tunnel.connect import ConnectRefused, authority
 from yurt.tunnel.hello import SERVER_NAME, AgentHello
 from yurt.tunnel.link import LinkInfo, dial_link
 from yurt.tunnel.server.config import TunnelServerConfig
-from yurt.tunnel.server.destination import Destination
 from yurt.tunnel.server.service import TunnelServer
 from yurt.tunnel.splice import Splice
 

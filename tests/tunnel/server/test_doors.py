@@ -14,8 +14,8 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.fakes import FakeStreams, agent
+from yurt.host.destination import Destination
 from yurt.tunnel.server import doors as doors_module
-from yurt.tunnel.server.destination import Destination
 from yurt.tunnel.server.diverted import Diverted
 from yurt.tunnel.server.doors import Door
 from yurt.tunnel.server.metrics import ServerMetrics

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import msgspec
 from twisted.application.service import IServiceCollection, MultiService, Service
 
+from yurt.host.destination import plain_address, source_towards
 from yurt.kube.api import ApiClient, client_from_kubeconfig
 from yurt.kube.informer import Informer
 from yurt.kube.kubeconfig import load_kubeconfig
 from yurt.tunnel.server.config import TunnelServerConfig
-from yurt.tunnel.server.destination import plain_address, source_towards
 from yurt.tunnel.server.dns import SERVICES, DNSRecords
 from yurt.tunnel.server.members import Members
 from yurt.tunnel.server.nodes import Nodes, nodes_informer

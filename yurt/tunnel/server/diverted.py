@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol
 
+from yurt.host.destination import Destination
 from yurt.http.dial import Build
 from yurt.http.wire import tune
-from yurt.tunnel.server.destination import Destination
 from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import LivePorts
 from yurt.tunnel.server.refusals import Refusals

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
-from yurt.tunnel.server.destination import (
+from yurt.host.destination import (
     Destination,
     is_own_address,
     local_destination,

@@ -14,19 +14,14 @@ from typing import Any, NoReturn, cast
 from twisted.internet import error
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from yurt.http.dial import Build, tcp_endpoint
 from yurt.http.interfaces import ResponseHead
-from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, tune
+from yurt.http.upgrade import StreamConnection
 from yurt.lifecycle import BACKLOG, Listen, StartFailed
 from yurt.options import host_port
 from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, dial_failure
@@ -41,6 +36,7 @@ DIAL_TIMEOUT = 5.0
 
 RAW = Access("create")
 """What a connection is to the authoriser: what goes through it nobody sees."""
+
 
 def _too_late(result: object, seconds: float) -> NoReturn:
     """
@@ -83,14 +79,14 @@ class Opened(Passage):
             raise Refused(400, "BadRequest", "malformed", f"CONNECT {text[:100]!r}: that is no host:port")
         return usual_spelling(host) or host, port
 
-    async def connect(self, host: str, port: int, node: Node | None) -> Dialled:
+    async def connect(self, host: str, port: int, node: Node | None) -> StreamConnection:
         """
         Connect through the node's agent, or from here where there is none.  Raises what the way raises, or :class:`Refused`.
         """
-        factory = cast(IProtocolFactory, Build(lambda _: Dialled()))
+        factory = cast(IProtocolFactory, Build(lambda _: StreamConnection()))
         way = self.way(host, port, node)
         if way is not None:
-            return cast(Dialled, await way.connect(factory))
+            return cast(StreamConnection, await way.connect(factory))
         address = own_address(node) if node is not None and not usual_spelling(host) else host
         return await self.connect_directly(factory, address, port)
 
@@ -116,7 +112,7 @@ class Opened(Passage):
                 return None
         return way
 
-    async def connect_directly(self, factory: IProtocolFactory, host: str, port: int) -> Dialled:
+    async def connect_directly(self, factory: IProtocolFactory, host: str, port: int) -> StreamConnection:
         """
         Connect from this host, but not to itself: what listens on loopback trusts its callers.  Raises :class:`Refused`.
         """
@@ -125,7 +121,7 @@ class Opened(Passage):
         try:
             reactor = self.front.reactor
             dialling = tcp_endpoint(reactor, host, port, DIAL_TIMEOUT).connect(factory)
-            protocol = cast(Dialled, await dialling.addTimeout(DIAL_TIMEOUT, reactor, _too_late))
+            protocol = cast(StreamConnection, await dialling.addTimeout(DIAL_TIMEOUT, reactor, _too_late))
         except DIAL_ERRORS as problem:
             failed = dial_failure(problem, DIAL_TIMEOUT)
             message = f"{where}, dialled by the server: {failed.message}"
@@ -163,36 +159,6 @@ def is_own(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
-
-
-@implementer(IHalfCloseableProtocol)
-class Dialled(Protocol):
-    """
-    A connection as a :class:`ByteStream`; it is not read until somebody attaches.
-    """
-
-    stream: TransportStream
-    peer = ""
-
-    def connectionMade(self) -> None:
-        wire = cast(Wire, self.transport)
-        tune(wire)
-        self.peer = str(getattr(wire.getPeer(), "host", ""))
-        self.stream = TransportStream(wire, b"")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.stream.received(data)
-
-    def readConnectionLost(self) -> None:
-        self.stream.read_ended()
-
-    def writeConnectionLost(self) -> None:
-        """
-        Nothing to do: it was closed here.
-        """
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.stream.lost(broken=reason.check(error.ConnectionDone) is None)
 
 
 class EgressSocket(Listen):

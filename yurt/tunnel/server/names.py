@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from yurt.host.destination import plain_address
 from yurt.options import host_port
-from yurt.tunnel.server.destination import plain_address
 from yurt.tunnel.server.nodes import Node
 
 NAMESPACE = "kube-system"

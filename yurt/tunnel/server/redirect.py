@@ -18,12 +18,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from yurt.host.child import CHILD_TIMEOUT, HostReactor, RunChild, run_child
+from yurt.host.destination import is_own_address
 from yurt.host.errors import HostError
 from yurt.host.firewall import FAMILIES, Family
 from yurt.host.flows import Flows
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tunnel_rules import Diversion, TunnelRules, spell
-from yurt.tunnel.server.destination import is_own_address
 from yurt.tunnel.server.nodes import Node, Nodes
 from yurt.tunnel.server.ports import LivePorts, Ports, Security
 

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.logger import Logger
 
 from yurt import __version__
+from yurt.host.destination import Destination, original_destination
 from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Headers
 from yurt.http.server import HTTPServerFactory, ServerLimits
@@ -37,7 +38,6 @@ from yurt.tunnel.server.authorisation import Authoriser
 from yurt.tunnel.server.certificates import ServerCertificates
 from yurt.tunnel.server.cluster import Cluster
 from yurt.tunnel.server.config import TunnelServerConfig
-from yurt.tunnel.server.destination import Destination, original_destination
 from yurt.tunnel.server.diverted import Diverted
 from yurt.tunnel.server.doors import Door
 from yurt.tunnel.server.egress import EgressSocket

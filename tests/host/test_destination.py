@@ -10,7 +10,7 @@ from typing import cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.tunnel.server.destination import (
+from yurt.host.destination import (
     is_own_address,
     local_destination,
     original_destination,

@@ -1,5 +1,5 @@
 """
-Where a connection was going before a DNAT rule turned it to this server.
+Where a connection was going before a DNAT rule turned it to this machine.
 
 Source: SO_ORIGINAL_DST of netfilter's connection tracking, ``linux/netfilter_ipv4.h`` and ``linux/netfilter_ipv6/ip6_tables.h``.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import ip_address
-
-from yurt.tunnel.server.nodes import usual_spelling
+from ipaddress import IPv6Address, ip_address
 
 SO_ORIGINAL_DST = 80
 """The option's number, the same on both levels."""
@@ -50,9 +48,14 @@ def local_destination(connection: socket.socket) -> Destination:
 
 def plain_address(text: str) -> str:
     """
-    The address of a socket in its usual spelling: without zone, and without IPv6's wrapping of IPv4.
+    The address of a socket in its usual spelling: without zone, and without IPv6's wrapping of IPv4; empty for anything else.
     """
-    return usual_spelling(text.partition("%")[0])
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(address if mapped is None else mapped)
 
 
 def is_own_address(text: str) -> bool:
