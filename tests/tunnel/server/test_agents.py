@@ -186,7 +186,8 @@ class AgentsTests(TestCase):
         """
         Of too many connections that do not say hello the oldest are dropped, so that those that do are still served.
         """
-        self.patch(agents_module, "MAX_HANDSHAKES", 3)
+        self.server.agents.max_handshakes = 3
+        self.patch(agents_module, "HOLD", 0.01)
         idle = [await self.site.connect(self.server.config.tunnel_agent_connect_port) for _ in range(5)]
         await until(self.reactor, lambda: idle[0].lost and idle[1].lost)
         self.assertEqual(len(self.server.agents.pending), 3)

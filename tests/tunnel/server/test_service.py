@@ -15,7 +15,7 @@ from tests.miniapi import MiniAPI
 from tests.tunnel.server.site import LOOPBACK, PATIENCE, Echo, Site, until
 from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
-from yurt.lifecycle import StartFailed
+from yurt.lifecycle import MAX_OPEN_FILES, StartFailed
 from yurt.tunnel.link import LinkError
 from yurt.tunnel.server.service import TunnelServer, share_files
 
@@ -107,12 +107,13 @@ class ServiceTests(TestCase):
 
     def test_files_are_shared_out(self) -> None:
         """
-        All connections that are allowed together are no more than the files that may be open.
+        All connections that are allowed together, those without a hello among them, are no more than the files that may be open.
         """
-        for files in (256, 1024, 65536):
+        for files in (256, 1024, 4096, 65536):
             shares = share_files(files)
-            self.assertLess(shares.agents + shares.diverted + 4 * shares.door, files)
-            self.assertGreater(min(shares.agents, shares.diverted, shares.door), 0)
+            self.assertLess(shares.agents + shares.handshakes + shares.diverted + 4 * shares.door, files)
+            self.assertGreater(min(shares.agents, shares.handshakes, shares.diverted, shares.door), 0)
+        self.assertEqual(self.site.server().agents.max_handshakes, share_files(MAX_OPEN_FILES).handshakes)
 
 
 class ClusterTests(TestCase):

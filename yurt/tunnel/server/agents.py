@@ -36,7 +36,9 @@ HOLD = 0.5
 """Seconds, at most: those who connect and say nothing must not keep the others out."""
 
 MAX_HANDSHAKES = 1024
-"""Connections whose hello is not over; of more the oldest is dropped, as honest ones take no time."""
+"""
+Connections whose hello is not over, unless fewer files may be open; of more the oldest is dropped, as honest ones take no time.
+"""
 
 MAX_OLD_CONNECTIONS = 4
 """Connections of one node beside its newest; of more the oldest is cut."""
@@ -65,6 +67,7 @@ class Agents(Factory):
         refusals: Refusals,
         *,
         max_agents: int,
+        max_handshakes: int = MAX_HANDSHAKES,
         peers: Callable[[], MuxConnection],
         moved: Callable[[str], None],
     ) -> None:
@@ -74,6 +77,7 @@ class Agents(Factory):
         self.nodes = nodes
         self.refusals = refusals
         self.max_agents = max_agents
+        self.max_handshakes = max_handshakes
         self.peers = peers
         self.moved = moved
         self.connections = 0
@@ -89,26 +93,33 @@ class Agents(Factory):
         """
         A connection that is to say hello.
         """
-        if len(self.pending) >= MAX_HANDSHAKES:
+        if len(self.pending) >= self.max_handshakes:
             oldest = next(iter(self.pending))
             del self.pending[oldest]
-            self.refusals.refuse("full", f"more than {MAX_HANDSHAKES} hand-shakes at once: the oldest is dropped")
+            self.refusals.refuse("full", f"more than {self.max_handshakes} hand-shakes at once: the oldest is dropped")
             oldest.abort()
         link = Link(self)
         self.pending[link] = None
-        if len(self.pending) >= WAVE and self._held is None:
+        if len(self.pending) >= self.wave and self._held is None:
             self._held = self.reactor.callLater(HOLD, self.accept_again)
             for listener in self.listeners:
                 if listener.port is not None:
                     cast(Any, listener.port).stopReading()
         return link
 
+    @property
+    def wave(self) -> int:
+        """
+        As WAVE, where so many hand-shakes are allowed.
+        """
+        return min(WAVE, max(1, self.max_handshakes // 2))
+
     def hello_over(self, link: Link) -> None:
         """
         A connection has said hello, or is gone.
         """
         self.pending.pop(link, None)
-        if self._held is not None and len(self.pending) <= WAVE // 2:
+        if self._held is not None and len(self.pending) <= self.wave // 2:
             self.accept_again()
 
     def accept_again(self) -> None:

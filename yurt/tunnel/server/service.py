@@ -32,7 +32,7 @@ from yurt.tls import TLS1_3, ClientTLS, ServerTLS
 from yurt.tunnel.hello import is_server
 from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.records import link_factory
-from yurt.tunnel.server.agents import Agents
+from yurt.tunnel.server.agents import MAX_HANDSHAKES, Agents
 from yurt.tunnel.server.authentication import Authenticator, Entrance
 from yurt.tunnel.server.authorisation import Authoriser
 from yurt.tunnel.server.certificates import ServerCertificates
@@ -67,22 +67,27 @@ MAX_CONNECTIONS = 5_000
 @dataclass(frozen=True, slots=True)
 class Shares:
     """
-    Connections that the agents, the diverted ones, and each of the three other doors may be.
+    Connections that the agents, the diverted ones, and each of the three other doors may be; and those to the agents' port that
+    have not yet said hello.
     """
 
     agents: int
     diverted: int
     door: int
+    handshakes: int
 
 
 def share_files(open_files: int) -> Shares:
     """
-    Share ``open_files`` out: half for agents, an eighth for what is diverted and for each other door, where the egress socket
-    needs two for each.
+    Share ``open_files`` out: half for agents, an eighth for what is diverted and for hand-shakes, a sixteenth for each other
+    door, where the egress socket needs two files for each connection.
     """
     room = max(0, open_files - KEPT_FILES)
     return Shares(
-        max(1, min(MAX_AGENTS, room // 2)), max(1, min(MAX_DIVERTED, room // 8)), max(1, min(MAX_CONNECTIONS, room // 16))
+        agents=max(1, min(MAX_AGENTS, room // 2)),
+        diverted=max(1, min(MAX_DIVERTED, room // 8)),
+        door=max(1, min(MAX_CONNECTIONS, room // 16)),
+        handshakes=max(1, min(MAX_HANDSHAKES, room // 8)),
     )
 
 
@@ -156,6 +161,7 @@ class TunnelServer(MultiService):
             self.nodes,
             self.refusals,
             max_agents=self.shares.agents,
+            max_handshakes=self.shares.handshakes,
             peers=self.peer_streams.make,
             moved=self.upstreams.drop_idle,
         )
