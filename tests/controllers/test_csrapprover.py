@@ -148,7 +148,8 @@ APPROVED: dict[str, tuple[list[Document], str]] = {
     "a key that enciphers nothing": ([hub(usages=["client auth", "digital signature"])], "yurthub node client"),
     "pods' and loopback address before there is a Node": ([serving()], "openyurt tls server"),
     "all names of a node": (
-        [serving(names=["127.0.0.1", "::1", "localhost", "169.254.2.1", "edge-1", "192.168.1.2"]), READY], "openyurt tls server",
+        [serving(names=["127.0.0.1", "127.0.0.53", "::1", "localhost", "169.254.2.1", "edge-1", "192.168.1.2"]), READY],
+        "openyurt tls server",
     ),
     "an IPv6 address however it is written": (
         [serving(names=["2001:db8::1"]), node("edge-1", "2001:0db8:0:0::1")], "openyurt tls server",

@@ -71,13 +71,15 @@ class PodLinkTests(SynchronousTestCase):
         self.clock = Clock()
         self.machine = FakeMachine()
         self.told: list[tuple[str, ...]] = []
+        self.lost: list[tuple[str, ...]] = []
 
     def make(self, **settings: object) -> PodLink:
         """
         A service on the fake machine that asks for both addresses.
         """
         wanted = PodLinkSettings(**{"dummy_if_ip": BOTH, **settings})  # type: ignore[arg-type]  # the tests give the right ones
-        return PodLink(self.clock, wanted, self.told.append, run=self.machine.run, look=self.machine.look)  # type: ignore[arg-type]
+        machine, told, lost = self.machine, self.told.append, self.lost.append
+        return PodLink(self.clock, wanted, told, lost, run=machine.run, look=machine.look)  # type: ignore[arg-type]
 
     def started(self, **settings: object) -> PodLink:
         """
@@ -193,6 +195,20 @@ class PodLinkTests(SynchronousTestCase):
         self.machine.present = ()
         self.clock.advance(LINK_INTERVAL)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_tells_of_loss(self) -> None:
+        """
+        What has gone is told once, and what is back is told again.
+        """
+        self.started()
+        self.machine.error = "no permission"
+        self.machine.present = BOTH[:1]
+        self.clock.advance(LINK_INTERVAL)
+        self.clock.pump([LINK_INTERVAL] * 3)
+        self.assertEqual((self.lost, self.told), ([BOTH[:1]], [BOTH]))
+        self.machine.present = BOTH
+        self.clock.pump([LINK_INTERVAL] * 12)
+        self.assertEqual((self.lost, self.told), ([BOTH[:1]], [BOTH, BOTH]))
 
     def test_rules(self) -> None:
         """

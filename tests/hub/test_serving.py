@@ -53,8 +53,14 @@ class FakeLink(Service):
     state: dict[str, Any] = {}
     comes = True
 
-    def __init__(self, reactor: Any, settings: PodLinkSettings, on_ready: Callable[[tuple[str, ...]], object]) -> None:
-        self.settings, self.on_ready = settings, on_ready
+    def __init__(
+        self,
+        reactor: Any,
+        settings: PodLinkSettings,
+        on_ready: Callable[[tuple[str, ...]], object],
+        on_lost: Callable[[tuple[str, ...]], object],
+    ) -> None:
+        self.settings, self.on_ready, self.on_lost = settings, on_ready, on_lost
 
     def startService(self) -> None:
         if self.comes:
@@ -383,6 +389,27 @@ class PodsTests(ServingCase):
             await until(lambda: any(one.problem for one in site.service.listeners), "the port is taken")
             self.assertEqual(await self.shown_to(), ("10.96.0.1", 443))
             self.assertIn(f"HTTPS proxy on {POD_HOST}", (await self.readiness())["reasons"][0])
+
+    async def test_lost_link(self) -> None:
+        """
+        A link that comes again soon changes nothing; one that stays away sends pods to the cloud until it is back, and kubelet
+        hears of it.
+        """
+        self.patch(doors, "LINK_GRACE", 0.2)
+        site = self.make_site()
+        here = (POD_HOST, site.config.proxy_secure_port)
+        await site.start_online()
+        await self.served()
+        reply = await site.get(SERVICES)
+        version = reply.json["metadata"]["resourceVersion"]
+        stream = await site.watch(f"{SERVICES}?watch=true&resourceVersion={version}")
+        link: Any = site.service.link
+        link.on_lost(())
+        link.on_ready((POD_HOST,))
+        link.on_lost(())
+        for where in (("10.96.0.1", 443), here):
+            self.assertEqual(self.where((await told_next(stream))["object"]), where)
+            link.on_ready((POD_HOST,))
 
     async def through(self) -> FetchedResponse:
         """

@@ -184,6 +184,7 @@ class OptionsTests(CommandLineCase[Options]):
             ([*self.good, "--node-name=N_1/.."], ["--node-name", "lower-case"]),
             ([*self.good, "--bind-address="], ["--bind-address", "--serve-port=0"]),
             ([*self.good, "--proxy-port=x"], ["--proxy-port", "'x'", "from 0 to 65535"]),
+            ([*self.good, "--proxy-secure-port=10261"], ["--proxy-port", "--proxy-secure-port", "choose two"]),
             ([*self.good, "--proxy-port=70000"], ["--proxy-port", "from 0 to 65535"]),
             ([*self.good, "--bind-proxy-address=localhost"], ["--bind-proxy-address", "IP address"]),
             ([*self.good, "--bind-address=x"], ["--bind-address", "IP address"]),

@@ -41,6 +41,10 @@ together with the hub makes its pods once, of what it reads first.
 """
 
 
+LINK_GRACE = 30.0
+"""Seconds that the link may be away before pods are no longer sent to its address; it is made anew within moments."""
+
+
 def pod_addresses(config: HubConfig) -> tuple[str, ...]:
     """
     The addresses of the link that pods reach.
@@ -87,6 +91,7 @@ class Doors(MultiService):
         self._later: dict[str, list[ListenLater]] = {}
         self._secure: dict[str, ListenLater] = {}
         self._promised = True
+        self._cut_off = False
         self._sent_to: tuple[str, int] = ("", 0)
         pods = pod_addresses(config)
         ports = [port for port in (config.proxy_port, config.proxy_secure_port) if port]
@@ -151,14 +156,29 @@ class Doors(MultiService):
         """
         These addresses are there: open their doors.
         """
+        addresses = tuple(addresses)
         if not self.running:
             return
+        if host_for_pods(self._config) in addresses:
+            self._timers.cancel("lost")
+            self._cut_off = False
         for address in addresses:
             closed = [one for one in self._later.get(address, []) if not one.start_listening()]
             for one in closed:
                 self.log.warn("{problem}; retrying", problem=one.problem)
             if closed:
                 self._timers.set(f"bind {address}", BIND_RETRY, partial(self.bind, [address]))
+        self.look()
+
+    def lose(self, left: tuple[str, ...]) -> None:
+        """
+        Of the link's addresses these are left; what listens on the others works again when they are back.
+        """
+        if self.running and host_for_pods(self._config) not in left:
+            self._timers.set("lost", LINK_GRACE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._cut_off = True
         self.look()
 
     def _end_promise(self) -> None:
@@ -172,7 +192,7 @@ class Doors(MultiService):
         host = host_for_pods(self._config)
         listener, serving = self._secure.get(host), self._serving
         is_there = listener is not None and (listener.port is not None or (self._promised and listener.problem is None))
-        is_there = is_there and serving is not None and serving.names(host)
+        is_there = is_there and not self._cut_off and serving is not None and serving.names(host)
         sent_to = (host, self._config.proxy_secure_port) if is_there else ("", 0)
         if sent_to != self._sent_to:
             self._sent_to = sent_to

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.host.destination import local_destination, original_destination
+from yurt.http.arrival import Arrival
 from yurt.http.connection import describe
 from yurt.http.dial import Build, dial, parse_address
 from yurt.http.environment import proxy_for
@@ -163,35 +165,13 @@ class _Sorting(Factory):
         self.factory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return _Arrival(self, addr)
+        return Arrival(partial(self._choose, addr))
 
-
-class _Arrival(Protocol):
-    """
-    A connection that has just been accepted.
-    """
-
-    def __init__(self, sorting: _Sorting, addr: IAddress | None) -> None:
-        self._sorting = sorting
-        self._addr = addr
-
-    def connectionMade(self) -> None:
-        """
-        Find the protocol of this connection, and let it have the transport.
-        """
-        wire, sorting = cast(Any, self.transport), self._sorting
-        inner: IProtocol | None
-        try:
-            is_led = sorting.passing.is_led(wire.getHandle())
-        except OSError:  # reset before it was looked at
-            wire.abortConnection()
-            return
-        if is_led:
-            inner = cast("IProtocol | None", sorting.passing.take())
+    def _choose(self, addr: IAddress | None, wire: Any) -> IProtocol | None:
+        if self.passing.is_led(wire.getHandle()):
+            inner = cast("IProtocol | None", self.passing.take())
         else:
-            inner = sorting.factory.buildProtocol(cast(IAddress, self._addr))
+            inner = self.factory.buildProtocol(cast(IAddress, addr))
         if inner is None:
             wire.abortConnection()
-        else:
-            wire.protocol = inner
-            inner.makeConnection(wire)
+        return inner

@@ -67,6 +67,7 @@ class PodLink(Service):
 
     ``on_ready`` is called with the addresses that can be bound now, each time one (re)appears or the link was changed; a socket
     bound before a link went away works again by itself when it is back, so the callee binds only what it has not bound yet.
+    ``on_lost`` is called with those that are left, each time one is gone.
     """
 
     log = Logger()
@@ -77,6 +78,7 @@ class PodLink(Service):
         reactor: HostReactor,
         settings: PodLinkSettings,
         on_ready: Callable[[tuple[str, ...]], object],
+        on_lost: Callable[[tuple[str, ...]], object] = lambda addresses: None,
         *,
         run: RunChild = run_child,
         look: Callable[[str, tuple[str, ...]], tuple[str, ...]] = usable_addresses,
@@ -86,6 +88,7 @@ class PodLink(Service):
         self._link = settings.link()
         self._rules = pod_rules(self._link.addresses, settings.ports, settings.tracked_ports)
         self._on_ready = on_ready
+        self._on_lost = on_lost
         self._run = run
         self._look = look
         self._problems: dict[str, str] = {}
@@ -219,6 +222,9 @@ class PodLink(Service):
         if set(self._addresses) - set(before):
             with self.log.failuresHandled("listening on {name}", name=self._link.name):
                 self._on_ready(self._addresses)
+        elif set(before) - set(self._addresses):
+            with self.log.failuresHandled("leaving {name}", name=self._link.name):
+                self._on_lost(self._addresses)
         return self._addresses
 
     async def _remove(self) -> None:

@@ -143,7 +143,7 @@ class HubService(MultiService):
             if certificates is not None:
                 self.add(certificates)
         if pod_addresses(config) and (config.proxy_port or config.proxy_secure_port):
-            self.link = PodLink(self.reactor, config.pod_link, self.doors.bind)
+            self.link = PodLink(self.reactor, config.pod_link, self.doors.bind, self.doors.lose)
         self.add(ReactorLag(self.reactor, self.registry, "node_yurthub"))
         self.add(OnHangup(self.reactor, self.reload))
         self.add(Notify(self.reactor, interval=watchdog_interval()))

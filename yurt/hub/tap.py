@@ -257,7 +257,12 @@ class Options(DeclaredOptions):
             "its addresses, comma separated: one IPv4, one IPv6 (such as fd00::2:1), or both",
             pod_addresses,
         ),
-        Option("enable-iptables", "false", "keep NOTRACK and ACCEPT rules for that address and the proxy's port", boolean),
+        Option(
+            "enable-iptables",
+            "false",
+            "keep ACCEPT rules for that address and the proxy's ports, and NOTRACK rules for --proxy-port",
+            boolean,
+        ),
     )
     config: HubConfig
 
@@ -272,6 +277,8 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--disk-cache-path is empty: give the folder of the cache, or leave the option out")
         if not self["root-dir"]:
             raise usage.UsageError("--root-dir is empty: give the folder of the hub's own files, or leave the option out")
+        if self["proxy-port"] and self["proxy-port"] == self["proxy-secure-port"]:
+            raise usage.UsageError("--proxy-port and --proxy-secure-port are the same: choose two, or 0 for one of them")
         if not self["bind-address"] and self["serve-port"]:
             raise usage.UsageError("--bind-address is empty: give the address of the admin pages, or --serve-port=0 for none")
         kubeconfig = self.read_kubeconfig()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Container
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
@@ -19,6 +20,7 @@ from yurt.host.destination import (
     local_destination,
     original_destination,
 )
+from yurt.http.arrival import Arrival
 from yurt.tunnel.server.diverted import Diverted
 from yurt.tunnel.server.metrics import ServerMetrics
 
@@ -69,7 +71,18 @@ class Door(Factory):
         """
         What looks at a connection and gives it to another protocol at once.
         """
-        return Arrival(self, addr)
+        return Arrival(partial(self._choose, addr))
+
+    def _choose(self, addr: IAddress | None, wire: Any) -> IProtocol | None:
+        going = self.turned_from(wire.getHandle())
+        if going is not None:
+            self.metrics.accepted("diverted")
+            return cast("IProtocol | None", self.diverted.take(wire, going))
+        self.metrics.accepted(self.name)
+        inner = self.addressed.buildProtocol(cast(IAddress, addr))
+        if inner is None:
+            wire.abortConnection()
+        return inner
 
     def turned_from(self, connection: socket.socket) -> Destination | None:
         """
@@ -84,36 +97,3 @@ class Door(Factory):
             return going
         # What kube-proxy turns here was going to one of the tunnel's Services, or to a port of this host.
         return None if host in self.own_addresses or is_own_address(host) else going
-
-
-class Arrival(Protocol):
-    """
-    A connection that has just been accepted.
-    """
-
-    def __init__(self, door: Door, addr: IAddress | None) -> None:
-        self._door = door
-        self._addr = addr
-
-    def connectionMade(self) -> None:
-        """
-        Find the protocol of this connection, and let it have the transport.
-        """
-        door, wire = self._door, cast(Any, self.transport)
-        try:
-            going = door.turned_from(wire.getHandle())
-        except OSError:  # reset before it was looked at
-            wire.abortConnection()
-            return
-        inner: IProtocol | None
-        if going is not None:
-            door.metrics.accepted("diverted")
-            inner = cast("IProtocol | None", door.diverted.take(wire, going))
-        else:
-            door.metrics.accepted(door.name)
-            inner = door.addressed.buildProtocol(cast(IAddress, self._addr))
-            if inner is None:
-                wire.abortConnection()
-        if inner is not None:
-            wire.protocol = inner
-            inner.makeConnection(wire)
