@@ -250,6 +250,44 @@ class OnHangupTests(TestCase):
         os.kill(os.getpid(), signal.SIGHUP)
 
 
+class StopOnceTests(SynchronousTestCase):
+    """
+    Tests of stop_once.
+    """
+
+    PROGRAM = """
+import os, signal, sys
+from twisted.internet import reactor, task
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from yurt import lifecycle
+
+def say(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+def stop():
+    say("SIGTERM")
+    say("SIGINT")
+    return task.deferLater(reactor, 0.01, print, "ended in order")
+
+globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+lifecycle.stop_once(reactor)
+reactor.addSystemEventTrigger("before", "shutdown", stop)
+reactor.callWhenRunning(say, "SIGTERM")
+reactor.run()
+"""
+
+    def test_signals_while_stopping(self) -> None:
+        """
+        Who asks again while a daemon stops in order is told so, and cuts nothing short.
+        """
+        program = [sys.executable, "-c", self.PROGRAM]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=END_SECONDS, check=True)
+        self.assertIn("ended in order", done.stdout)
+        for name in ("SIGTERM", "SIGINT"):
+            self.assertIn(f"{name} again: the stop goes on", done.stdout)
+        self.assertNotIn("Traceback", done.stdout + done.stderr)
+
+
 class FileLimitTests(SynchronousTestCase):
     """
     Tests of raise_file_limit.

@@ -58,6 +58,23 @@ def use_steady_time(reactor: ReactorBase) -> None:
         reactor.seconds = time.monotonic
 
 
+def stop_once(reactor: ReactorBase) -> None:
+    """
+    Let the first SIGTERM or SIGINT stop the daemon, and further ones change nothing: what ends in order goes on, and Twisted does
+    not log that its reactor cannot be stopped twice.
+    """
+
+    def again(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        reactor.callFromThread(log.info, "{name} again: the stop goes on, what still runs is let end", name=name)
+
+    def stopping() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, again)
+
+    reactor.addSystemEventTrigger("before", "shutdown", stopping)
+
+
 def raise_file_limit() -> int:
     """
     Allow this process MAX_OPEN_FILES, or as many as it may have, and return how many may be open now.

@@ -17,7 +17,7 @@ from yurt.controllers.choice import choose
 from yurt.controllers.config import LEASE, ControllersConfig
 from yurt.controllers.registry import NAMES
 from yurt.kube.kubeconfig import KubeconfigError, load_kubeconfig
-from yurt.lifecycle import raise_file_limit, use_steady_time
+from yurt.lifecycle import raise_file_limit, stop_once, use_steady_time
 from yurt.options import Option, address, comma_list, duration, host_port, integer
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import CredentialsError
@@ -131,6 +131,7 @@ def makeService(options: Options) -> IService:
     from yurt.controllers.service import ControllerManager
 
     use_steady_time(cast(ReactorBase, reactor))
+    stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     raise_file_limit()
     try:

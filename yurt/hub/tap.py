@@ -26,7 +26,7 @@ from yurt.hub.podlink import PodLinkSettings
 from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import KUBELET_CA, KUBELET_CERTIFICATE, JoinSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
-from yurt.lifecycle import raise_file_limit, use_steady_time
+from yurt.lifecycle import raise_file_limit, stop_once, use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, node_name, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, CredentialsError
@@ -437,5 +437,6 @@ def makeService(options: Options) -> IService:
     from yurt.hub.service import HubService
 
     use_steady_time(cast(ReactorBase, reactor))
+    stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     return HubService(reactor, options.config, raise_file_limit())

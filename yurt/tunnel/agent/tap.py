@@ -16,7 +16,7 @@ from yurt import __version__, logs
 from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import JoinSettings
 from yurt.kube.kubeconfig import KubeconfigError, load_kubeconfig
-from yurt.lifecycle import raise_file_limit, use_steady_time
+from yurt.lifecycle import raise_file_limit, stop_once, use_steady_time
 from yurt.options import Option, address, comma_list, duration, host_port, https_urls, integer, node_name, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, Credentials, CredentialsError
@@ -235,6 +235,7 @@ def makeService(options: Options) -> IService:
     from yurt.tunnel.agent.service import TunnelAgent
 
     use_steady_time(cast(ReactorBase, reactor))
+    stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     raise_file_limit()
     return TunnelAgent(reactor, options.config)

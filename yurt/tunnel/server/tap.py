@@ -15,7 +15,7 @@ from twisted.python import usage
 
 from yurt import __version__, logs
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
-from yurt.lifecycle import raise_file_limit, use_steady_time
+from yurt.lifecycle import raise_file_limit, stop_once, use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, integer, port
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, Credentials, CredentialsError, ServerTLS
@@ -254,6 +254,7 @@ def makeService(options: Options) -> IService:
     from yurt.tunnel.server.service import TunnelServer
 
     use_steady_time(cast(ReactorBase, reactor))
+    stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     try:
         return TunnelServer(reactor, options.config, raise_file_limit())
