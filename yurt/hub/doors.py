@@ -197,4 +197,5 @@ class Doors(MultiService):
         if sent_to != self._sent_to:
             self._sent_to = sent_to
             self._send_pods(*sent_to)
-            self.log.info("pods are sent to {where}", where=f"https://{host}:{sent_to[1]}" if is_there else "the cloud")
+            said = "pods are sent to {host}, port {port}" if is_there else "pods are no longer sent to {host}, port {port}"
+            self.log.info(said, host=host, port=self._config.proxy_secure_port)

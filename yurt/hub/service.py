@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IServiceCollection, MultiService, Service
@@ -38,6 +40,7 @@ from yurt.hub.ota import UpgradePage, Upgrades
 from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
 from yurt.hub.serving import Serving, serving_addresses
+from yurt.kube.csr.files import read_small
 from yurt.kube.kubeconfig import load_kubeconfig
 from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
 from yurt.memory import ReturnMemory
@@ -83,8 +86,8 @@ class HubService(MultiService):
         )
         self.views = Views(self.store, reactor, time.time, config.cache_quota)
         self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
-        self.authorities = b"" if self.joining is None else self.joining.files.read_ca()
         self.serving = self.make_serving()
+        self.follow_authorities(credentials)
         proxy, send_pods = HubProxy(self.hub), self.hub.filters.set_address
         self.doors = Doors(reactor, config, proxy, self.serving, self.cloud, open_files, send_pods)
         self.pages: Listen | None = None
@@ -183,6 +186,7 @@ class HubService(MultiService):
             return
         self.token.replace(credentials)
         self.validity.replace(credentials.for_tls())
+        self.follow_authorities(credentials)
         self.log.info("credentials were read again")
 
     def renew(self) -> None:
@@ -198,17 +202,19 @@ class HubService(MultiService):
             self.log.error("the new certificate cannot be used: {error}", error=str(error))
             return
         self.validity.replace(credentials.for_tls())
-        self.follow_authorities(self.joining.files.read_ca())
+        self.follow_authorities(credentials)
         for upstream in self.upstreams:
             upstream.retire_connections()
 
-    def follow_authorities(self, authorities: bytes) -> None:
+    def follow_authorities(self, credentials: NodeCredentials) -> None:
         """
-        The cluster has another CA: pods that trust that one alone need another serving certificate.
+        The cluster may have another CA: pods that trust that one alone need another serving certificate.
         """
-        if authorities != self.authorities and self.serving is not None and self.serving.shown is not None:
-            self.serving.certificate.retry(force=True)
-        self.authorities = authorities
+        authorities = credentials.ca_data or b""
+        with suppress(OSError):
+            authorities = read_small(Path(credentials.ca_file)) if credentials.ca_file else authorities
+        if self.serving is not None:
+            self.serving.follow(authorities)
 
     # What the admin pages show
 

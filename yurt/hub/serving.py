@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.logger import Logger
 
@@ -145,6 +147,13 @@ class Serving(MultiService):
         """
         return self.shown is not None and str(ip_address(address)) in self.shown.addresses
 
+    def follow(self, authorities: bytes) -> None:
+        """
+        The cluster's CAs are these, in PEM: a certificate that none of them vouches for is followed by another one at once.
+        """
+        if self.shown is not None and not is_vouched_for(self.shown.pem, authorities):
+            self.certificate.retry(force=True)
+
     def _renewed(self) -> None:
         self._show()
         self._changed()
@@ -166,6 +175,25 @@ class Serving(MultiService):
         """
         if reachable and self.running and self.certificate.problem is not None:
             self.certificate.retry()
+
+
+def is_vouched_for(pem: bytes, authorities: bytes) -> bool:
+    """
+    Whether a certificate, or one of the chain after it, was issued by one of the authorities; also where these cannot be read.
+    """
+    try:
+        known = x509.load_pem_x509_certificates(authorities)
+    except ValueError:
+        return True
+    return any(_issued(one, issuer) for one in x509.load_pem_x509_certificates(pem) for issuer in known)
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def serving_addresses(addresses: Iterable[str]) -> tuple[str, ...]:

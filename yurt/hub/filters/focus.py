@@ -185,6 +185,14 @@ class Filters:
         self._address = (host, port)
         self._look()
 
+    @property
+    def way_of_pods(self) -> str:
+        """
+        Where pods reach the hub by HTTPS, as host:port; empty: nowhere.
+        """
+        host, port = self._address
+        return f"{f'[{host}]' if ':' in host else host}:{port}" if host else ""
+
     # What is known
 
     def _heard(self) -> None:
@@ -367,7 +375,7 @@ class Filters:
             "pool": facts.pool,
             "poolNodes": None if facts.pool_nodes is None else len(facts.pool_nodes),
             "servicesWithTopology": None if facts.topology is None else len(facts.topology),
-            "podsReachHubAt": f"{facts.hub_host}:{facts.hub_port}" if facts.hub_host else None,
+            "podsReachHubAt": self.way_of_pods or None,
         }
 
 
