@@ -471,6 +471,23 @@ class DifferenceTests(Case):
         exchange.send(event("MODIFIED", web(11, "n2", "n3")))
         self.assertEqual([nodes_of(event["object"]) for event in request.events], [["n2", "n3"]])
 
+    def test_killed(self) -> None:
+        """
+        A hub that is killed after it has told a difference leaves another one that knows: a client that is to see things as
+        before again lists anew.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        request, _ = self.watching(web(5, "n1", "n2"))
+        self.site.run(5.0)
+        self.cluster.service("web", None)
+        self.site.run_until(lambda: request.events)
+        self.site.crash()
+        Cluster(self.site).service("web", HOST)
+        begin(self.site)
+        request = self.site.fetch("GET", f"{SLICES_PATH}?watch=true&resourceVersion=10", agent="kube-proxy")
+        self.assertEqual(request.status, 410)
+
     def test_changed_while_away_for_long(self) -> None:
         """
         A client that comes back to another process of the hub, with other filters, lists anew.

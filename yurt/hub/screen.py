@@ -182,6 +182,7 @@ class Screen:
             items = (item for item in self.hub.views.members(key) if told is None or key_of(item).encode() in told)
             lines = [line for item in items if (line := self._difference(item, version))]
         self.lens, self.version, self.doubts = self.wanted, version, ()
+        self.hub.filters.told.note(self.key, self.lens)
         return lines
 
     def _difference(self, item: bytes, version: str) -> bytes:

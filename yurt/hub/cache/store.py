@@ -584,6 +584,12 @@ class Table:
         """
         self._store._put(self._prefix + key, None)
 
+    def flush(self) -> Deferred[bool]:
+        """
+        As of the store: all that was put before is to be on the disk now.
+        """
+        return self._store.flush()
+
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """
         Keys that begin with ``prefix`` and their values, in order of the keys (of their first MAX_PREFIX bytes).

@@ -70,7 +70,14 @@ class ToldBook:
         versions.move_to_end(version)
         _shorten(versions, MAX_VERSIONS)
         _shorten(self._told, MAX_KEYS)
-        self._write(key, told.lens.digest)
+        self.note(key, told.lens)
+
+    def note(self, key: ViewKey, lens: Lens) -> None:
+        """
+        The clients of a view are told through that lens from now on.  It is on the disk at once: a hub that is killed right after
+        it has told a difference must not take it for untold.
+        """
+        self._write(key, lens.digest)
 
     def at(self, key: ViewKey, version: str) -> Told | None:
         """
@@ -134,6 +141,7 @@ class ToldBook:
         while len(digests) > MAX_KEYS:
             oldest, _ = digests.popitem(last=False)
             self._table.delete(oldest)
+        self._table.flush()
 
 
 def _join(before: Told, told: Told) -> Told:
