@@ -178,7 +178,7 @@ class EndTests(SynchronousTestCase):
 
     def test_expired(self) -> None:
         """
-        410 in answer to resuming, as a status or as an event, is the client's to know, and the end.
+        410 in answer to resuming, as a status or as an event, is the client's to know, and the end, if much has happened since.
         """
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
         for as_event in (False, True):
@@ -190,6 +190,8 @@ class EndTests(SynchronousTestCase):
                 again.send(error_event(410, "Expired"))
             else:
                 again.answer(410, status)
+            for _ in range(2):
+                self.site.arriving(MAPS).answer(410, status)
             (last,) = request.events
             self.assertEqual((last["type"], last["object"]["code"]), ("ERROR", 410))
             self.assertTrue(request.finished)

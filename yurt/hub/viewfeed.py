@@ -14,7 +14,7 @@ from yurt.hub.accept import Accept
 from yurt.hub.cache.views import Caller, FoundList, InitialEvents, ViewInfo
 from yurt.hub.progress import Progress
 from yurt.hub.reads import view_key
-from yurt.kube.objects import is_newer
+from yurt.kube.objects import Meta, is_newer
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.watch import BOOKMARK, WatchEvent
 
@@ -111,6 +111,15 @@ class ViewFeed:
         """
         self.hub.turns.run(partial(self.hub.views.mark_gap, self.key))
         self.progress.go_on()
+
+    def move(self, version: str) -> None:
+        """
+        Nothing has changed up to a newer version; a view that is behind the client may lack something all the same.
+        """
+        view = self.view
+        if view is not None and view.complete and not is_newer(self.progress.version, view.resource_version):
+            event = WatchEvent(BOOKMARK, meta=Meta(resource_version=version))
+            self.hub.turns.run(partial(self.hub.views.apply_event, self.key, event))
 
     def find_state(self) -> FoundList | None:
         """

@@ -5,7 +5,7 @@ Watches: responses to clients that outlive the connections to the cloud behind t
                 the upstream ends or breaks off, before the client's own timeout -> HOLDING
     (HOLDING)   nothing arrives; BOOKMARKs if asked for, local changes while offline
                 the cloud is there -> ATTACHED, resumed at the last resourceVersion that the client knows
-                the cloud says 410 -> an ERROR event, the end
+                the cloud says 410 -> unless nothing has changed: an ERROR event, the end
     either      the client's timeout passes, or it hangs up -> the end
 
 Only whole events are passed on, and upstream is resumed after the last of them, so none is lost and none comes twice.  The
@@ -15,10 +15,12 @@ hub always asks for bookmarks, which keep the resume point fresh, and passes the
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
@@ -32,6 +34,7 @@ from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
 from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
+from yurt.hub.unchanged import find_version
 from yurt.hub.viewfeed import ViewFeed
 from yurt.kube.objects import read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
@@ -121,6 +124,8 @@ class Watch:
         self.finished = False
         self.passing = False
         self.attempt: Attempt | None = None
+        self.resumed = False
+        self.comparing: Deferred[Any] | None = None
         self.tried: list[Server] = []
         self.framer: JSONFramer | ProtobufFramer | None = None
         self.protobuf = False
@@ -276,6 +281,7 @@ class Watch:
         """
         Send the watch to ``server``.
         """
+        self.resumed = self.started
         if self.cached:
             self.feed.prepare()
         attempt = self.attempt = Attempt(self, self.hub.cloud, server)
@@ -474,14 +480,61 @@ class Watch:
             self.tried.append(attempt.server)
         if event.status_code == 410 and self.progress.known_version:
             self.give_up_gap()
-        elif event.status_code == 410 or not self.progress.version:
-            lines.append(self.encode_frame(frame))
+        elif event.status_code == 410 and self.resumed and attempt is not None:
             self.write(lines)
             lines.clear()
-            self.finish()
+            self.too_old(attempt.server, lambda: self.end_with(frame))
+        elif event.status_code == 410 or not self.progress.version:
+            self.write(lines)
+            lines.clear()
+            self.end_with(frame)
         else:
             self.hold()
         return False
+
+    def end_with(self, frame: bytes) -> None:
+        """
+        Pass on a last event.
+        """
+        self.write([self.encode_frame(frame)])
+        self.finish()
+
+    def too_old(self, server: Server, give_up: Callable[[], None]) -> None:
+        """
+        ``server`` knows too little history.  If nothing has changed since, the watch goes on all the same.
+        """
+        self.wait_still()
+        comparing = Deferred.fromCoroutine(find_version(self, server))
+        self.comparing = comparing
+        comparing.addCallback(self.compared, give_up).addErrback(self.comparison_ended, server)
+
+    def compared(self, version: str, give_up: Callable[[], None]) -> None:
+        """
+        Go on from ``version``, if there is one.
+        """
+        self.comparing = None
+        server = self.hub.cloud.pick()
+        if not version or server is None:
+            give_up()
+            return
+        self.log.info("watch {resource} goes on: nothing has changed meanwhile", resource=self.info.resource)
+        if self.cached:
+            self.feed.move(version)
+        self.progress.version = version
+        self.show_bookmark()
+        self.attach(server)
+
+    def comparison_ended(self, failure: Failure, server: Server) -> None:
+        """
+        The client has hung up, or ``server`` is gone again.
+        """
+        self.comparing = None
+        if failure.check(CancelledError):
+            return
+        if not failure.check(UpstreamError):
+            self.log.failure("a comparison broke", failure)
+        self.tried.append(server)
+        self.hold()
 
     def give_up_gap(self) -> None:
         """
@@ -562,7 +615,8 @@ class Watch:
             if self.progress.known_version:
                 self.give_up_gap()
             else:
-                self.expired(b"".join(attempt.refusal))
+                body = b"".join(attempt.refusal)
+                self.too_old(attempt.server, lambda: self.expired(body))
             return
         if 400 <= attempt.status < 500 and attempt.status not in MAY_PASS:
             self.refused_since = now if self.refused_since is None else self.refused_since
@@ -596,10 +650,7 @@ class Watch:
         """
         Keep the client's response open until the cloud can go on with it.
         """
-        self.stalled = False
-        self.request.produce_from(self)
-        if self.progress.bookmarks:
-            self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
+        self.wait_still()
         if not self.hub.cloud.reachable:
             return
         if len(self.hub.cloud.servers) > 1 and self.hub.cloud.other(self.tried) is not None:
@@ -608,6 +659,15 @@ class Watch:
         self.tried.clear()
         self.resume_within(self.resume_pause)
         self.resume_pause = min(self.resume_pause * 2, MAX_RESUME_PAUSE)
+
+    def wait_still(self) -> None:
+        """
+        Nothing comes from the cloud for now.
+        """
+        self.stalled = False
+        self.request.produce_from(self)
+        if self.progress.bookmarks:
+            self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
 
     def pause(self) -> None:
         """
@@ -625,7 +685,7 @@ class Watch:
         """
         Resume soon, each watch at its own moment.
         """
-        if self.attempt is None and self.started and not self.finished:
+        if self.attempt is None and self.comparing is None and self.started and not self.finished:
             self.resume_pause = RESUME_PAUSE
             self.tried.clear()
             self.resume_within(RESUME_JITTER)
@@ -641,7 +701,7 @@ class Watch:
         Go on with the cloud, if it is still there.
         """
         server = self.hub.cloud.other(self.tried) or self.hub.cloud.pick()
-        if server is not None and self.attempt is None:
+        if server is not None and self.attempt is None and self.comparing is None:
             self.timers.cancel("bookmark")
             self.attach(server)
 
@@ -649,14 +709,20 @@ class Watch:
         """
         Show the client that the watch lives.
         """
+        self.show_bookmark()
+        self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
+
+    def show_bookmark(self) -> None:
+        """
+        Tell the client the version that it has reached, if it asked for that.
+        """
         progress, view = self.progress, self.feed.view
         if not progress.kind and view is not None and view.kind:  # no event has told it
             progress.kind, progress.api_version = view.kind.removesuffix("List"), view.api_version
         version = progress.client_version
-        if progress.kind and version and not self.stalled:
+        if progress.bookmarks and progress.kind and version and not self.stalled:
             encode = encode_protobuf_bookmark if self.protobuf else encode_bookmark
             self.write([encode(progress.kind, progress.api_version, version)])
-        self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
 
     def publish(self, before: bytes, body: bytes) -> None:
         """
@@ -729,6 +795,8 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
+        if self.comparing is not None:
+            self.comparing.cancel()
         self.timers.cancel_all()
         self.hub.watches.discard(self)
         self.hub.ended(self)
