@@ -2,7 +2,7 @@
 Whether anything has changed that a watch would tell, asked of an API server that does not know as much history.
 
 An API server keeps the history of its own watch cache only.  One that has just started answers 410 to a watch that goes on from
-an older version, although in most collections nothing has changed since (before Kubernetes 1.24; its bookmarks keep versions new).
+an older version, although in most collections nothing has changed since.  (From Kubernetes 1.24 on bookmarks keep versions new.)
 What it lists now is compared with what was there: with the cache's view, or with the list at that very version.
 """
 
