@@ -142,6 +142,13 @@ class UnchangedTests(SynchronousTestCase):
         """
         request = self.watch(agent="curl")
         self.site.arriving(MAPS).answer(410, {"kind": "Status", "code": 410})
+        self.assert_expired(request)
+
+    def test_another_history(self) -> None:
+        """
+        Nor does a list of another version than was asked for tell anything.
+        """
+        request = self.watch(agent="curl")
         self.site.arriving(MAPS).answer(200, map_list(20, config_map("a", 5)))
         self.assert_expired(request)
 

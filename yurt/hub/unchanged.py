@@ -41,12 +41,14 @@ async def find_version(watch: Watch, server: Server) -> str:
         before = read_view(watch, version)
         if before is None:
             at_version = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
-            before = (await list_now(watch, server, at_version))[0]
+            before, listed = await list_now(watch, server, at_version)
+            if listed != version:  # refused, or a server that does not know of that
+                return ""
         after, newer = await list_now(watch, server, {})
     except (AnswerTooLarge, FetchTimeout, ObjectError) as error:
         watch.log.debug("watch {resource}: {error}", resource=watch.info.resource, error=str(error))
         return ""
-    return newer if before == after and before is not None else ""
+    return newer if before == after else ""
 
 
 def read_view(watch: Watch, version: str) -> State | None:
@@ -61,9 +63,9 @@ def read_view(watch: Watch, version: str) -> State | None:
     return {(meta.namespace, meta.name): meta.resource_version for meta in metas}
 
 
-async def list_now(watch: Watch, server: Server, query: dict[str, str]) -> tuple[State | None, str]:
+async def list_now(watch: Watch, server: Server, query: dict[str, str]) -> tuple[State, str]:
     """
-    What the server lists to the watch's client, and of which version that is; None when it refuses.
+    What the server lists to the watch's client, and of which version that is; of none when it refuses.
     """
     selectors = {name: watch.info.query[name] for name in ("labelSelector", "fieldSelector") if name in watch.info.query}
     path = watch.request.head.target.partition(b"?")[0]
@@ -74,8 +76,8 @@ async def list_now(watch: Watch, server: Server, query: dict[str, str]) -> tuple
     hub = watch.hub
     answer = await fetch(hub.reactor, upstream, b"GET", target, headers, timeout=LIST_TIMEOUT, limit=MAX_LIST_BYTES)
     if answer.status != 200:
-        return None, ""
+        return {}, ""
     parts = split_list(answer.body)
     if parts.continue_token:
-        return None, ""
+        return {}, ""
     return {(meta.namespace, meta.name): meta.resource_version for meta, _ in parts.items}, parts.resource_version
