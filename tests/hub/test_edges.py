@@ -70,3 +70,12 @@ class EdgeTests(SynchronousTestCase):
         self.assertEqual((page.status, page.data), (200, b"<html>log in</html>"))
         self.site.offline()
         self.assertEqual(self.site.fetch("GET", "/version").json, {"major": "1"})
+
+    def test_no_http(self) -> None:
+        """
+        Where a server that lives gives one request no proper answer, its client is told what was wrong with it.
+        """
+        request = self.site.ask("GET", "/metrics")
+        self.site.arriving("/metrics").fail("what it answered is no HTTP: Duplicate Content-Length")
+        self.assertEqual((request.status, self.site.cloud.reachable), (503, True))
+        self.assertIn("Duplicate Content-Length", request.json["message"])

@@ -79,6 +79,8 @@ class Forward:
     body_flow: FlowControlled | None = None
     body_complete = False
     replay_size = 0
+    failure = ""
+    """How the last attempt failed, if one did."""
     stalled: IDelayedCall | None = None
     kept: list[bytes] | None = None
     kept_size = 0
@@ -403,6 +405,7 @@ class Forward:
             self.done()
             return
         assert self.server is not None
+        self.failure = str(error)
         self.hub.failed(self.server, error)
         other = self.hub.cloud.other(self.tried)
         if other is not None and self.may_repeat(error):
@@ -476,7 +479,7 @@ class Forward:
         Answer 503: only the cloud could have done this.  Writes get no Retry-After: clients of Kubernetes' own library would
         repeat them in silence ten times over, and kubectl not say why it waits.
         """
-        reason = self.hub.cloud.reason or "no answer"
+        reason = self.hub.cloud.reason or self.failure or "no answer"
         message = f"{self.describe()}: the cloud is not reachable ({reason}) and {why}"
         retry_after = RETRY_AFTER_OFFLINE if self.request.head.method in SAFE_METHODS else None
         self.answer_status(503, "ServiceUnavailable", message, retry_after=retry_after)
