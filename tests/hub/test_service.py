@@ -210,6 +210,7 @@ class ServersTests(HubCase):
         """
         site, second = await self.two(lb_mode="rr")
         for _ in range(6):
+            await until(lambda: all(map(site.service.cloud.trusts, site.service.cloud.servers)))  # a slow machine causes doubts
             self.assert_from(await site.get(PODS, agent="curl"), "cloud")
         self.assertEqual((site.api.count("list", "pods"), second.count("list", "pods")), (3, 3))
 
