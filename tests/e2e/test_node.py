@@ -133,6 +133,8 @@ class KubectlTests(ClusterCase):
         """
         port-forward carries a request to the pod and its answer back.
         """
+        page = ("exec", "web", "--", "wget", "-q", "-O-", "http://127.0.0.1:8080/")
+        wait_for("the pod's server", lambda: self.cluster.hub_kubectl(*page) == "web\n", 20)
         follower = self.follow(self.cluster.hub_kubectl_command("port-forward", "pod/web", "18080:8080"))
         follower.wait_for("Forwarding from 127.0.0.1:18080")
         answer = curl(self.cluster.node.namespace, "http://127.0.0.1:18080/", agent="test")
