@@ -76,6 +76,21 @@ class FlowsTests(SynchronousTestCase):
         self.assertEqual(self.reactor.spawned, [conntrack_command(flow(number)) for number in (1, 2, 3)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_before(self) -> None:
+        """
+        Each destination is told before its connections are forgotten, and none where nothing can be forgotten.
+        """
+        told: list[tuple[Flow, int]] = []
+
+        def before(flow: Flow) -> None:
+            told.append((flow, len(self.reactor.spawned)))
+
+        Flows(cast(Any, self.reactor), lambda: None, before).forget([flow(1)])
+        self.assertEqual(told, [])
+        Flows(cast(Any, self.reactor), lambda: "/usr/sbin/conntrack", before).forget([flow(1), flow(2)])
+        self.reactor.end()
+        self.assertEqual(told, [(flow(1), 0), (flow(2), 1)])
+
     def test_hangs(self) -> None:
         """
         A call that takes too long is killed, and the next one made.

@@ -25,16 +25,23 @@ CONNTRACK_TIMEOUT = 5.0
 class Flows:
     """
     Calls ``conntrack -D`` for one destination after the other; without that tool nothing happens.  No failure of it is told:
-    that there was no such connection is one, too.
+    that there was no such connection is one, too.  Each destination is first given to ``before``, for what can only be done
+    while its connections are still known.
 
     At most MAX_FLOWS destinations wait; what is more is left alone.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: HostReactor, find: Callable[[], str | None] = find_conntrack) -> None:
+    def __init__(
+        self,
+        reactor: HostReactor,
+        find: Callable[[], str | None] = find_conntrack,
+        before: Callable[[Flow], object] = lambda flow: None,
+    ) -> None:
         self._reactor = reactor
         self._find = find
+        self._before = before
         self._waiting: deque[Flow] = deque()
         self._call: _Conntrack | None = None
 
@@ -64,9 +71,11 @@ class Flows:
         if program is None:
             self._waiting.clear()
             return
+        flow = self._waiting.popleft()
         self._call = _Conntrack(self._reactor, self._ended)
         try:
-            self._reactor.spawnProcess(self._call, program, conntrack_command(self._waiting.popleft()), {}, "/")
+            self._before(flow)
+            self._reactor.spawnProcess(self._call, program, conntrack_command(flow), {}, "/")
         except OSError as failed:
             self._call = None
             self._waiting.clear()

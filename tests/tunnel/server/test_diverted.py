@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from tests.tunnel.server.site import Client, Echo, Site, until
+from yurt.host.tunnel_rules import Flow
 from yurt.mux.connection import MuxLimits
 
 KUBELET = ("10.0.0.8", 10250)
@@ -109,6 +110,25 @@ class DivertedTests(TestCase):
         agent.mux.abort("cut")
         await client.is_lost()
         await until(self.reactor, lambda: not self.server.diverted.splices)
+
+    async def test_another_way(self) -> None:
+        """
+        Connections to a destination that has another way from now on are reset, in any spelling of it; others go on.
+        """
+        agent = await self.site.agent(self.server, target=self.site.listen(Echo))
+        self.server.nodes.learn("edge-1", ("10.0.0.8", "fd00::8"))
+        clients = []
+        for going in (KUBELET, ("10.0.0.8", 10255), ("fd00::8", 10250)):
+            client = await self.site.connect(self.server.config.secure_port, going)
+            client.wire.write(b"x")
+            await client.receives(b"x")
+            clients.append(client)
+        for flow, cut in ((Flow("ipv4", "10.0.0.8", 10250), clients[0]), (Flow("ipv6", "FD00:0::8", 10250), clients[2])):
+            self.server.diverted.cut(flow)
+            await cut.is_lost()
+        clients[1].wire.write(b"y")
+        await clients[1].receives(b"xy")
+        await until(self.reactor, lambda: agent.mux.streams == 1 == len(self.server.diverted.splices))
 
     async def test_too_many(self) -> None:
         """

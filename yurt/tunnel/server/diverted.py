@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol
 
 from yurt.host.destination import Destination
+from yurt.host.tunnel_rules import Flow
 from yurt.http.dial import Build
 from yurt.http.wire import tune
-from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.nodes import Nodes, usual_spelling
 from yurt.tunnel.server.ports import LivePorts
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.ways import NoWay, Ways
@@ -32,7 +33,8 @@ class Diverted:
         self.ports = ports
         self.refusals = refusals
         self.max_connections = max_connections
-        self.splices: set[Splice] = set()
+        self.splices: dict[Splice, Destination] = {}
+        """Open ones, and where each was going."""
 
     def take(self, wire: Any, destination: Destination) -> Protocol | None:
         """
@@ -60,13 +62,22 @@ class Diverted:
             wire.abortConnection()
             return None
         tune(wire)
-        self.splices.add(splice)
-        splice.done.addBoth(lambda _: self.splices.discard(splice))
+        self.splices[splice] = destination
+        splice.done.addBoth(lambda _: self.splices.pop(splice, None))
         return splice.left
 
     def _refuse(self, wire: Any, word: str, message: str) -> None:
         self.refusals.refuse(word, message)
         wire.abortConnection()
+
+    def cut(self, flow: Flow) -> None:
+        """
+        Reset the connections to a destination whose way has changed, while connection tracking still leads the reset to the
+        client: afterwards it would wait for bytes that never come.
+        """
+        going = usual_spelling(flow.address), flow.port
+        for splice in [splice for splice, destination in self.splices.items() if destination == going]:
+            splice.abort()
 
     def drain(self, reactor: IReactorTime, timeout: float) -> Deferred[Any]:
         """

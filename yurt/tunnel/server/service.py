@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from yurt import __version__
 from yurt.host.destination import Destination, original_destination
+from yurt.host.flows import Flows
 from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Headers
 from yurt.http.server import HTTPServerFactory, ServerLimits
@@ -225,7 +226,9 @@ class TunnelServer(MultiService):
                 "secure": Bound(config.bind_addresses, config.secure_port),
                 "insecure": Bound(config.insecure_bind_addresses, config.insecure_port),
             }
-            self.redirect = Redirect(reactor, self.nodes, self.ports, cast(Any, doors), period=config.iptables_sync_period)
+            flows = Flows(reactor, before=self.diverted.cut)
+            period = config.iptables_sync_period
+            self.redirect = Redirect(reactor, self.nodes, self.ports, cast(Any, doors), period=period, flows=flows)
             self.add(self.redirect)
         self.add(ReactorLag(reactor, self.prometheus, PREFIX))
         self.add(OnHangup(reactor, self.reload))
