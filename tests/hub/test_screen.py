@@ -140,6 +140,32 @@ class EventTests(Case):
         exchange.send(event("ADDED", balancer("b", 15)))
         self.assertEqual(told(request), [("ADDED", "b", "15")])
 
+    def test_marked(self) -> None:
+        """
+        A client that takes bookmarks gets one after events that it is not told, so that it comes back from there: one for all
+        that came at once, and none after events that it was told.
+        """
+        self.list_services(balancer("a", 5, hidden=True))
+        request, exchange = self.watch(query="&allowWatchBookmarks=true")
+        hidden = [event("MODIFIED", balancer("a", version, hidden=True)) for version in (11, 12, 15)]
+        exchange.send(hidden[0] + hidden[1])
+        exchange.send(event("ADDED", balancer("b", 13)) + bookmark(14, "Service"))
+        exchange.send(hidden[2] + event("MODIFIED", balancer("b", 16)))
+        expected = [("BOOKMARK", "", "12"), ("ADDED", "b", "13"), ("BOOKMARK", "", "14"), ("MODIFIED", "b", "16")]
+        self.assertEqual(told(request), expected)
+
+    def test_not_marked(self) -> None:
+        """
+        Not while it is told what exists, and not those who did not ask.
+        """
+        hidden = event("ADDED", balancer("a", 11, hidden=True))
+        for version, query in ((0, "&allowWatchBookmarks=true"), (10, "")):
+            self.list_services()
+            request, exchange = self.watch(version=version, query=query)
+            exchange.send(hidden)
+            self.assertEqual(told(request), [])
+            request.hang_up()
+
     def test_bytes_are_kept(self) -> None:
         """
         Events that no filter changes keep their bytes; BOOKMARK and ERROR are not touched.

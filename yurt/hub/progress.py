@@ -43,6 +43,13 @@ class Progress:
         return self.initial or (self.version in ("", "0") and not self.from_now)
 
     @property
+    def may_mark(self) -> bool:
+        """
+        Whether the client may be told by a bookmark how far it has come.
+        """
+        return self.bookmarks and bool(self.kind) and not (self.initial or self._telling_state or self.known_version)
+
+    @property
     def client_version(self) -> str:
         """
         The version that the client has reached.

@@ -17,7 +17,7 @@ from yurt.hub.progress import Progress
 from yurt.hub.reads import view_key
 from yurt.kube.objects import is_newer, read_object
 from yurt.kube.requestinfo import RequestInfo
-from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent, encode_event
+from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent, encode_bookmark, encode_event
 
 if TYPE_CHECKING:
     from yurt.hub.hub import Hub
@@ -151,6 +151,16 @@ class Screen:
             return b""
         is_same = shown is event.object and event_type == event.type and line
         return line if is_same else encode_event(event_type, shown or event.object)
+
+    def mark(self, progress: Progress) -> bytes:
+        """
+        A bookmark for a client that was not told the last events, if it takes one: without it, it would come back from a version
+        at which nobody knows any more what was hidden.
+        """
+        if not self.lens.rules or not progress.may_mark or progress.version in ("", self.version):
+            return b""
+        self.version = progress.version
+        return encode_bookmark(progress.kind, progress.api_version, progress.version)
 
     def repeated(self, event: WatchEvent) -> None:
         """

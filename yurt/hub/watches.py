@@ -410,6 +410,9 @@ class Watch:
         for frame in frames:
             if not self.take(frame, lines):
                 break
+        else:
+            if self.cached and not self.protobuf:
+                lines.append(self.screen.mark(self.progress))
         self.write(lines)
         if self.screen.behind:
             self.refocus()
