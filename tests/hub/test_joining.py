@@ -180,7 +180,7 @@ class RotationTests(JoiningCase):
         """
         Certificates of seconds follow each other for longer than any of them lasts, and no request notices.
         """
-        self.signer.seconds = 2.0
+        self.signer.seconds = 4.0
         self.signer.issue_always()
         self.site.start(**self.settings)
         await self.site.online()
