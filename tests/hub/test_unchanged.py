@@ -126,6 +126,17 @@ class UnchangedTests(SynchronousTestCase):
         self.asked().answer(200, map_list(20, config_map("a", 5)))
         self.assert_goes_on(request, [("BOOKMARK", "20")])
 
+    def test_always_too_old(self) -> None:
+        """
+        A server that finds the newer version too old, too, is not asked again and again.
+        """
+        self.list_first()
+        request = self.watch()
+        self.asked().answer(200, map_list(20, config_map("a", 5)))
+        self.site.arriving(MAPS).answer(410, {"kind": "Status", "code": 410})
+        self.assert_expired(request)
+        self.assertEqual(self.site.at_cloud(MAPS), [])
+
     def test_history(self) -> None:
         """
         Of what is not cached the server is asked for the list of that version, too, with the selectors of the watch.

@@ -126,6 +126,7 @@ class Watch:
         self.attempt: Attempt | None = None
         self.resumed = False
         self.comparing: Deferred[Any] | None = None
+        self.proved = ""
         self.tried: list[Server] = []
         self.framer: JSONFramer | ProtobufFramer | None = None
         self.protobuf = False
@@ -504,8 +505,12 @@ class Watch:
 
     def too_old(self, server: Server, give_up: Callable[[], None]) -> None:
         """
-        ``server`` knows too little history.  If nothing has changed since, the watch goes on all the same.
+        ``server`` knows too little history.  If nothing has changed since, the watch goes on all the same; but not if it is told
+        so of the very version that a comparison has yielded.
         """
+        if self.progress.version == self.proved:
+            give_up()
+            return
         self.wait_still()
         comparing = Deferred.fromCoroutine(find_version(self, server))
         self.comparing = comparing
@@ -523,7 +528,7 @@ class Watch:
         self.log.info("watch {resource} goes on: nothing has changed meanwhile", resource=self.info.resource)
         if self.cached:
             self.feed.move(version)
-        self.progress.version = version
+        self.progress.version = self.proved = version
         self.show_bookmark()
         self.attach(server)
 
