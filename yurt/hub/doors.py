@@ -142,6 +142,7 @@ class Doors(MultiService):
         Open what can be opened now, and send pods where the hub will be in a moment.
         """
         self._timers.set("promise", PROMISE, self._end_promise)
+        self.look()
         self.bind(address for address in self._config.bind_proxy_addresses if address in self._later)
 
     def stopService(self) -> Any:
@@ -163,11 +164,17 @@ class Doors(MultiService):
             self._timers.cancel("lost")
             self._cut_off = False
         for address in addresses:
-            closed = [one for one in self._later.get(address, []) if not one.start_listening()]
-            for one in closed:
-                self.log.warn("{problem}; retrying", problem=one.problem)
-            if closed:
-                self._timers.set(f"bind {address}", BIND_RETRY, partial(self.bind, [address]))
+            self._bind(address)
+
+    def _bind(self, address: str) -> None:
+        """
+        Open the doors of one address, again and again while somebody else holds a port of theirs.
+        """
+        closed = [one for one in self._later.get(address, []) if not one.start_listening()]
+        for one in closed:
+            self.log.warn("{problem}; retrying", problem=one.problem)
+        if closed:
+            self._timers.set(f"bind {address}", BIND_RETRY, partial(self._bind, address))
         self.look()
 
     def lose(self, left: tuple[str, ...]) -> None:
