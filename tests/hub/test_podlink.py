@@ -111,6 +111,17 @@ class PodLinkTests(SynchronousTestCase):
         self.assertEqual((self.told, service.addresses), ([BOTH], BOTH))
         self.assertEqual(self.machine.asked(), [ENSURE_LINK])
 
+    def test_being_set_up(self) -> None:
+        """
+        Until the first look at link and rules has ended, readiness says so.
+        """
+        self.machine.hang = True
+        service = self.started(enable_iptables=True)
+        self.assertFalse(service.ready)
+        link, rules = (service.problem or "").split("; ")
+        self.assertEqual(link, "link yurthub-dummy0: just started, it is being set up")
+        self.assertEqual(rules, "firewall rules: just started, they are being set up")
+
     def test_lost(self) -> None:
         """
         A link that someone deletes is made again within LINK_INTERVAL, and told again.

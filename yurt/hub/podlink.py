@@ -102,7 +102,7 @@ class PodLink(Service):
         """
         Whether all that was asked for is there.
         """
-        return not self._settings.enable_dummy_if or (self.addresses == self._link.addresses and not self._problems)
+        return not self._settings.enable_dummy_if or (self.addresses == self._link.addresses and self.problem is None)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -114,9 +114,15 @@ class PodLink(Service):
     @property
     def problem(self) -> str | None:
         """
-        What is missing and why, for readiness; None when nothing is known to be.
+        What is missing and why, for readiness; None when all is there.
         """
-        return "; ".join(f"{text}; retrying" for _, text in sorted(self._problems.items())) or None
+        settings, found = self._settings, self._problems
+        texts = [f"{text}; retrying" for _, text in sorted(found.items())]
+        if settings.enable_dummy_if and not (self._kind or "link" in found):
+            texts.append(f"link {self._link.name}: just started, it is being set up")
+        if settings.enable_dummy_if and settings.enable_iptables and not (self._backend or "rules" in found):
+            texts.append("firewall rules: just started, they are being set up")
+        return "; ".join(texts) or None
 
     @property
     def state(self) -> dict[str, Any]:
