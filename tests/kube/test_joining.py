@@ -196,8 +196,8 @@ class WayTests(JoiningCase):
         Without a token kubelet's certificate serves, where there is one.
         """
         self.assertEqual(await self.who(), BOOTSTRAPPER)
-        self.make(join_token="")
-        self.assertIn("there is no token", await self.who())
+        self.make(join_token=str(self.folder.absolute() / "gone"))
+        self.assertRegex(await self.who(), f"there is no token.*; {self.folder.absolute()}/gone is not there$")
         (self.folder / "kubelet.pem").write_bytes(self.certificate().pem)
         self.assertEqual(await self.who(), NODE)
 

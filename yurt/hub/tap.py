@@ -354,7 +354,9 @@ class Options(DeclaredOptions):
                 with suppress(KubeconfigError):
                     kubeconfig = load_kubeconfig(path)
         if kubeconfig is None or not kubeconfig.server:
-            raise usage.UsageError("--server-addr is missing: give the API servers, such as https://10.0.0.1:6443")
+            raise usage.UsageError(
+                "--server-addr is missing: give the API servers, such as https://10.0.0.1:6443, or a kubeconfig that names one"
+            )
         try:
             return https_urls(kubeconfig.server)
         except ValueError as error:

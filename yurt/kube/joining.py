@@ -147,7 +147,7 @@ class JoinAccess:
             ways = list(self._ways(held))
             if not ways:
                 self._turn = -1  # the first that there will be is tried first
-                raise AccessError(self._advice)
+                raise AccessError("".join((self._advice, *self._absent())))
             way, servers = ways[self._turn % len(ways)], self._settings.servers or ("",)
             self.asker, self.others = way.asker, len(ways) > 1
             return await way.connect(servers[self._turn // len(ways) % len(servers)])
@@ -190,6 +190,14 @@ class JoinAccess:
             yield Path(self._settings.join_token)
         if self._settings.bootstrap_file:
             yield Path(self._settings.bootstrap_file)
+
+    def _absent(self) -> Iterator[str]:
+        """
+        Which files an operator named that are not there: each has served, or its path is wrong.
+        """
+        for path in self._secrets():
+            if path != self._files.token and not path.exists():
+                yield f"; {path} is not there"
 
     def _ways(self, held: Held | None) -> list[Way]:
         """
