@@ -129,6 +129,7 @@ class QuietSite(Site):
     A site without access log, form parsing or large bodies.
     """
 
+    noisy = False
     requestFactory = BoundedRequest
 
     def __init__(self, resource: Resource) -> None:

@@ -237,8 +237,8 @@ def describe(edit: LinkEdit) -> str:
     Say in a few words what an edit does.
     """
     match edit:
-        case CreateLink(name, kinds):
-            return f"created link {name} ({' or '.join(kinds)})"
+        case CreateLink(name):
+            return f"created link {name}"
         case DeleteLink(name):
             return f"deleted link {name}"
         case SetUp(name):
