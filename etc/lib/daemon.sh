@@ -17,6 +17,10 @@ running() {
     tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "twistd.* $DAEMON "
 }
 
+log_size() {
+    wc -c 2>/dev/null <"$YURT_LOG_FILE" || echo 0
+}
+
 start() {
     if running; then
         echo "$DAEMON is running already (process $pid)"
@@ -32,11 +36,14 @@ start() {
     fi
     rm -f "$PIDFILE"
     mkdir -p "$(dirname "$YURT_LOG_FILE")" || return 1
-    # twistd comes back when the daemon listens, or with the reason why it does not.
+    # twistd comes back when the daemon listens, or with the reason why it does not: whole for an option, else cut off after some
+    # words, and whole in the log.
+    before=$(log_size)
     set -f # a * among the options is no file name
     # shellcheck disable=SC2086
     "$TWISTD" --rundir=/ --pidfile="$PIDFILE" --logger=yurt.logs.rotating "$DAEMON" $OPTIONS && running || {
         rm -f "$PIDFILE" # the daemon's own removal may still be under way
+        [ "$(log_size)" = "$before" ] || echo "$DAEMON did not start, see the end of $YURT_LOG_FILE" >&2
         return 1
     }
     echo "$DAEMON started (process $pid)"

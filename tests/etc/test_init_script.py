@@ -152,12 +152,14 @@ class HubTests(SynchronousTestCase):
 
     def test_taken_port(self) -> None:
         """
-        A port that is taken fails the start with the reason, and leaves nothing running.
+        A port that is taken fails the start with the reason and the log that has it whole, and leaves nothing running.
         """
         with socket.create_server(("127.0.0.1", self.admin)):
             status, said = self.script("start")
         self.assertEqual(status, DEAD)
         self.assertIn("Address already in use", said)
+        self.assertIn(f"see the end of {self.log}", said)
+        self.assertRegex(self.log.read_text(), r"Address already in use; end the process that holds it.*\n$")
         self.assertEqual(self.script("status")[0], NOT_RUNNING_STATUS)
 
     def test_usage(self) -> None:
