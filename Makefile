@@ -31,6 +31,7 @@ kubernetes:
 	@[ "$$(id -u)" -ne 0 ] || scripts/build-kubernetes || echo "Kubernetes could not be built; the tests that need it say so"
 
 $(READY): setup.py
+	@echo "installing yurt and what its tests use into $(VENV); that takes a minute"
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
