@@ -71,7 +71,7 @@ class PlainTests(EdgeCase):
         """
         An idle connection that the kubelet closes goes, with its stream and the agent's socket, and the next request dials anew.
         """
-        self.kubelet_factory.limits = ServerLimits(idle_timeout=0.05)
+        self.kubelet_factory.limits = ServerLimits(idle_timeout=0.05, first_timeout=10.0)
         client = await self.client(tls=False)
         for _ in range(2):
             self.assertEqual((await self.ask(client, self.head("/healthz"))).status, 200)
