@@ -5,6 +5,7 @@ Tests of :mod:`yurt.http.wire`.
 from __future__ import annotations
 
 import random
+import socket
 from hashlib import sha256
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from yurt.http.wire import MAX_AT_ONCE, tune
+from yurt.http.wire import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, MAX_AT_ONCE, tune
 
 
 class Talker(Protocol):
@@ -62,6 +63,20 @@ class WriteAtOnceTests(TestCase):
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         talker = await endpoint.connect(Factory.forProtocol(Talker))
         return cast(Talker, talker), listener
+
+    async def test_probed(self) -> None:
+        """
+        A peer that says nothing is asked after a minute whether it is still there, not after the two hours of Linux.
+        """
+        talker, listener = await self.connect()
+        handle = cast(Any, talker.transport).getHandle()
+        self.assertEqual(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        found = [handle.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+        self.assertEqual(found, [KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES])
+        cast(Any, talker.transport).loseConnection()
+        cast(Any, listener.transport).resumeProducing()
+        await listener.over
 
     async def test_order_under_pressure(self) -> None:
         """

@@ -26,6 +26,16 @@ piece by itself carries 44 % of what a direct way does, and 74 % so.
 """
 
 
+KEEPALIVE_AFTER = 60
+KEEPALIVE_INTERVAL = 15
+KEEPALIVE_PROBES = 4
+"""
+Silence in seconds after which the peer's kernel is asked whether it still has the connection, and how often.  A peer that closed
+while bytes for it cannot be passed on looks no other than one that has half closed, until its kernel is asked; the two hours that
+Linux waits by itself are long for a stream, two sockets and what they hold.
+"""
+
+
 class Wire(Protocol):
     """
     What a connection uses of its transport, TCP or TLS.
@@ -81,12 +91,18 @@ def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT
         return
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if dead_after is not None:
+    if dead_after is None:
+        _probe(handle, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES)
+    else:
         probe = max(1, int(dead_after / 6))
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3 * probe)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        _probe(handle, 3 * probe, probe, 3)
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
+
+
+def _probe(handle: socket.socket, after: int, interval: int, count: int) -> None:
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, after)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
 
 
 class OneWrite:

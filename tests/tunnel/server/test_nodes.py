@@ -10,7 +10,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.memory_cluster import ClusterCase
-from yurt.tunnel.server.nodes import Node, Nodes, nodes_informer, read_node
+from yurt.tunnel.server.nodes import Node, Nodes, nodes_informer, read_node, this_boot
 
 
 def node_body(name: str = "edge-1", labels: dict[str, str] | None = None, **status: Any) -> bytes:
@@ -48,6 +48,20 @@ class ReadTests(SynchronousTestCase):
         )
         self.assertEqual(node.addresses, ("10.0.0.8", "fd00::8", "203.0.113.5"))
         self.assertEqual((node.internal_ip, node.hostname, node.names), ("10.0.0.8", "Edge-1", ("edge-1", "edge-1.example.com")))
+
+    def test_this_machine(self) -> None:
+        """
+        The node whose kubelet names the boot of this machine is this machine, whatever it is called.
+        """
+        boot = this_boot()
+        self.assertRegex(boot, "^[0-9a-f-]{36}$")
+        self.assertTrue(read_node(node_body(nodeInfo={"bootID": boot}), boot).here)
+        for body, mine in (
+            (node_body(nodeInfo={"bootID": "0"}), boot),
+            (node_body(), boot),
+            (node_body(nodeInfo={"bootID": ""}), ""),
+        ):
+            self.assertFalse(read_node(body, mine).here)
 
     def test_labels(self) -> None:
         """
@@ -196,18 +210,6 @@ class ClusterTests(ClusterCase):
         self.assertEqual((self.nodes.by_address("192.168.1.2"), self.nodes.by_host("box-1")), (None, None))
         self.api.remove("nodes", "edge-1")
         self.assertEqual((self.nodes.by_address("192.168.1.3"), len(self.nodes)), (None, 1))
-
-    def test_direct_addresses(self) -> None:
-        """
-        All addresses of the nodes without an agent, ready or not, are reached without the tunnel.
-        """
-        self.put_node("cloud-1", ("InternalIP", "10.0.0.9"), ("InternalIP", "fd00::9"), ("ExternalIP", "203.0.113.9"))
-        self.put_node("edge-1", ("InternalIP", "192.168.1.2"), is_edge_worker="true")
-        self.put_node("edge-2", ("InternalIP", "192.168.1.3"), edge_enable_reverseTunnel_client="true")
-        self.follow(self.informer)
-        self.assertEqual(self.nodes.direct_addresses(), {"10.0.0.9", "fd00::9", "203.0.113.9"})
-        self.put_node("edge-1", ("InternalIP", "192.168.1.2"))
-        self.assertIn("192.168.1.2", self.nodes.direct_addresses())
 
     def test_same_address(self) -> None:
         """

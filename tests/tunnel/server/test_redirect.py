@@ -284,6 +284,17 @@ class RedirectTests(SynchronousTestCase):
         self.settle()
         self.assertEqual(self.redirect.rules.direct, ("10.0.0.1",))
 
+    def test_this_host_by_its_boot(self) -> None:
+        """
+        So are they when the node has another name than the host; but not those of another network namespace of it.
+        """
+        self.cluster.node("aws-1", "10.0.0.7", "10.0.0.8", has_agent=True, here=True)
+        self.start()
+        self.assertEqual(self.redirect.rules.direct, ("10.0.0.1", "10.0.0.7"))
+        self.cluster.node("aws-1", "10.0.0.8", has_agent=True, here=True)
+        self.settle()
+        self.assertEqual(self.redirect.rules.direct, ("10.0.0.1",))
+
     def test_ports(self) -> None:
         """
         A port of the ConfigMap is diverted as soon as it is named, and no longer than that.

@@ -57,11 +57,11 @@ class ToldCluster:
         """
         self._nodes.synced = self._ports.synced = synced
 
-    def node(self, name: str, *addresses: str, has_agent: bool = False, ready: bool = True) -> None:
+    def node(self, name: str, *addresses: str, has_agent: bool = False, ready: bool = True, here: bool = False) -> None:
         """
         A node is there, or has changed.
         """
-        self._nodes.tell(name, Node(name, addresses, has_agent=has_agent, ready=ready))
+        self._nodes.tell(name, Node(name, addresses, has_agent=has_agent, ready=ready, here=here))
 
     def no_node(self, name: str) -> None:
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv6Address, ip_address
 
 import msgspec
@@ -28,6 +28,10 @@ MAX_SPELT = 16_384
 """Addresses whose usual spelling is remembered: those of a large cluster are asked for with each connection and each list."""
 
 
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+"""What this boot of this machine is called (random(4)); a kubelet puts it in the status of its node (NodeSystemInfo)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """
@@ -35,7 +39,8 @@ class Node:
 
     ``addresses`` are its IP addresses, each once and in its usual spelling, InternalIPs first; ``hostname`` is what it
     calls itself and ``names`` are all its host names, in lower case.  ``has_agent`` says whether it is to be reached
-    through the tunnel (by either label of OpenYurt's), ``edge`` whether it is an edge worker.
+    through the tunnel (by either label of OpenYurt's), ``edge`` whether it is an edge worker, ``here`` whether it is
+    this machine.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Node:
     has_agent: bool = False
     edge: bool = False
     ready: bool = False
+    here: bool = False
 
 
 class _Address(msgspec.Struct):
@@ -67,10 +73,15 @@ class _DaemonEndpoints(msgspec.Struct):
     kubeletEndpoint: _KubeletEndpoint | None = None
 
 
+class _NodeInfo(msgspec.Struct):
+    bootID: str = ""
+
+
 class _Status(msgspec.Struct):
     addresses: list[_Address] | None = None
     conditions: list[_Condition] | None = None
     daemonEndpoints: _DaemonEndpoints | None = None
+    nodeInfo: _NodeInfo | None = None
 
 
 class _Metadata(msgspec.Struct):
@@ -86,9 +97,20 @@ class _Node(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Node).decode
 
 
-def read_node(body: bytes) -> Node:
+def this_boot() -> str:
     """
-    A Node object in JSON.  Raises msgspec.DecodeError for anything else.
+    The boot that this machine runs in; empty where the kernel does not say it.
+    """
+    try:
+        with open(BOOT_ID_FILE) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def read_node(body: bytes, boot: str = "") -> Node:
+    """
+    A Node object in JSON; ``boot`` is what :func:`this_boot` says.  Raises msgspec.DecodeError for anything else.
     """
     node = _decode(body)
     status = node.status or _Status()
@@ -110,6 +132,7 @@ def read_node(body: bytes) -> Node:
         has_agent=edge or labels.get(AGENT_LABEL) == "true",
         edge=edge,
         ready=any(one.type == "Ready" and one.status == "True" for one in status.conditions or ()),
+        here=bool(boot) and status.nodeInfo is not None and status.nodeInfo.bootID == boot,
     )
 
 
@@ -213,12 +236,6 @@ class Nodes:
         host = host.removesuffix(".")
         return self._nodes.get(host) or self._nodes.get(host.lower()) or self.by_address(host)
 
-    def direct_addresses(self) -> frozenset[str]:
-        """
-        The addresses of all nodes without an agent: these are reached without the tunnel.
-        """
-        return frozenset(address for node in self._nodes.values() if not node.has_agent for address in node.addresses)
-
     def _rank(self, name: str, address: str) -> tuple[bool, bool, str]:
         return not self._connected(name), self._nodes[name].internal_ip != address, name
 
@@ -274,4 +291,4 @@ def nodes_informer(reactor: IReactorTime, client: ApiClient) -> Informer[Node]:
     """
     An informer on all nodes of the cluster.
     """
-    return Informer(reactor, client, "/api/v1/nodes", read_node, what="nodes")
+    return Informer(reactor, client, "/api/v1/nodes", partial(read_node, boot=this_boot()), what="nodes")

@@ -195,14 +195,15 @@ class Redirect(Service):
         """
         The addresses of a node that are reached directly: all of one without an agent.  Those of this very host, too, if it is a
         node: else its agent's connections to its kubelet would be turned to the server, and by that to the agent, without end.
+        Its boot tells that it is, or its name; and the address, for the namespaces of one machine are hosts of their own.
         """
         if node is None:
             return frozenset()
         if not node.has_agent:
             return frozenset(node.addresses)
-        if self._hostname.lower() not in (node.name, *node.names):
-            return frozenset()
-        return frozenset(filter(self._is_own, node.addresses))
+        if node.here or self._hostname.lower() in (node.name, *node.names):
+            return frozenset(filter(self._is_own, node.addresses))
+        return frozenset()
 
     def _change(self) -> None:
         self._changed = True
@@ -239,7 +240,7 @@ class Redirect(Service):
             self._tell("firewall rules: waiting for the first list of nodes and ports")
             return SYNC_LOOK
         self._changed = False
-        direct = self._nodes.direct_addresses() | self._direct(self._nodes.by_host(self._hostname))
+        direct = frozenset[str]().union(*map(self._direct, self._nodes.all()))
         wanted = wanted_rules(direct, self._ports.ports.tunnel_ports, self._doors)
         due = self._reactor.seconds() >= self._check_at
         known = None if due or self._failed else self._known
