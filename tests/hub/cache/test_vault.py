@@ -5,6 +5,7 @@ Secrets at rest: what the disk shows, and what a lost key costs.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.hub.cache.fixtures import KUBELET, InlineWriter, item, listed
 from yurt.hub.cache import Caller, Found, Store, ViewKey, Views, disk
 from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, NEW_FILE, LockedRecord, Secrets, seal, unseal
-from yurt.hub.cache.store import REOPEN_INTERVAL
+from yurt.hub.cache.store import LOOK_INTERVAL, REOPEN_INTERVAL
 from yurt.hub.cache.vault import KEY_FILE, KEY_SIZE, LostKey, Vault
 
 SECRETS = "/v1/secrets"
@@ -212,6 +213,19 @@ class LostKeyTests(VaultCase):
         """
         self.lose(None)
         self.assert_lost()
+
+    def test_removed_in_use(self) -> None:
+        """
+        A key that is removed under a running hub is written again within seconds: the next process reads everything.
+        """
+        self.open()
+        self.fill()
+        shutil.rmtree(self.own)
+        self.clock.pump([LOOK_INTERVAL])
+        self.assertEqual(stat.S_IMODE(os.stat(Path(self.own, KEY_FILE)).st_mode), 0o600)
+        self.again()
+        self.assert_readable()
+        self.assertEqual(self.store.locked_records, 0)
 
     def test_changed(self) -> None:
         """

@@ -283,9 +283,14 @@ class Store:
         if disk is None or disk.readonly or self._is_committing:
             return
         self._is_committing = True
-        looked = self._writer.run(disk.put_back)
+        looked = self._writer.run(lambda: self._put_back(disk))
         done = looked.addCallbacks(self._looked, self._commit_failed, callbackArgs=(disk,))
         done.addErrback(self._commit_broke).addCallback(self._after_commit, [])
+
+    def _put_back(self, disk: Disk) -> None:
+        if self.vault is not None:
+            self.vault.put_back()
+        disk.put_back()
 
     def _looked(self, _none: None, disk: Disk) -> bool:
         if disk.was_put_back:

@@ -63,6 +63,17 @@ class Vault:
                 self.log.error(message, problem=problem)
             self.problem = problem
 
+    def put_back(self) -> None:
+        """
+        Write the key again if its file was removed, so that the next process can read what this one encrypts.
+        """
+        was_kept = self.is_kept
+        if not (was_kept and self.path.exists()):
+            self.is_kept = False
+            self.open()
+            if was_kept and self.is_kept:
+                self.log.warn("{path} was removed while it was in use: it was written anew", path=str(self.path))
+
     def lock(self, place: bytes, value: bytes) -> bytes:
         """
         Encrypt the value of the record ``place``.  For any thread.
