@@ -167,7 +167,7 @@ class CertificateTests(ServingCase):
 
     async def test_denied(self) -> None:
         """
-        A denial is told, and keeps nobody from anything.
+        A denial is told, and keeps nobody from anything; a link that comes and goes makes no more requests.
         """
         site = self.make_site()
         await site.start_online()
@@ -178,6 +178,10 @@ class CertificateTests(ServingCase):
         ready = await self.readiness()
         self.assertTrue(ready["ready"])
         self.assertIn(said, ready["warnings"][0])
+        await site.offline()
+        await site.online()
+        self.assert_from(await site.get(MAPS), "cloud")
+        self.assertEqual(len(self.signer.requests), 1)
 
     async def test_restart_without_the_cloud(self) -> None:
         """

@@ -22,6 +22,7 @@ from yurt import __version__
 from yurt.http.interfaces import Exchange, RequestHead, ResponseReceiver, Upstream
 from yurt.hub.cloud import Cloud
 from yurt.kube.api import ApiClient
+from yurt.kube.csr.enrolment import State
 from yurt.kube.csr.files import CertificateFiles
 from yurt.kube.csr.pem import Held
 from yurt.kube.csr.service import AccessError, CertificateService
@@ -171,9 +172,10 @@ class Serving(MultiService):
 
     def _cloud_changed(self, reachable: bool) -> None:
         """
-        Ask at once when somebody can be asked again.
+        Ask at once when somebody can be asked again; not anew for what was denied: each request is one more for people to see.
         """
-        if reachable and self.running and self.certificate.problem is not None:
+        was_denied = self.certificate.status()["state"] == State.DENIED.value
+        if reachable and self.running and self.certificate.problem is not None and not was_denied:
             self.certificate.retry()
 
 
