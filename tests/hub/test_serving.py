@@ -396,7 +396,7 @@ class PodsTests(ServingCase):
         await site.hang_up()
         await site.stop()
         self.patch(FakeLink, "comes", False)
-        self.patch(doors, "PROMISE", 0.5)
+        self.patch(doors, "PROMISE", 3.0)
         site.start()
         self.assertEqual(await self.shown_to(), here)
         await until(lambda: site.service.hub.filters.facts.hub_host == "", "the promise ends")
