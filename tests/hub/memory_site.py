@@ -252,6 +252,11 @@ class MemoryRequest:
         if self.source is not None:
             self.source.pause()
 
+    def read_on(self) -> None:
+        self.full = False
+        if self.source is not None:
+            self.source.resume()
+
     def header(self, name: str) -> str:
         return b",".join(value for key, value in self.headers if key.lower() == name.lower().encode()).decode()
 

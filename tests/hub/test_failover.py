@@ -9,7 +9,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import MAPS, HandExchange, HandUpstream, MemoryRequest, MemorySite, config_map, error_event, event
-from yurt.hub.forward import MAX_KEPT_TOTAL
+from yurt.hub.forward import MAX_KEPT_TOTAL, STALLED_FOR
 
 IN_TIME = 1.0
 """Seconds within which watches go on."""
@@ -429,6 +429,35 @@ class HalfAnswerTests(FailoverCase):
             self.assertEqual((request.data, request.aborted), (WHOLE[:35], True))
             self.assertEqual((self.site.hub.kept_bytes, self.site.hub.in_flight), (0, 0))
             self.site.run(30.0)
+
+    def test_slow_client(self) -> None:
+        """
+        What was held goes out at the pace of the client, whether all has come or it was too large; one that reads nothing is cut.
+        """
+        for is_whole, reads_on in ((True, True), (True, False), (False, True), (False, False)):
+            request, upstream = self.half(MAPS, "curl")
+            (exchange,) = self.at(upstream)
+            request.full = True
+            if is_whole:
+                exchange.send(WHOLE[20:])
+                exchange.end()
+            else:
+                self.site.hub.kept_bytes += MAX_KEPT_TOTAL
+                exchange.send(WHOLE[20:30])
+                self.site.hub.kept_bytes -= MAX_KEPT_TOTAL
+                exchange.send(WHOLE[30:])
+                self.assertTrue(exchange.paused)
+            self.assertEqual((request.status, request.data, request.finished), (200, b"", False))
+            if reads_on:
+                request.read_on()
+                if not is_whole:
+                    self.assertFalse(exchange.paused)
+                    exchange.end()
+                self.assertEqual((request.data, request.finished), (WHOLE, True))
+            else:
+                self.site.run(STALLED_FOR + 1.0)
+                self.assertTrue(request.aborted)
+            self.assertEqual((self.site.hub.kept_bytes, self.site.hub.in_flight), (0, 0))
 
     def test_follows(self) -> None:
         """

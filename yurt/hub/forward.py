@@ -7,6 +7,7 @@ themselves when the cloud does not.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,10 @@ class Forward:
     kept_head: ResponseHead | None = None
     held: ResponseHead | None = None
     """The head of an answer of which the client has heard nothing yet, while its body comes in."""
+    outflow: deque[bytes] | None = None
+    """What was held and goes out now, at the pace of the client."""
+    ended: Headers | None = None
+    """The trailers of the answer, once it is whole."""
 
     def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
         self.hub = hub
@@ -290,7 +295,9 @@ class Forward:
         """
         if self.long_running or self.heard != self.hub.patience.ticks:
             self.heard_again()
-        if self.held is None:
+        if self.outflow:
+            self.outflow.append(data)
+        elif self.held is None:
             self.request.write(data)
         if self.kept is not None:
             self.keep_piece(data)
@@ -320,7 +327,8 @@ class Forward:
         The client reads on.
         """
         self.read_again()
-        if self.exchange is not None:
+        self.pour()
+        if self.exchange is not None and self.stalled is None:
             self.exchange.resume()
 
     def read_again(self) -> None:
@@ -361,9 +369,18 @@ class Forward:
         head, self.held = self.held, None
         if head is None:
             return
+        self.outflow = deque(self.kept or ())
         self.pass_head(head)
-        for piece in self.kept or ():
-            self.request.write(piece)
+        self.pour()
+
+    def pour(self) -> None:
+        """
+        Send what waits in the outflow, as far as the client reads it.
+        """
+        while self.outflow and self.stalled is None and not self.finished:
+            self.request.write(self.outflow.popleft())
+        if self.ended is not None and not self.outflow and not self.finished:
+            self.complete(self.ended)
 
     def forget_held(self) -> None:
         """
@@ -382,9 +399,20 @@ class Forward:
 
     def response_finished(self, trailers: Headers) -> None:
         """
-        The answer is complete: first the client, then the cache.
+        The answer is whole.
         """
+        self.ended = trailers
+        if self.held is None and not self.outflow:
+            self.complete(trailers)
+            return
+        self.exchange = None
+        self.hub.patience.forget(self)
         self.pass_held()
+
+    def complete(self, trailers: Headers) -> None:
+        """
+        The answer is out: first the client, then the cache.
+        """
         self.request.finish(trailers)
         self.done()
         if self.kept is not None and self.kept_head is not None:
