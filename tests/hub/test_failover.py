@@ -5,6 +5,7 @@ Watches and reads while one of two servers is killed, frozen, stopped or slow: t
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -386,7 +387,15 @@ class HalfAnswerTests(FailoverCase):
         (exchange,) = self.at(self.other(upstream), target)
         exchange.answer(200, WHOLE)
         self.assertEqual((request.status, request.data, request.finished, request.aborted), (200, WHOLE, True, False))
+        self.assert_lets_go(exchange)
         self.assertEqual((self.site.hub.kept_bytes, self.site.hub.in_flight), (0, 0))
+
+    def assert_lets_go(self, exchange: HandExchange) -> None:
+        """
+        A request that is over holds nothing of its answer, although it may be remembered until garbage is collected.
+        """
+        forward: Any = exchange.receiver
+        self.assertEqual((forward.kept, forward.outflow), (None, None))
 
     def other(self, upstream: HandUpstream) -> HandUpstream:
         return self.second if upstream is self.first else self.first
@@ -457,6 +466,7 @@ class HalfAnswerTests(FailoverCase):
             else:
                 self.site.run(STALLED_FOR + 1.0)
                 self.assertTrue(request.aborted)
+            self.assert_lets_go(exchange)
             self.assertEqual((self.site.hub.kept_bytes, self.site.hub.in_flight), (0, 0))
 
     def test_follows(self) -> None:

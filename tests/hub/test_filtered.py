@@ -65,9 +65,12 @@ class ListTests(SynchronousTestCase):
         What a client gets when the cloud answers.
         """
         request = self.site.ask("GET", path, agent=agent, **options)
-        of_client(self.site, path.partition("?")[0]).answer(200, body, headers)
+        exchange = of_client(self.site, path.partition("?")[0])
+        exchange.answer(200, body, headers)
         self.site.run(0.1)
         self.assertTrue(request.finished)
+        read: Any = exchange.receiver
+        self.assertIsNone(read.kept)  # a request that is over holds nothing of its answer
         return request
 
     def test_hidden(self) -> None:

@@ -80,7 +80,7 @@ class FilteredRead(Read):
             super().response_finished(trailers)
             return
         head, chunks = self.held, self.kept
-        self.exchange = self.held = None
+        self.exchange = self.held = self.kept = None
         self.hub.patience.forget(self)
         self.hub.turns.run(lambda: self.show(head, chunks), self.kept_size, self.about)
 

@@ -413,10 +413,11 @@ class Forward:
         """
         The answer is out: first the client, then the cache.
         """
+        kept, self.kept = self.kept, None
         self.request.finish(trailers)
         self.done()
-        if self.kept is not None and self.kept_head is not None:
-            self.hub.keep(self, self.kept_head, self.kept)
+        if kept is not None and self.kept_head is not None:
+            self.hub.keep(self, self.kept_head, kept)
 
     def response_failed(self, error: UpstreamError) -> None:
         """
@@ -567,6 +568,7 @@ class Forward:
         self.finished = True
         self.read_again()
         self.release_kept()
+        self.kept = self.outflow = None  # not as long as anybody remembers this request
         self.series.full_latency = self.hub.reactor.seconds() - self.began
         self.hub.patience.forget(self)
         self.hub.ended(self)
