@@ -646,6 +646,24 @@ class PlaceTests(StoreCase):
         self.assertIsNone(self.store.problem)
         self.assert_all_there()
 
+    def test_no_commit_during_a_look(self) -> None:
+        """
+        A commit that is due while the hub looks for its file, on a slow disk, waits for that.
+        """
+        self.successResultOf(self.store.close())
+        writer = HeldWriter()
+        store = self.open(writer)
+        table = store.table("t")
+        self.clock.advance(LOOK_INTERVAL - COMMIT_DELAY / 2)
+        table.put(b"new", b"2")
+        self.clock.pump([COMMIT_DELAY / 2, COMMIT_INTERVAL])
+        self.assertEqual(len(writer.held), 1)
+        writer.release()
+        self.clock.advance(COMMIT_INTERVAL)
+        self.assertEqual((len(writer.held), table.is_pending(b"new")), (1, True))
+        writer.release()
+        self.assertFalse(table.is_pending(b"new"))
+
     def test_cut(self) -> None:
         """
         A file whose end was cut off is set aside before anybody touches what is gone; the cache starts afresh.

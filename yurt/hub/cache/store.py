@@ -282,7 +282,7 @@ class Store:
         disk = self._disk
         if disk is None or disk.readonly or self._is_committing:
             return
-        self._is_committing = True
+        self._begin_writing()
         looked = self._writer.run(lambda: self._put_back(disk))
         done = looked.addCallbacks(self._looked, self._commit_failed, callbackArgs=(disk,))
         done.addErrback(self._commit_broke).addCallback(self._after_commit, [])
@@ -462,10 +462,7 @@ class Store:
             for flush in flushes:
                 flush.callback(False)
             return
-        self._is_committing = True
-        if self._next_commit is not None and self._next_commit.active():
-            self._next_commit.cancel()
-        self._next_commit = None
+        self._begin_writing()
         for resident in self._residents:
             resident.before_commit()
         flushes, self._flushes = self._flushes, []
@@ -475,6 +472,15 @@ class Store:
         written = self._writer.run(lambda: disk.write(batch, secrets)) if batch else succeed(None)
         done = written.addCallbacks(self._committed, self._commit_failed, callbackArgs=(disk, bool(batch)))
         done.addErrback(self._commit_broke).addCallback(self._after_commit, flushes)
+
+    def _begin_writing(self) -> None:
+        """
+        Nothing else is written until :meth:`_after_commit`.
+        """
+        self._is_committing = True
+        if self._next_commit is not None and self._next_commit.active():
+            self._next_commit.cancel()
+        self._next_commit = None
 
     def _committed(self, _none: None, disk: Disk, is_synced: bool) -> bool:
         self._committing = _Overlay()
