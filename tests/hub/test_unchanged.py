@@ -117,6 +117,21 @@ class UnchangedTests(SynchronousTestCase):
         assert view is not None
         self.assertEqual((view.complete, view.resource_version), (True, "22"))
 
+    def test_known_otherwise(self) -> None:
+        """
+        An object of which the cache has heard through another view proves nothing of this one.
+        """
+        self.list_first()
+        request, exchange = open_watch(self.site)
+        read = self.site.ask("GET", f"{MAPS}/a", agent="coredns")
+        self.site.arriving(f"{MAPS}/a").answer(200, config_map("a", 15))
+        self.site.run_until(lambda: read.finished)
+        exchange.fail()
+        self.site.arriving(MAPS).answer(410, {"kind": "Status", "code": 410})
+        self.asked(resourceVersion="10", resourceVersionMatch="Exact").answer(200, map_list(10, config_map("a", 5)))
+        self.asked().answer(200, map_list(20, config_map("a", 15)))
+        self.assert_expired(request)
+
     def test_bookmark(self) -> None:
         """
         A client that takes bookmarks gets one, and so goes on from the newer version when it comes back.

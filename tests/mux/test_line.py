@@ -8,7 +8,7 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.mux.line import BASE_AGE, MAX_FLIGHT, MAX_PINGS, MIN_FLIGHT, Line
+from yurt.mux.line import BASE_AGE, FIRST_FLIGHT, MAX_FLIGHT, MAX_PINGS, MIN_FLIGHT, THIN_FLIGHT, Line
 
 
 class LineTests(SynchronousTestCase):
@@ -99,11 +99,21 @@ class LineTests(SynchronousTestCase):
 
     def test_flight_follows_a_slow_peer(self) -> None:
         """
-        When the round trip grows with what is on its way that becomes less, down to the bound.
+        When the round trip grows with what is on its way that becomes less, down to a bound, which is lower on a thin line.
         """
         line = self.answered(0.001)
         self.carry(line, 0.001, 30)
-        self.assertEqual(self.carry(line, 1.0, 60), MIN_FLIGHT)
+        self.assertEqual(self.carry(line, 0.02, 60), MIN_FLIGHT)
+        self.assertEqual(self.carry(line, 1.5, 2), THIN_FLIGHT)
+        self.assertEqual(self.carry(line, 0.001, 1), MIN_FLIGHT)
+
+    def test_first_flight(self) -> None:
+        """
+        Little is on its way until the line's rate is known; a fast line then carries more at once.
+        """
+        line = self.answered(0.001)
+        self.assertEqual(line.room, FIRST_FLIGHT)
+        self.assertEqual(self.carry(line, 0.001, 1), MIN_FLIGHT)
 
     def test_flight_has_an_end(self) -> None:
         """

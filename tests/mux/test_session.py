@@ -263,6 +263,16 @@ class SlowLine:
         self.count += 1
         heappush(self.on_way, (at, self.count, to, data))
 
+    def greet(self) -> None:
+        """
+        Let both sides measure the line before anything is written.
+        """
+        self.server.session.receive(self.client.take())
+        answer = self.server.take()
+        self.now = self.free = self.client.now = self.server.now = self.rtt
+        self.client.session.receive(answer)
+        self.server.session.receive(self.client.take())
+
     def run(self, seconds: float) -> None:
         """
         Let time pass.
@@ -413,6 +423,34 @@ class WindowTests(SynchronousTestCase):
         line.run(1)
         self.assertLess(line.most_on_its_way, MIN_FLIGHT + BATCH)
         self.assertGreater(line.carried(1), 0.9 * 20e6)
+
+    def test_thin_line(self) -> None:
+        """
+        On a thin line what is written next waits some seconds at most, from the first moment on, and the line is filled; when it
+        is a fast one again that is used within seconds.
+        """
+        for rtt in (0.01, 0.3):
+            line = SlowLine(rtt=rtt, rate=16e3)
+            line.greet()
+            line.run(20)
+            self.assertLess(line.most_on_its_way, 6 * 16e3)
+            line.most_on_its_way = 0
+            self.assertGreater(line.carried(20), 20 * 0.9 * 16e3)
+            self.assertLess(line.most_on_its_way, 3.1 * 16e3)
+            line.rate = 10e6
+            line.run(12)
+            self.assertGreater(line.carried(2), 2 * 0.9 * 10e6)
+
+    def test_late_sample(self) -> None:
+        """
+        A line that stands still for a while is soon used as before.
+        """
+        line = SlowLine(rtt=0.1, rate=10e6)
+        line.run(3)
+        line.free += 5.0
+        line.on_way = [(at + 5.0, count, to, data) for at, count, to, data in line.on_way]
+        line.run(9)
+        self.assertGreater(line.carried(2), 2 * 0.9 * 10e6)
 
     def test_credit_wakes(self) -> None:
         """

@@ -35,6 +35,21 @@ MIN_FLIGHT: Final = 512 * 1024
 MAX_FLIGHT: Final = 64 * 1024 * 1024
 """Bounds of what may be on its way, bytes; between them it is what the line carries in its round trip and the queue's."""
 
+FIRST_FLIGHT: Final = 64 * 1024
+"""What may be on its way before anything is known of the line's rate, bytes."""
+
+THIN_FLIGHT: Final = 32 * 1024
+"""The lower bound where the line carries MIN_FLIGHT in more than THIN_QUEUE: what it carries in that time, but at least this."""
+
+THIN_QUEUE: Final = 0.25
+"""Seconds."""
+
+THIN_FRAME: Final = 16 * 1024
+"""The longest data frame on such a line, bytes: one record of TLS."""
+
+LATE: Final = 1.0
+"""Seconds beyond the line's round trip after which so much too much is on its way that it becomes less at once, not by and by."""
+
 
 class Line:
     """
@@ -54,7 +69,7 @@ class Line:
         self._pings: list[tuple[int, float, int, int]] = []
         """Those without an answer: value, when it was sent, and how much was sent and taken then."""
         self._marked = 0
-        self._flight = MIN_FLIGHT
+        self._flight = FIRST_FLIGHT
         self._bases = (inf, inf)
         self._based_at = now
 
@@ -78,6 +93,13 @@ class Line:
         How much more may be sent now.  A peer that never answered a ping is trusted to know what it can take.
         """
         return self._flight - (self.sent - self.acked) if self.answers else MAX_FLIGHT
+
+    @property
+    def longest_frame(self) -> int:
+        """
+        How long a data frame may be: where little may be on its way, one must not be twice that.
+        """
+        return THIN_FRAME if self.answers and self._flight < MIN_FLIGHT else MIN_FLIGHT
 
     @property
     def wants_ping(self) -> bool:
@@ -130,10 +152,15 @@ class Line:
         """
         Let the flight follow what the line has carried in one round trip; one that was not full tells nothing against it.
         """
-        wanted = int(carried * (self.base + max(self.base, QUEUE)) / rtt) if rtt > 0 else 2 * carried
+        if rtt > 0:
+            wanted = int(carried * (self.base + max(self.base, QUEUE)) / rtt)
+            least = max(THIN_FLIGHT, min(MIN_FLIGHT, int(carried * THIN_QUEUE / rtt)))
+        else:
+            wanted, least = 2 * carried, MIN_FLIGHT
         flight, step = self._flight, self._flight >> 2
-        if wanted > flight or 2 * carried > flight:
-            self._flight = max(MIN_FLIGHT, min(MAX_FLIGHT, flight + step, max(wanted, flight - step)))
+        if wanted > flight or least > flight or 2 * carried > flight:
+            lower = wanted if rtt - self.base > LATE else max(wanted, flight - step)
+            self._flight = max(least, min(MAX_FLIGHT, flight + step, lower))
 
     def window(self, stream: Stream, elapsed: float, most: int) -> int:
         """

@@ -230,18 +230,19 @@ class Session:
         out, self._control = self._control, []
         first, ready, line = self._first, self._ready, self.line
         most = min(most, line.room)
+        longest = min(self.limits.max_frame, line.longest_frame)
         while first:
-            most -= self._put_frame(first.popleft(), out)
+            most -= self._put_frame(first.popleft(), out, longest)
         while ready and most > 0:
-            most -= self._put_frame(ready.popleft(), out)
+            most -= self._put_frame(ready.popleft(), out, longest)
         if line.wants_ping:
             out.append(head(PING, SYN, 0, line.ping(self.clock())))
         return b"".join(out)
 
-    def _put_frame(self, stream: Stream, out: list[bytes | memoryview]) -> int:
+    def _put_frame(self, stream: Stream, out: list[bytes | memoryview], longest: int) -> int:
         if not stream.open:
             return 0
-        size = min(stream.queued, stream.credit, self.limits.max_frame)
+        size = min(stream.queued, stream.credit, longest)
         if size:
             stream.credit -= size
             stream.bytes_sent += size
