@@ -26,8 +26,8 @@ from .tunnel import AGENT, AGENT_META, EDGE_LABEL, twistd
 TOKEN, TOKEN_OF_NODE = "abcdef.0123456789abcdef", "zyxwvu.0123456789abcdef"
 GROUP_OF_NODE = "system:bootstrappers:node:edge-1"
 PORT = 6543
-LIFE = 30
-"""Seconds that certificates last here."""
+LIFE, LONGER_LIFE = 40, 60
+"""Seconds that certificates last here; a longer one is for tests in which nobody signs for a while."""
 BACKDATED = 300
 """Seconds of a certificate's life that are over when this kube-controller-manager signs it."""
 SERVER = "yurt-tunnel-server"
@@ -96,6 +96,7 @@ class JoiningCase(ClusterCase):
         cluster.node.stop("kubelet")
         cluster.node.stop("yurthub")
         cluster.kubectl("delete", "node", cluster.node.name, "--ignore-not-found")
+        cluster.kubectl("delete", "csr", "--all")
 
     def leave(self) -> None:
         """
@@ -115,9 +116,9 @@ class JoiningCase(ClusterCase):
 
     # The cloud
 
-    def start_signer(self, authority: str) -> None:
+    def start_signer(self, authority: str, life: int = LIFE) -> None:
         """
-        kube-controller-manager, which signs by that CA.
+        kube-controller-manager, which signs by that CA for so many seconds.
         """
         cluster = self.cluster
         cluster.stop_controllers()
@@ -125,7 +126,7 @@ class JoiningCase(ClusterCase):
             str(cluster.folder / "kcm.conf"),
             "--use-service-account-credentials=true",
             "--controllers=*,bootstrapsigner,tokencleaner",
-            f"--cluster-signing-duration={BACKDATED + LIFE}s",
+            f"--cluster-signing-duration={BACKDATED + life}s",
             *("--cluster-signing-cert-file", self.keys.file(f"{authority}.crt")),
             *("--cluster-signing-key-file", self.keys.file(f"{authority}.key")),
         )

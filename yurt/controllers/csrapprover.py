@@ -200,10 +200,6 @@ def _is_nobody(case: Case) -> Iterator[str]:
     certificate, too.
     """
     request, node = case.request, case.node
-    lost_at = node.lost_at if node is not None else None
-    for other in case.granted:
-        if other.kind is request.kind and (lost_at is None or other.created >= lost_at):
-            yield f"{other.name} has been granted for this node; delete it if the node is to join anew"
     joined_it = any(one.kind is Kind.NODE_CLIENT and one.username == request.username for one in case.granted)
     if node is not None and node.ready and not (request.kind is Kind.AGENT and joined_it):
         group = group_of_token(node.name)
@@ -211,6 +207,10 @@ def _is_nobody(case: Case) -> Iterator[str]:
             f"Node {node.name} is Ready, and has a certificate to ask with; if it is to join anew, approve this by hand, use a "
             f"token of group {group}, or delete the Node"
         )
+    lost_at = node.lost_at if node is not None else None
+    for other in case.granted:
+        if other.kind is request.kind and (lost_at is None or other.created >= lost_at):
+            yield f"{other.name} has been granted for this node; delete it if the node is to join anew"
 
 
 def _asked_by_server(case: Case) -> Iterator[str]:
