@@ -192,7 +192,8 @@ class Screen:
             items = (item for item in self.hub.views.members(key) if told is None or key_of(item).encode() in told)
             lines = [line for item in items if (line := self._difference(item, version))]
         self.lens, self.version, self.doubts = self.wanted, version, ()
-        self.hub.filters.told.note(self.key, self.lens)
+        if lines:
+            self.hub.filters.told.telling(self.key)
         return lines
 
     def _difference(self, item: bytes, version: str) -> bytes:

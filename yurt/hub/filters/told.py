@@ -24,6 +24,9 @@ LIST_TO_WATCH = 60.0
 """Seconds during which a client may still begin its watch where its list ended: what the list told is not forgotten for what is
 told later of the same version."""
 
+IN_DOUBT = b"?"
+"""In the place of a digest: nobody knows."""
+
 MAX_OTHERS = 4
 """Other lenses remembered of one version."""
 
@@ -70,14 +73,14 @@ class ToldBook:
         versions.move_to_end(version)
         _shorten(versions, MAX_VERSIONS)
         _shorten(self._told, MAX_KEYS)
-        self.note(key, told.lens)
+        self._write(key, told.lens.digest)
 
-    def note(self, key: ViewKey, lens: Lens) -> None:
+    def telling(self, key: ViewKey) -> None:
         """
-        The clients of a view are told through that lens from now on.  It is on the disk at once: a hub that is killed right after
-        it has told a difference must not take it for untold.
+        A difference is about to be told.  Until it is recorded what the client knows then, another process takes it for unknown:
+        a hub that is killed now cannot tell what arrived.
         """
-        self._write(key, lens.digest)
+        self._write(key, IN_DOUBT)
 
     def at(self, key: ViewKey, version: str) -> Told | None:
         """
