@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from yurt.http.fetch import AnswerTooLarge, FetchTimeout, fetch
 from yurt.http.heads import without
-from yurt.kube.objects import ObjectError, read_object, split_list
+from yurt.kube.objects import ObjectError, is_newer, read_object, split_list
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Server
@@ -53,13 +53,16 @@ async def find_version(watch: Watch, server: Server) -> str:
 
 def read_view(watch: Watch, version: str) -> State | None:
     """
-    What the cache holds, if it is of just that version.
+    What the cache holds, if it is of just that version.  Objects are shared: through another view it may know of a change that
+    this watch has not told yet.
     """
     view = watch.feed.view if watch.cached and not watch.feed.key.form else None
     if view is None or not view.complete or view.frozen or view.resource_version != version:
         return None
     watch.hub.turns.finish()
-    metas = (read_object(item).meta for item in watch.hub.views.members(watch.feed.key))
+    metas = [read_object(item).meta for item in watch.hub.views.members(watch.feed.key)]
+    if any(is_newer(meta.resource_version, version) for meta in metas):
+        return None
     return {(meta.namespace, meta.name): meta.resource_version for meta in metas}
 
 
