@@ -189,6 +189,7 @@ class MemoryRequest:
         self.door: object = door
         self.client_certificate = None
         self.server_name = ""
+        self.tcp_socket = None
         self.status = 0
         self.headers: Headers = []
         self.data = b""

@@ -5,6 +5,7 @@ A request as the application sees it, and its response on the way to the client.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
@@ -51,6 +52,9 @@ class ServerWire(Protocol):
 
     @property
     def server_name(self) -> str: ...
+
+    @property
+    def tcp_socket(self) -> socket.socket | None: ...
 
     @property
     def own_headers(self) -> Headers: ...
@@ -122,6 +126,13 @@ class ServerRequest(RequestMessage):
         See :class:`IncomingRequest`.
         """
         return self._connection.server_name
+
+    @property
+    def tcp_socket(self) -> socket.socket | None:
+        """
+        See :class:`IncomingRequest`.
+        """
+        return self._connection.tcp_socket
 
     # The body that comes in
 

@@ -8,6 +8,7 @@ these names, so an HTTP/2 upstream can take the place of the HTTP/1.1 one withou
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -152,6 +153,12 @@ class IncomingRequest(Protocol):
     def server_name(self) -> str:
         """
         The name that the client dialled, as it said in the TLS hand-shake; empty without TLS, and when it dialled an address.
+        """
+
+    @property
+    def tcp_socket(self) -> socket.socket | None:
+        """
+        The TCP socket that it came by, for questions to the kernel; None when it came by another.
         """
 
     def read_body(self, receiver: BodyReceiver) -> FlowControlled:

@@ -4,6 +4,7 @@ The HTTP/1.1 server of the data path: connections, and the limits they live unde
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,7 +25,7 @@ from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, half_close, one_write, tune
+from yurt.http.wire import Wire, half_close, one_write, socket_of, tune
 from yurt.tls import peer_certificate, requested_name
 
 
@@ -115,6 +116,13 @@ class ServerConnection(Protocol):
         See :class:`yurt.http.interfaces.IncomingRequest`.
         """
         return requested_name(self.wire)
+
+    @property
+    def tcp_socket(self) -> socket.socket | None:
+        """
+        See :class:`yurt.http.interfaces.IncomingRequest`.
+        """
+        return socket_of(self.wire)
 
     # What the transport calls
 

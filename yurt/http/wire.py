@@ -76,6 +76,15 @@ def half_close(wire: object) -> None:
         wire.loseWriteConnection()
 
 
+def socket_of(wire: object) -> socket.socket | None:
+    """
+    The TCP socket under a transport; None where there is none, as under a Unix socket's.
+    """
+    tcp: Any = wire.transport if isinstance(wire, TLSMemoryBIOProtocol) else wire
+    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
+    return handle if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6) else None
+
+
 def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT_ONCE) -> None:
     """
     Send writes of up to ``at_once`` bytes at once, read in large pieces, and find out about a peer that vanished: by keep-alive
@@ -86,8 +95,8 @@ def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT
         tcp.bufferSize = READ_BYTES
     if isinstance(tcp, Connection):
         tcp.write = partial(one_write.write, tcp, at_once)  # type: ignore[method-assign]
-    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
-    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
+    handle = socket_of(wire)
+    if handle is None:
         return
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -161,7 +170,6 @@ def allow_stall(wire: object) -> None:
     Let the peer of an upgraded connection stop reading for as long as it likes: the kernel counts a closed window
     as unacknowledged data, and a paused ``kubectl exec`` is no dead one.
     """
-    tcp: Any = wire.transport if isinstance(wire, TLSMemoryBIOProtocol) else wire
-    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
-    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+    handle = socket_of(wire)
+    if handle is not None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)

@@ -66,6 +66,7 @@ class LoopRequest:
     has_body = False
     client_certificate = None
     server_name = ""
+    tcp_socket = None
 
     def __init__(self, head: RequestHead, receiver: ResponseReceiver) -> None:
         self.head = head

@@ -14,6 +14,7 @@ from tests.certs import Identity, issue
 from tests.miniapi import MiniAPI
 from tests.tunnel.server.edge import Kubelet
 from tests.tunnel.server.site import LOOPBACK, Site, until
+from yurt.host.destination import Destination
 from yurt.http.client import HTTPUpstream
 from yurt.http.dial import tls_factory
 from yurt.http.fetch import FetchedResponse, fetch
@@ -23,6 +24,15 @@ from yurt.kube.status import read_failure
 from yurt.tls import ClientTLS, Credentials, ServerTLS
 
 CONFIG = {"metadata": {"name": "yurt-tunnel-server-cfg", "namespace": "kube-system"}}
+
+
+class Translated(dict[int, Destination]):
+    """
+    All connections were going to port 9445 of a Service's address.
+    """
+
+    def get(self, key: object, default: object = None) -> Any:
+        return ("127.0.0.9", 9445)
 
 
 class AddressedTests(TestCase):
@@ -68,17 +78,24 @@ class AddressedTests(TestCase):
         return int(port.getHost().port)
 
     async def ask(
-        self, target: bytes, node: str, *, token: str = "", identity: Identity | None = None, plain: bool = False
+        self,
+        target: bytes,
+        node: str,
+        *,
+        token: str = "",
+        identity: Identity | None = None,
+        plain: bool = False,
+        dialled: str | None = None,
     ) -> FetchedResponse:
         """
-        A request by TLS, or in plain text from this host; ``node`` is its X-Tunnel-Proxy-Host.
+        A request by TLS, or in plain text from this host; ``node`` is its X-Tunnel-Proxy-Host, ``dialled`` a name in TLS.
         """
         credentials = Credentials(ca_data=self.site.ca.cert_pem)
         if identity is not None:
             credentials = self.site.credentials(identity)
         config = self.server.config
         url = f"http://{LOOPBACK}:{config.insecure_port}" if plain else f"https://{LOOPBACK}:{config.secure_port}"
-        upstream = HTTPUpstream(self.reactor, url, ClientTLS(credentials))
+        upstream = HTTPUpstream(self.reactor, url, ClientTLS(credentials, dialled, verify=dialled is None))
         self.addCleanup(upstream.close_connections, "the test is over")
         headers: Headers = [(b"X-Tunnel-Proxy-Host", node.encode())] if node else []
         if token:
@@ -112,6 +129,20 @@ class AddressedTests(TestCase):
         answer = await self.ask(b"/containerLogs/default/gone/c", "", identity=caller)
         self.assertEqual(answer.status, 404)
         self.assertIn('"gone" not found', read_failure(answer.body).message)
+
+    async def test_dialled_port(self) -> None:
+        """
+        Who dials a node's name, and names another host in the request as API servers do, reaches the port that was dialled where
+        connection tracking knows it; else the kubelet's.
+        """
+        self.api.put("configmaps", {**CONFIG, "data": {"https-proxy-ports": "9445"}})
+        await until(self.reactor, lambda: self.server.ports.ports.https)
+        self.allowed = {("kube-apiserver", "get", "/api/v1/nodes/edge-1/proxy")}
+        caller = issue(self.site.ca, "kube-apiserver")
+        self.assertEqual((await self.ask(b"/", "", identity=caller, dialled="edge-1")).status, 200)
+        self.site.destinations = Translated()
+        self.assertEqual((await self.ask(b"/", "", identity=caller, dialled="edge-1")).status, 200)
+        self.assertEqual(self.agent.asked, ["10.0.0.8:10250", "10.0.0.8:9445"])
 
     async def test_live_ports(self) -> None:
         """

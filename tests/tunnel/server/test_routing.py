@@ -72,14 +72,18 @@ class HostTests(SynchronousTestCase):
 
     def test_dialled_name(self) -> None:
         """
-        When Host names no node the name that was dialled does, and means its kubelet; a node that Host names goes before it.
+        When Host names no node the name that was dialled does, and means its kubelet, or the port that was dialled; a node that
+        Host names goes before it.
         """
 
-        def found(host: str, dialled: str) -> Route | PodPath:
+        def found(host: str, dialled: str, port: int | None = None) -> Route | PodPath:
             head = RequestHead(b"GET", b"/metrics", [(b"Host", host.encode())])
-            return route(head, two_nodes(), PORTS, tls=True, dialled=dialled)
+            return route(head, two_nodes(), PORTS, tls=True, dialled=dialled, dialled_port=port)
 
         self.assertEqual(found("10.0.0.1:6443", "edge-2"), route_on(self.edge("edge-2"), "", 10250, PORTS, tls=True))
+        self.assertEqual(found("10.0.0.1:6443", "edge-2", 9445), route_on(self.edge("edge-2"), "", 9445, PORTS, tls=True))
+        with self.assertRaisesRegex(Refused, "port 22 is not one of the tunnel's"):
+            found("10.0.0.1:6443", "edge-2", 22)
         self.assertEqual(found("edge-1:9445", "edge-2"), route_on(self.edge("edge-1"), "", 9445, PORTS, tls=True))
         with self.assertRaises(Refused):
             found("10.0.0.1:6443", "tunnel.example.com")

@@ -4,11 +4,14 @@ What is addressed to the server itself: HTTP by TLS, by plain text from this hos
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from yurt.host.destination import Destination, local_destination, original_destination
 from yurt.http.interfaces import IncomingRequest
 from yurt.tunnel.server.authentication import Authenticator
 from yurt.tunnel.server.authorisation import Authoriser
@@ -54,6 +57,7 @@ class Front:
         upstreams: Upstreams,
         refusals: Refusals,
         max_requests: int = MAX_REQUESTS,
+        original: Callable[[socket.socket], Destination | None] = original_destination,
     ) -> None:
         self.reactor = reactor
         self.ways = ways
@@ -65,6 +69,7 @@ class Front:
         self.upstreams = upstreams
         self.refusals = refusals
         self.max_requests = max_requests
+        self.original = original
         self.passages: set[Passage] = set()
 
     @property
@@ -73,6 +78,14 @@ class Front:
         Where requests are counted.
         """
         return self.refusals.metrics
+
+    def dialled_port(self, request: IncomingRequest) -> int | None:
+        """
+        The port that the client dialled, before a Service's address was translated on this host; None when none was.
+        """
+        connection = request.tcp_socket
+        going = None if connection is None else self.original(connection)
+        return None if connection is None or going is None or going == local_destination(connection) else going[1]
 
     def handle(self, request: IncomingRequest) -> None:
         """

@@ -51,7 +51,9 @@ class Proxied(Passage):
         """
         nodes, ports, tls = self.front.nodes, self.front.ports.ports, self.request.door is Entrance.TLS
         try:
-            chosen = route(self.request.head, nodes, ports, tls=tls, dialled=self.request.server_name)
+            name = self.request.server_name
+            port = self.front.dialled_port(self.request) if name else None
+            chosen = route(self.request.head, nodes, ports, tls=tls, dialled=name, dialled_port=port)
         except Refused as refused:
             if refused.word == "unknown-node" and not nodes.synced:
                 why = nodes.problem or "they are being listed"

@@ -98,10 +98,12 @@ def is_local(host: str) -> bool:
     return "." not in host or bool(usual_spelling(host))
 
 
-def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: str = "") -> Route | PodPath:
+def route(
+    head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: str = "", dialled_port: int | None = None
+) -> Route | PodPath:
     """
-    Where a request is to go; ``tls`` tells whether it came by TLS, ``dialled`` is the name that the client then said it dialled.
-    Raises :class:`Refused`.
+    Where a request is to go; ``tls`` tells whether it came by TLS, ``dialled`` is the name that the client then said it dialled,
+    ``dialled_port`` the port, where that is known; else the kubelet's is meant.  Raises :class:`Refused`.
     """
     named, wanted, asked = (_read(head.headers, name) for name in (PROXY_HOST, PROXY_DEST, b"host"))
     host, port = asked or NOWHERE
@@ -124,7 +126,7 @@ def route(head: RequestHead, nodes: Nodes, ports: Ports, *, tls: bool, dialled: 
     if node is None:
         node = nodes.by_name(dialled.lower())
         if node is not None:
-            return route_on(node, "", node.kubelet_port, ports, tls=tls)
+            return route_on(node, "", dialled_port or node.kubelet_port, ports, tls=tls)
         pod = pod_of(head.target)
         if pod is None or not (tls or is_local(host)):
             raise _unknown("Host", host)

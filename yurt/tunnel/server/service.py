@@ -154,6 +154,7 @@ class TunnelServer(MultiService):
             authoriser=Authoriser(reactor, self.cluster.client, config.allowed_names),
             upstreams=self.upstreams,
             refusals=self.refusals,
+            original=self.original,
         )
         self.agents = Agents(
             reactor,
