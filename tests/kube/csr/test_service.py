@@ -16,7 +16,7 @@ from tests.miniapi.signing import Signer
 from yurt.kube.api import ApiClient, ApiError
 from yurt.kube.csr.files import CertificateFiles
 from yurt.kube.csr.pem import Held, new_key, request_for
-from yurt.kube.csr.service import PENDING_TIMEOUT, AccessError, CertificateService
+from yurt.kube.csr.service import OTHER_WAY_TIMEOUT, PENDING_TIMEOUT, AccessError, CertificateService
 from yurt.kube.csr.wanted import Wanted, client, serving
 
 CA = make_ca("csr")
@@ -276,6 +276,27 @@ class RefusedTests(ServiceCase):
         self.advance(PENDING_TIMEOUT + 60)
         self.assertEqual(len(self.access.holders), 2)
         self.assertEqual(self.signer.pending, [name])
+
+    def test_another_asks(self) -> None:
+        """
+        With nothing to show and others to ask, another one asks soon, by a request of its own; with something to show there is
+        time.
+        """
+        first = self.start()
+        self.access.others = True
+        self.advance(PENDING_TIMEOUT + 60)
+        self.access.asker = "another"
+        self.advance(OTHER_WAY_TIMEOUT + 60)
+        self.assertEqual(len(self.signer.pending), 2)
+        (second,) = set(self.signer.pending) - {first}
+        self.signer.issue(second)
+        self.advance(1)
+        self.assertEqual(self.state, "issued")
+        self.service.retry(force=True)
+        self.advance(1)
+        asked = len(self.access.holders)
+        self.advance(OTHER_WAY_TIMEOUT + 60)
+        self.assertEqual(len(self.access.holders), asked)
 
     def test_useless(self) -> None:
         """

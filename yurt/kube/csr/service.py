@@ -28,7 +28,7 @@ LONGEST_SLEEP = 60.0
 PENDING_TIMEOUT = 900.0
 """Seconds after which a pending request is asked for anew; client-go's."""
 OTHER_WAY_TIMEOUT = 60.0
-"""Seconds after which that is done where others can be tried to ask."""
+"""Seconds after which that is done where there is nothing to show, and others can be tried to ask."""
 POLL = 5.0
 """Seconds between two looks at a request that may not be watched."""
 WATCH_SECONDS = 300
@@ -280,7 +280,7 @@ class CertificateService(Service):
         return answer
 
     async def _await_verdict(self, api: ApiClient, path: str, name: str, answer: Answer) -> Answer:
-        patience = OTHER_WAY_TIMEOUT if self._access.others else PENDING_TIMEOUT
+        patience = OTHER_WAY_TIMEOUT if self._access.others and self.held is None else PENDING_TIMEOUT
         give_up = self._reactor.seconds() + patience
         while answer.verdict in (Verdict.PENDING, Verdict.APPROVED):
             said = f"CSR {name} {answer.verdict.value}"
