@@ -121,7 +121,7 @@ def fetch(
     if body:
         exchange.write(body)
         exchange.finish([])
-    late = FetchTimeout(f"{upstream.name}: no whole answer within {timeout:g} s")
+    late = FetchTimeout(f"{upstream.name}: no whole answer within {timeout:.2g} s")
     timer = reactor.callLater(timeout, collector.give_up, late)
 
     def done(outcome: Any) -> Any:
