@@ -1,7 +1,8 @@
 """
 A steady load, as a program of its own: it prints one JSON line for all that it sees.
 
-``python -m tests.e2e.load use HUB WATCHES VERSION`` reads, lists and watches ConfigMaps through the hub.
+``python -m tests.e2e.load use HUB WATCHES VERSION`` reads, lists and watches ConfigMaps through the hub, and
+watches Services, of which none changes.
 ``python -m tests.e2e.load write CA CERTIFICATE KEY SERVER…`` changes one of them several times a second at each of the servers.
 Times are of the machine's monotonic clock.
 """
@@ -20,12 +21,14 @@ from functools import partial
 from urllib.parse import urlsplit
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+QUIET = "/api/v1/services"
 NAME = "load"
 AGENTS = ("kubelet/v1.20.2", "load/v1")
 """One whose reads are cached, one whose are not."""
 READ_EVERY = 0.03
 WRITE_EVERY = 0.15
 PATIENCE = 30.0
+QUIET_PATIENCE = 600.0
 
 
 def say(**fields: object) -> None:
@@ -74,6 +77,22 @@ def watch(hub: str, number: int, version: str) -> None:
     say(what="ended", number=number, problem=problem)
 
 
+def watch_quiet(hub: str, agent: str) -> None:
+    """
+    Watch what does not change, as long as that lasts.
+    """
+    connection = http.client.HTTPConnection(hub, timeout=QUIET_PATIENCE)
+    connection.request("GET", QUIET, headers={"User-Agent": agent})
+    version = json.loads(connection.getresponse().read())["metadata"]["resourceVersion"]
+    connection.request("GET", f"{QUIET}?watch=true&resourceVersion={version}", headers={"User-Agent": agent})
+    answer = connection.getresponse()
+    try:
+        problem = answer.readline().decode() or "in good order"
+    except (OSError, http.client.HTTPException) as error:
+        problem = repr(error)
+    say(what="ended", agent=agent, problem=problem)
+
+
 def write(server: str, context: ssl.SSLContext) -> None:
     """
     PATCH again and again, whether the server answers or not.
@@ -113,6 +132,7 @@ if __name__ == "__main__":
         run(
             [partial(read, hub, path, agent) for path in (MAPS, f"{MAPS}/{NAME}") for agent in AGENTS]
             + [partial(watch, hub, number, version) for number in range(int(watches))]
+            + [partial(watch_quiet, hub, agent) for agent in AGENTS]
         )
     else:
         ca, certificate, key, *servers = arguments
