@@ -155,11 +155,11 @@ class Disk:
         self._environment = environment
         self._path = path
         self._lock = lock
-        self._place = Place(Path(path, DATA_FILE))
         self.readonly = readonly
         self.was_put_back = False
         """Whether the file that stands at the path now is another one, with the same content: this one is to be left."""
         self._snapshot: lmdb.Transaction[bytes] = environment.begin()
+        self._place = Place(Path(path, DATA_FILE))
 
     def get(self, disk_key: bytes) -> bytes | None:
         """
@@ -249,6 +249,7 @@ class Disk:
         """
         self._snapshot.abort()
         self._environment.close()
+        self._place.close()
         os.close(self._lock)
 
 

@@ -6,6 +6,7 @@ file there.  What is open then lives on in memory only, and would be gone after 
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import lmdb
@@ -22,14 +23,20 @@ class FileGone(OSError):
 
 class Place:
     """
-    The name and the identity of an open file.  All methods are for the thread that writes to it.
+    The name of a file, and the file that it leads to now, which is held open: on some filesystems the number of a file that
+    nobody has open may change.  :meth:`check` is for the thread that writes to it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        seen = path.stat()
-        self._identity = (seen.st_dev, seen.st_ino)
-        self._size = seen.st_size
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = os.fstat(self._file).st_size
+
+    def close(self) -> None:
+        """
+        Let go of the file.
+        """
+        os.close(self._file)
 
     def check(self) -> None:
         """
@@ -40,7 +47,7 @@ class Place:
             seen = self.path.stat()
         except OSError:
             raise FileGone(self.path) from None
-        if (seen.st_dev, seen.st_ino) != self._identity:
+        if not os.path.samestat(seen, os.fstat(self._file)):
             raise FileGone(self.path)
         if seen.st_size < self._size:
             raise lmdb.CorruptedError(f"cut from {self._size} to {seen.st_size} bytes while it was in use")
