@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from io import StringIO
 from pathlib import Path
 
 from twisted.logger import LogEvent, Logger, LogPublisher, eventAsText
@@ -135,3 +136,27 @@ class RotatingTests(SynchronousTestCase):
         self.assertTrue(all(file.stat().st_size < 1500 for file in files))
         self.assertTrue(all(file.stat().st_mode & 0o007 == 0 for file in files))
         self.assertIn("message 199", (folder / "hub.log").read_text())
+
+
+class LevelTests(SynchronousTestCase):
+    """
+    Tests of what a log for operators has.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        self.patch(os, "environ", {**os.environ, "YURT_LOG_FILE": str(self.folder / "hub.log")})
+
+    def test_no_debug(self) -> None:
+        """
+        Neither the files nor the journal get what is said again and again; both get the rest.
+        """
+        out = StringIO()
+        self.patch(sys, "stdout", out)
+        publisher = LogPublisher(logs.rotating(), logs.printed())
+        log = Logger(namespace="test", observer=publisher)
+        log.debug("once more")
+        log.warn("for the first time")
+        for text in (out.getvalue(), (self.folder / "hub.log").read_text()):
+            self.assertNotIn("once more", text)
+            self.assertIn("for the first time", text)

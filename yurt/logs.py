@@ -2,16 +2,29 @@
 Logs that end somewhere and give nothing away.
 
 ``twistd --logger yurt.logs.rotating`` writes a bounded set of files, where twistd's own log files rotate but are never
-deleted.  :func:`guard` keeps credentials out of every observer, whichever one runs.
+deleted; ``--logger yurt.logs.printed`` is for systemd's journal.  Neither writes what is of level debug, such as the same failure
+again and again while a link is away: flash wears out.  Without ``--logger`` all is printed.  :func:`guard` keeps
+credentials out of every observer, whichever one runs.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import IO, Any, cast
 
-from twisted.logger import ILogObserver, LogEvent, LogPublisher, eventAsText, globalLogPublisher, textFileLogObserver
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    LogPublisher,
+    eventAsText,
+    globalLogPublisher,
+    textFileLogObserver,
+)
 from twisted.python.logfile import LogFile
 from zope.interface import provider
 
@@ -72,4 +85,15 @@ def rotating() -> ILogObserver:
     path = os.environ.get("YURT_LOG_FILE") or DEFAULT_PATH
     folder, name = os.path.split(os.path.abspath(path))
     file = LogFile(name, folder, rotateLength=FILE_BYTES, maxRotatedFiles=FILES_KEPT, defaultMode=0o640)
-    return textFileLogObserver(cast(IO[Any], file))
+    return _for_operators(cast(IO[Any], file))
+
+
+def printed() -> ILogObserver:
+    """
+    Write to standard output.
+    """
+    return _for_operators(sys.stdout)
+
+
+def _for_operators(file: IO[Any]) -> ILogObserver:
+    return FilteringLogObserver(textFileLogObserver(file), [LogLevelFilterPredicate(LogLevel.info)])
