@@ -88,6 +88,16 @@ class ValidityTests(SynchronousTestCase):
         self.now = UNTIL - 10
         self.assertEqual((validity.expires_in(), validity.refusal()), (10, ""))
 
+    def test_mismatch(self) -> None:
+        """
+        The certificate of another node is told, with both names; one of no node, and none, are nobody's business.
+        """
+        self.assertEqual(self.validity(cert_data=NODE.cert_pem).mismatch("n1"), "")
+        said = self.validity(cert_data=NODE.cert_pem).mismatch("n2")
+        self.assertEqual(said, "the certificate is that of node n1, and --node-name is n2: correct one of them")
+        self.assertEqual(self.validity(cert_data=issue(CA, "admin", ["system:masters"]).cert_pem).mismatch("n2"), "")
+        self.assertEqual(self.validity().mismatch("n2"), "")
+
 
 class AdmittedTests(SynchronousTestCase):
     """

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from twisted.internet.interfaces import IReactorTime
 
 from yurt.http.interfaces import (
@@ -23,6 +24,7 @@ from yurt.http.interfaces import (
     UpstreamError,
 )
 from yurt.kube.csr.pem import time_text
+from yurt.kube.csr.wanted import NODE_PREFIX
 from yurt.tls import Credentials
 
 
@@ -43,6 +45,7 @@ class Validity:
         self._credentials = credentials
         self._stamp: object = None
         self._until: float | None = None
+        self._user = ""
         self._refresh()
 
     def expires_in(self) -> float | None:
@@ -63,6 +66,16 @@ class Validity:
             return ""
         return f"the node's certificate expired at {time_text(self._until)}"
 
+    def mismatch(self, node_name: str) -> str:
+        """
+        Says that it is the certificate of another node than that; empty when it is not, or of no node at all.
+        """
+        self._refresh()
+        if not self._user.startswith(NODE_PREFIX) or self._user == NODE_PREFIX + node_name:
+            return ""
+        other = self._user.removeprefix(NODE_PREFIX)
+        return f"the certificate is that of node {other}, and --node-name is {node_name}: correct one of them"
+
     def _refresh(self) -> None:
         stamp = self._credentials.stamp()
         if stamp == self._stamp:
@@ -70,14 +83,19 @@ class Validity:
         self._stamp = stamp
         # Of files that are just being replaced the connections keep the last good state, too.
         with suppress(OSError, ValueError, IndexError):
-            self._until = self._read()
+            self._read()
 
-    def _read(self) -> float | None:
+    def _read(self) -> None:
         pem = self._credentials.cert_data
         if self._credentials.cert_file is not None:
             with open(self._credentials.cert_file, "rb") as file:
                 pem = file.read()
-        return x509.load_pem_x509_certificates(pem)[0].not_valid_after_utc.timestamp() if pem else None
+        if not pem:
+            self._until, self._user = None, ""
+            return
+        certificate = x509.load_pem_x509_certificates(pem)[0]
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        self._until, self._user = certificate.not_valid_after_utc.timestamp(), str(names[0].value) if names else ""
 
 
 class AdmittedUpstream:

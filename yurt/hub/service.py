@@ -240,11 +240,11 @@ class HubService(MultiService):
 
     def warnings(self) -> list[str]:
         """
-        What is missing without keeping the hub from being ready: nobody is sent to a door that was never open.
+        What is wrong without keeping the hub from being ready: nobody is sent to a door that was never open.
         """
         serving = self.serving
         problem = None if serving is None or serving.expired else serving.certificate.problem
-        return [problem] if problem else []
+        return [text for text in (self.validity.mismatch(self.config.node_name), problem) if text]
 
     def status(self) -> Mapping[str, object]:
         """
