@@ -73,10 +73,10 @@ class Node:
             "kind": "KubeletConfiguration",
             "authentication": {
                 "anonymous": {"enabled": False},
-                "webhook": {"enabled": False},
+                "webhook": {"enabled": True},
                 "x509": {"clientCAFile": self.keys.file("ca.crt")},
             },
-            "authorization": {"mode": "AlwaysAllow"},
+            "authorization": {"mode": "Webhook"},
             "tlsCertFile": self.keys.file(f"{self.name}.crt"),
             "tlsPrivateKeyFile": self.keys.file(f"{self.name}.key"),
             "cgroupDriver": "cgroupfs",

@@ -6,18 +6,27 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from . import extension
 from .doors import DIRECT, EGRESS_SOCKET, EGRESS_TLS, NAMED
-from .process import in_namespace, run, wait_for
+from .process import Process, in_namespace, run, wait_for
 from .tunnel import EDGE_LABEL, TALKER, WEB
 from .tunnel_case import TunnelCase, numbers
+
+if TYPE_CHECKING:
+    _Mixin = TunnelCase
+else:
+    _Mixin = object  # a contract alone is no test case
 
 MUCH = 100
 """MB through standard input and back."""
 PARALLEL = 12
+EXTENSION_PORT = 9443
 
 
 class DivertedTests(TunnelCase):
@@ -159,7 +168,54 @@ class DirectTests(DivertedTests):
     door = DIRECT
 
 
-class EgressSocketTests(DivertedTests):
+class ExtensionContract(_Mixin):
+    """
+    What else goes by an apiserver's egress selector.
+    """
+
+    def start_extension(self) -> None:
+        """
+        Start it in the cloud, with its Service, and the kube-proxy that the Service's address needs.
+        """
+        cluster, server = self.cluster, self.tunnel.server
+        keys = cluster.plane.authority
+        keys.issue("extension", "extension", dns=[f"{extension.SERVICE}.{extension.NAMESPACE}.svc"], ips=[server.address])
+        files = [keys.file(f"extension.{kind}") for kind in ("crt", "key")]
+        argv = [sys.executable, "-m", extension.__name__, str(EXTENSION_PORT), *files]
+        self.addCleanup(Process("extension", argv, cluster.folder / "log/extension.log", cluster.cloud_namespace).stop)
+        for kind, name in (("service", extension.SERVICE), ("validatingwebhookconfiguration", extension.SERVICE)):
+            self.addCleanup(cluster.kubectl, "delete", kind, name, "--ignore-not-found")
+        cluster.apply(*extension.service(server.address, EXTENSION_PORT))
+        self.tunnel.serve_services()
+
+    def opinion(self) -> str:
+        """
+        What kubectl is told when the webhook is asked about a ConfigMap.
+        """
+        metadata = {"name": "asked-for", "labels": {extension.LABEL: "true"}}
+        asked = self.cluster.folder / "asked-for.json"
+        asked.write_text(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}))
+        return self.tunnel.refused("create", "-f", str(asked))
+
+    def test_extensions(self) -> None:
+        """
+        A webhook and an aggregated API, by their Service, are reached through the server, and by no other way; a pod that is
+        behind NAT is not, and kubectl is told why.
+        """
+        self.start_extension()
+        self.addCleanup(self.cluster.kubectl, "delete", "apiservice", extension.api_service()["metadata"]["name"])
+        self.cluster.apply(extension.webhook(self.cluster.plane.authority.ca.cert_pem), extension.api_service())
+        wait_for("the webhook's opinion", lambda: extension.OPINION in self.opinion(), 30, every=0.5)
+        things = ("get", "--raw", f"{extension.API}/things")
+        wait_for("the aggregated API", lambda: "one-of-many" in self.tunnel.kubectl(*things), 60, every=0.5)
+        hidden = self.tunnel.refused("get", "--raw", f"/api/v1/namespaces/default/pods/{WEB}:8080/proxy/")
+        self.assertRegex(hidden, "dialled by the server")
+        self.addCleanup(self.tunnel.server.restart)
+        self.tunnel.server.stop()
+        self.assertIn("failed calling webhook", self.opinion())
+
+
+class EgressSocketTests(ExtensionContract, DivertedTests):
     """
     By the apiserver's egress selector, over a Unix socket.
     """
@@ -177,7 +233,7 @@ class EgressSocketTests(DivertedTests):
         self.assertRegex(said, "503|not connected")
 
 
-class EgressTLSTests(DivertedTests):
+class EgressTLSTests(ExtensionContract, DivertedTests):
     """
     By the apiserver's egress selector, over TLS with client certificates.
     """

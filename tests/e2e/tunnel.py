@@ -273,8 +273,25 @@ class Tunnel:
         The Service of DNS mode, a kube-proxy beside the apiserver that leads its address to the server, and the names
         of the nodes as the server's ConfigMap gives them.
         """
-        cluster, keys = self.cluster, self.cluster.plane.authority
+        cluster = self.cluster
         cluster.apply(tunnel_endpoints(self.server.address))
+        self.serve_services()
+        address = cluster.kubectl("get", "service", "-n", "kube-system", INTERNAL_SERVICE, "-o", "jsonpath={.spec.clusterIP}")
+        wait_for("the node's name", lambda: f"{address}\t{cluster.node.name}" in self.names(), 30)
+        self.hosts.write_text(f"127.0.0.1 localhost\n{self.names()}\n")
+
+        def leads_to_server() -> bool:
+            return curl(cluster.cloud_namespace, f"https://{address}:10250/", agent="test", timeout=2, extra=["-k"]).status > 0
+
+        wait_for("the Service's address", leads_to_server, 30)
+
+    def serve_services(self) -> None:
+        """
+        Let a kube-proxy beside the apiserver lead addresses of Services to their endpoints, until the door is left.
+        """
+        if self._kube_proxy is not None:
+            return
+        cluster, keys = self.cluster, self.cluster.plane.authority
         # Packets to service addresses need some route before they reach DNAT.
         run(["ip", "-n", cluster.cloud_namespace, "route", "replace", SERVICES, "dev", UPLINK])
         keys.issue("kube-proxy", "system:kube-proxy")
@@ -285,14 +302,6 @@ class Tunnel:
         self._kube_proxy = Process(
             "kube-proxy of the cloud", argv, cluster.folder / "log/kube-proxy.log", cluster.cloud_namespace
         )
-        address = cluster.kubectl("get", "service", "-n", "kube-system", INTERNAL_SERVICE, "-o", "jsonpath={.spec.clusterIP}")
-        wait_for("the node's name", lambda: f"{address}\t{cluster.node.name}" in self.names(), 30)
-        self.hosts.write_text(f"127.0.0.1 localhost\n{self.names()}\n")
-
-        def leads_to_server() -> bool:
-            return curl(cluster.cloud_namespace, f"https://{address}:10250/", agent="test", timeout=2, extra=["-k"]).status > 0
-
-        wait_for("the Service's address", leads_to_server, 30)
 
     def names(self) -> str:
         """
