@@ -54,3 +54,16 @@ class BearerTests(SynchronousTestCase):
         self.assertEqual(token.read(), b"two")
         self.write(path, "three")
         self.assertEqual(token.read(), b"three")
+
+    def test_no_token(self) -> None:
+        """
+        What is no token, such as a certificate given by mistake, is never put into a header.
+        """
+        path = self.mktemp()
+        token = BearerToken(path=path)
+        self.write(path, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+        self.assertEqual(token.headers(), [])
+        self.write(path, "one")
+        self.assertEqual(token.read(), b"one")
+        self.write(path, "one\nof two")
+        self.assertEqual(token.read(), b"one")

@@ -25,7 +25,7 @@ class BearerToken:
 
     def read(self) -> bytes | None:
         """
-        The token, or None; a file that cannot be read leaves the last token in force.
+        The token, or None; a file that cannot be read, or holds no token, leaves the last token in force.
         """
         if self._path is None:
             return self._token
@@ -34,9 +34,12 @@ class BearerToken:
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if seen != self._seen:
                 with open(self._path, "rb") as file:
-                    token = file.read().strip()
+                    words = file.read().split()
                 self._seen = seen
-                self._token = token or self._token
+                if len(words) == 1:
+                    self._token = words[0]
+                elif words:
+                    self.log.warn("token file {path}: holds other things than one token, and is not used", path=self._path)
         except OSError as error:
             if self._seen is not None:
                 self.log.warn("token file {path}: {error}; the last token stays in use", path=self._path, error=error.strerror)
