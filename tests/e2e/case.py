@@ -123,6 +123,25 @@ class ClusterCase(SynchronousTestCase):
     def hub_status(self) -> dict[str, Any]:
         return self.cluster.ask_hub("/v1/status", base=ADMIN).json
 
+    def pods_are_sent_to_hub(self) -> bool:
+        """
+        Whether pods get the hub's HTTPS address.
+        """
+        return bool(self.hub_status()["filters"]["podsReachHubAt"] == "169.254.2.1:10268")
+
+    def certify_hub(self) -> None:
+        """
+        Approve the hub's request for a serving certificate, and wait until pods are sent to it.
+        """
+
+        def asked() -> bool:
+            request = self.hub_status()["servingCertificate"]["request"]
+            if request:
+                self.cluster.kubectl("certificate", "approve", request)
+            return self.pods_are_sent_to_hub()
+
+        wait_for("a hub that pods are sent to", asked, 30)
+
     def cloud_is_reachable(self) -> bool:
         """
         What the hub thinks of the cloud.

@@ -164,8 +164,9 @@ class RebootTests(OfflineCase):
     def test_every_pod_runs_again(self) -> None:
         """
         After a power cut without the cloud, hub and kubelet start from what is on disk, and every pod runs again, with its
-        volumes and environment; the cloud then sees the same pods.
+        volumes and environment, in which the hub stands as the API server; the cloud then sees the same pods.
         """
+        self.certify_hub()
         self.cut()
         wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
         node = self.cluster.node
@@ -195,3 +196,5 @@ class RebootTests(OfflineCase):
         self.assertEqual(
             self.cluster.kubectl("exec", "web", "--", "sh", "-c", "echo $SETTING $(cat /config/a /keys/k)"), "1 1v\n"
         )
+        where = "echo $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT"
+        self.assertEqual(self.cluster.kubectl("exec", "web", "--", "sh", "-c", where), "169.254.2.1:10268\n")
