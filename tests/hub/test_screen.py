@@ -244,6 +244,17 @@ class CutTests(Case):
         exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)) + event("MODIFIED", balancer("a", 12)))
         self.assertEqual(told(request), [("ADDED", "a", "12")])
 
+    def test_restart_without_the_disk(self) -> None:
+        """
+        When the disk does not hold what was shown, nobody can tell what was hidden: the client lists anew.
+        """
+        self.list_services(balancer("a", 5, hidden=True))
+        (key,) = [key for key, _ in self.site.hub.views.views() if key.caller.component == "kube-proxy"]
+        self.site.hub.views.mark_gap(key)
+        self.reboot()
+        request = self.site.fetch("GET", f"{SERVICES}?watch=true&resourceVersion=10", agent="kube-proxy")
+        self.assertEqual(request.status, 410)
+
     def test_restart_with_an_older_disk(self) -> None:
         """
         What the cloud repeats for a disk that is behind the client is not told, but counts: an object that came hidden meanwhile

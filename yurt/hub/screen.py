@@ -68,12 +68,13 @@ class Screen:
         if progress.begins_with_state:
             return True
         told = filters.told.find(key, progress.version, lens)
-        if told is None:
+        view = self.hub.views.view(key)
+        is_cached = view is not None and view.complete
+        if told is None or (told.hidden is None and told.lens.hides and not is_cached):
             if filters.told.may_send_back(key, self.hub.reactor.seconds()):
                 return False
-            view = self.hub.views.view(key)
             told = Told(lens, frozenset())
-            self.doubts = (None,) if view is not None and view.complete else ()
+            self.doubts = (None,) if is_cached else ()
         self.lens = lens if told.lens.same(lens) else told.lens
         self.doubts += tuple(one.lens for one in told.others)
         self.guessed = told.hidden is None
