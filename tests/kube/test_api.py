@@ -428,6 +428,14 @@ class KubeconfigTests(TestCase):
             await client.get(MAPS)
         self.assertEqual((caught.exception.reason, len(self.api.seen)), (NO_ANSWER, 0))
 
+    def test_proxy(self) -> None:
+        """
+        A proxy that is not spoken to is told in one line, without the password in its URL.
+        """
+        error = self.assertRaises(KubeconfigError, self.client, proxy_url="socks5://me:secret@proxy:1080")
+        self.assertIn("proxy-url is not understood", str(error))
+        self.assertNotIn("secret", str(error))
+
     def test_unverifiable(self) -> None:
         """
         Without a way to verify the server there is no client.

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from yurt import __version__
 from yurt.http.client import HTTPUpstream
+from yurt.http.dial import parse_proxy
 from yurt.http.environment import proxy_for
 from yurt.http.fetch import AnswerTooLarge, FetchedResponse, FetchTimeout, fetch
 from yurt.http.heads import get_header
@@ -243,7 +244,7 @@ def client_from_kubeconfig(reactor: Any, kubeconfig: Kubeconfig, product: str) -
     """
     A client with the address and the identity of a kubeconfig; ``product`` names the daemon to the server.
 
-    Raises :exc:`KubeconfigError` for one without which the server cannot be verified, and
+    Raises :exc:`KubeconfigError` for one without which the server cannot be verified, or by a proxy that is not spoken to, and
     :exc:`~yurt.tls.CredentialsError` for certificates that cannot be used.
     """
     if kubeconfig.insecure:
@@ -254,6 +255,12 @@ def client_from_kubeconfig(reactor: Any, kubeconfig: Kubeconfig, product: str) -
             raise KubeconfigError("the cluster has no certificate-authority; without it the server cannot be verified")
         tls = ClientTLS(credentials_of(kubeconfig), kubeconfig.tls_server_name)
     proxy = kubeconfig.proxy_url or proxy_for(kubeconfig.server, os.environ)
+    try:
+        if proxy is not None:
+            parse_proxy(proxy)
+    except ValueError:  # its URL may hold a password, and is not shown
+        source = "proxy-url" if kubeconfig.proxy_url else "HTTPS_PROXY of the environment"
+        raise KubeconfigError(f"{source} is not understood: write http://HOST:PORT, other schemes are not spoken") from None
     token = BearerToken(kubeconfig.token, kubeconfig.token_file)
     agent = (b"User-Agent", f"{product}/{__version__}".encode())
     return ApiClient(reactor, HTTPUpstream(reactor, kubeconfig.server, tls, proxy), lambda: [agent, *token.headers()])
