@@ -243,7 +243,8 @@ class StaticPodTests(UpgradeCase):
         The ConfigMap's manifest replaces the one on the node, if the caller may delete the pod.
         """
         self.assertEqual(self.post(), (200, "Start updating pod edge/nginx-n1"))
-        self.assertEqual(self.done(), [("GET", POD), ("GET", CONFIG_MAP), ("DELETE", f"{POD}?dryRun=All")])
+        self.assertEqual(self.done(), [("GET", POD), ("GET", CONFIG_MAP), ("DELETE", POD)])
+        self.assertEqual(json.loads(self.asked[-1].body)["dryRun"], ["All"])
         self.assertIn("hostNetwork", self.file.read_text())
         backup = Path(self.hub_site.config.root_dir, "manifests", "nginx.yaml.bak")
         self.assertEqual(backup.read_text(), MANIFEST)

@@ -163,8 +163,13 @@ class Upgrades:
             if error.code != 404:
                 raise
             raise Refused(403, NO_CONFIG_MAP) from None
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": pod["metadata"].get("uid", "")}}
-        await wish.client.call(b"DELETE", target(wish.path, {"dryRun": "All"}), msgspec.json.encode(options))
+        options = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": pod["metadata"].get("uid", "")},
+            "dryRun": ["All"],  # in the query it does not count beside a body
+        }
+        await wish.client.call(b"DELETE", target(wish.path), msgspec.json.encode(options))
         try:
             path = replace_manifest(self._manifests, self._backups, found.get("data") or {}, wish.namespace, name)
         except ManifestError as error:
