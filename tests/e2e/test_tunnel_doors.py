@@ -201,6 +201,33 @@ class PassedOnTests(DoorCase):
         wanted = Path(self.cluster.plane.authority.file(f"{node.name}.crt")).read_text()
         self.assertEqual(ssl.PEM_cert_to_DER_cert(run(argv).strip()), ssl.PEM_cert_to_DER_cert(wanted.strip()))
 
+    def test_kubelets_own_authorisation(self) -> None:
+        """
+        Who may what is the kubelet's to say, which asks the API server (authorization mode Webhook) about the caller himself, by
+        his certificate or his token; the server lends him nothing.
+        """
+        node, keys = self.cluster.node, self.cluster.plane.authority
+        self.cluster.apply(*granted("meter", user("meter"), rule("", "nodes/metrics", "get")))
+        for name in ("meter", "somebody"):
+            keys.issue(name, name)
+
+        def ask(*identity: str) -> Answer:
+            return self.get(f"https://{node.address}:10250{METRICS}", "--cacert", keys.file("ca.crt"), *identity)
+
+        def ask_as(name: str) -> Answer:
+            return ask("--cert", keys.file(f"{name}.crt"), "--key", keys.file(f"{name}.key"))
+
+        # A kubelet remembers a refusal for half a minute, and the API server learns of a role a moment after it was made.
+        wait_for("the kubelet's leave", lambda: ask_as("meter").status == 200, 60, every=0.5)
+        refused = ask_as("somebody")
+        self.assertEqual(refused.status, 403)
+        self.assertIn("somebody", refused.body)
+        token = self.cluster.kubectl("create", "token", "default").strip()
+        refused = ask("--header", f"Authorization: Bearer {token}")
+        self.assertEqual(refused.status, 403)
+        self.assertIn("system:serviceaccount:default:default", refused.body)
+        self.assertEqual(ask().status, 401)
+
     def test_certificate_is_verified(self) -> None:
         """
         An apiserver that trusts another CA refuses the kubelet: it sees the certificate through the tunnel, and verifies it.
