@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -190,13 +191,13 @@ class Cluster:
 
     # The node's hub
 
-    def start_hub(self, *options: str, servers: str = "", pod_link: bool = True) -> Process:
+    def start_hub(self, *options: str, servers: str = "", pod_link: bool = True, twistd: Sequence[str] = ()) -> Process:
         """
-        Run ``twistd yurthub`` on the node, and wait until it listens.
+        Run ``twistd yurthub`` on the node, and wait until it listens; ``twistd`` is another command to run it by.
         """
         link = ["--dummy-if-name", "yurthub-tap0", "--link-kind", "tap"] if pod_link else ["--enable-dummy-if=false"]
         argv = [
-            str(Path(sys.executable).with_name("twistd")),
+            *(twistd or [str(Path(sys.executable).with_name("twistd"))]),
             "--nodaemon",
             "--pidfile=",
             "yurthub",

@@ -66,7 +66,8 @@ class Node:
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ]
-        (self.folder / "cni").mkdir()
+        for name in ("cni", "static-pods"):
+            (self.folder / name).mkdir()
         (self.folder / "cni/10-pods.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": plugins}))
         kubelet = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -84,6 +85,8 @@ class Node:
             "enforceNodeAllocatable": [],
             "failSwapOn": False,
             "readOnlyPort": 10255,
+            "staticPodPath": str(self.folder / "static-pods"),
+            "fileCheckFrequency": "2s",
             "containerLogMaxSize": "200Mi",
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},

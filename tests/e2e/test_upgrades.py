@@ -5,12 +5,16 @@ What the hub does for the node's own upkeep: upgrades begun there, and Secrets t
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
+from . import hurried_hub
 from .case import ClusterCase
 from .cluster import ADMIN
 from .curl import Answer, curl
 from .images import BUSYBOX
+from .pods import pod
 from .process import wait_for
 
 PASSWORD = "correct-horse-battery-staple"
@@ -100,10 +104,139 @@ class SecretTests(ClusterCase):
         kept = (self.cluster.node.folder / "cache" / "data.mdb").read_bytes()
         path = "/api/v1/namespaces/default/secrets/s"
         encoded = self.cluster.kubectl("get", "secret", "s", "-o", "jsonpath={.data.password}")
-        self.assertNotIn(encoded.encode(), kept)
+        for text in (encoded, PASSWORD):
+            self.assertNotIn(text.encode(), kept)
         self.assertEqual((self.cluster.node.folder / "own" / "cache.key").stat().st_mode & 0o777, 0o600)
         self.addCleanup(self.cluster.heal)
         self.cluster.cut()
         wait_for("the loss of the cloud", lambda: not self.hub_status()["cloud"]["reachable"], 30)
         answer = self.cluster.ask_hub(path)
         self.assertEqual((answer.status, answer.json["data"]["password"]), (200, encoded))
+
+
+class UpkeepCase(ClusterCase):
+    """
+    A hub that is in a hurry.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.static_pods = self.cluster.node.folder / "static-pods"
+        self.addCleanup(self.cluster.start_hub)
+        script = str(Path(hurried_hub.__file__).resolve())
+        self.cluster.start_hub(twistd=["env", f"STATIC_PODS={self.static_pods}", sys.executable, script])
+
+    def metric(self, name: str) -> float:
+        """
+        A metric of the hub.
+        """
+        lines = self.cluster.ask_hub("/metrics", base=ADMIN).body.splitlines()
+        return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"node_yurthub_{name} ")))
+
+
+class StaticPodTests(UpkeepCase):
+    """
+    A static pod that yurt-manager has marked.
+    """
+
+    def manifest(self, version: str, name: str = "fixed") -> str:
+        """
+        Its manifest.
+        """
+        one = pod(name, "", f"echo {version}; sleep 1000", host_network=True)
+        del one["spec"]["nodeName"]
+        one["metadata"] |= {"namespace": "default", "annotations": {"version": version}}
+        return json.dumps(one)
+
+    def version(self) -> str:
+        """
+        Which one runs.
+        """
+        path = "jsonpath={.metadata.annotations.version} {.status.phase}"
+        return self.cluster.kubectl("get", "pod", self.name, "-o", path)
+
+    def test_upgrade(self) -> None:
+        """
+        A manifest is replaced by that of the ConfigMap once the pod is marked, and kubelet runs the newer one; that of another
+        pod is not taken.
+        """
+        self.name = f"fixed-{self.cluster.node.name}"
+        file = self.static_pods / "fixed.yaml"
+        self.addCleanup(file.unlink, missing_ok=True)
+        file.write_text(self.manifest("one"))
+        wait_for("the static pod", lambda: self.version() == "one Running", 60, every=0.5)
+        url = f"{ADMIN}/openyurt.io/v1/namespaces/default/pods/{self.name}/upgrade"
+
+        def upgrade() -> Answer:
+            return curl(self.cluster.node.namespace, url, agent="curl", extra=("-X", "POST"))
+
+        self.assertEqual(upgrade().status, 403)
+        patch = json.dumps({"status": {"conditions": [{"type": "PodNeedUpgrade", "status": "True"}]}})
+        self.cluster.kubectl("patch", "pod", self.name, "--subresource=status", "--type=strategic", "-p", patch)
+        self.assertIn("Configmap for static pod does not exist", upgrade().body)
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "yurt-static-set-fixed"}}
+        self.addCleanup(self.cluster.kubectl, "delete", "configmap", "yurt-static-set-fixed")
+        self.cluster.apply({**config, "data": {"fixed.yaml": self.manifest("two", "other")}})
+        self.assertEqual((upgrade().status, "one" in file.read_text()), (500, True))
+        self.cluster.apply({**config, "data": {"fixed.yaml": self.manifest("two")}})
+        answer = upgrade()
+        self.assertEqual((answer.status, answer.body.strip()), (200, f"Start updating pod default/{self.name}"))
+        wait_for("the newer one", lambda: self.version() == "two Running", 60, every=0.5)
+
+
+class SweepTests(UpkeepCase):
+    """
+    What is of no use any more.
+    """
+
+    def pods(self) -> set[str]:
+        """
+        The pods that kubelet last knew.
+        """
+        return {one["metadata"]["name"] for one in self.cluster.ask_hub("/pods", base=ADMIN).json["items"]}
+
+    def sweep(self, number: int = 2) -> None:
+        """
+        Wait until the cache was swept so many times from now on.
+        """
+        wanted = self.metric("gc_sweeps_total") + number
+        wait_for("sweeps", lambda: self.metric("gc_sweeps_total") >= wanted, 60, every=0.5)
+
+    def components(self) -> set[str]:
+        """
+        Whose views the cache holds.
+        """
+        return {view["component"] for view in self.hub_status()["views"]}
+
+    def test_sweep(self) -> None:
+        """
+        Of kubelet's pods those go that the cloud has no longer: not without the cloud, and not when it has none of them.  A
+        component that is not seen any more goes, one that is seen and kubelet do not.
+        """
+        self.make_pods(self.web_pod("stays"), self.web_pod("goes"))
+        for agent in ("flanneld", "coredns"):
+            self.cluster.ask_hub("/api/v1/services", agent=agent)
+        wait_for("kubelet's view", lambda: {"stays", "goes"} <= self.pods(), 30)
+        self.assertTrue({"flanneld", "coredns", "kubelet"} <= self.components())
+        self.cluster.node.stop("kubelet")
+        self.addCleanup(self.cluster.node.start_kubelet, self.cluster.hub_kubeconfig)
+        self.addCleanup(self.cluster.heal)
+        self.cluster.cut()
+        wait_for("the loss of the cloud", lambda: not self.cloud_is_reachable(), 30)
+        self.cluster.kubectl("delete", "pod", "goes", "--force", "--grace-period=0")
+        swept = self.metric("gc_sweeps_total")
+        wait_for("a sweep put off", lambda: "the sweep is put off" in self._log.read_text()[self._log_start :], 60)
+        self.assertEqual((self.metric("gc_sweeps_total"), {"stays", "goes"} <= self.pods()), (swept, True))
+        self.cluster.heal()
+        wait_for("the pod to go", lambda: self.pods() == {"stays"}, 60, every=0.5)
+        self.cluster.kubectl("delete", "pod", "stays", "--force", "--grace-period=0")
+        wait_for("a sweep that spares it", lambda: self.metric("gc_refused_total") > 0, 60, every=0.5)
+        self.assertEqual(self.pods(), {"stays"})
+
+        def forgotten() -> bool:
+            self.cluster.ask_hub("/api/v1/services", agent="coredns")
+            return "flanneld" not in self.components()
+
+        wait_for("a component to be forgotten", forgotten, 60, every=0.5)
+        self.sweep()
+        self.assertTrue({"coredns", "kubelet"} <= self.components())
