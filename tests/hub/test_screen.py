@@ -688,6 +688,22 @@ class SettingsTests(Case):
         request, exchange = self.watch(agent=agent)
         self.assertEqual(told(request), [])
 
+    def test_left_over(self) -> None:
+        """
+        A component that is in no filter any more, and not cached, lists anew when it comes back, once.
+        """
+        agent = "my-agent"
+        self.cluster.settings(discardcloudservice=agent)
+        self.site.run(0.5)
+        self.list_services(balancer("a", 5, hidden=True), agent=agent)
+        self.cluster.settings()
+        self.site.run(0.5)
+        request = self.site.fetch("GET", f"{SERVICES}?watch=true&resourceVersion=10", agent=agent)
+        self.assertEqual(request.status, 410)
+        request, exchange = self.watch(agent=agent)
+        exchange.send(event("MODIFIED", balancer("a", 11, hidden=True)))
+        self.assertEqual(told(request), [("MODIFIED", "a", "11")])
+
     def test_cached_component(self) -> None:
         """
         A cached one is told the difference at once.

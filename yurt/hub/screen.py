@@ -82,6 +82,16 @@ class Screen:
         self.hidden = set.intersection(*hidden)  # rather a DELETED too many than one too few
         return True
 
+    def is_left_over(self, progress: Progress) -> bool:
+        """
+        Whether a client, of which nothing is cached any more, was told things through filters that are not for it any more.
+        """
+        filters = self.hub.filters
+        if progress.begins_with_state or filters.covers(self.caller.component, self.info) or not filters.told.knows(self.key):
+            return False
+        filters.told.forget(self.key)
+        return True
+
     def _hidden_from(self, told: Told, version: str) -> set[str]:
         """
         What somebody does not know who was told a version; of what the cache has heard of later it cannot tell that.

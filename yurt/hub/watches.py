@@ -156,7 +156,7 @@ class Watch:
             return
         if self.ends_at is not None:
             self.timers.set("timeout", self.ends_at - self.hub.reactor.seconds(), self.timed_out)
-        if self.cached and not self.screen.begin(self.progress):
+        if not self.screen.begin(self.progress) if self.cached else self.screen.is_left_over(self.progress):
             self.send_back()
             return
         server = self.hub.cloud.pick()

@@ -82,6 +82,13 @@ class ToldBook:
         """
         self._write(key, IN_DOUBT)
 
+    def forget(self, key: ViewKey) -> None:
+        """
+        Who asked for this is told everything from now on.
+        """
+        self._told.pop(key, None)
+        self._write(key, b"")
+
     def at(self, key: ViewKey, version: str) -> Told | None:
         """
         What was told of the state of that very version.
