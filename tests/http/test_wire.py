@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from yurt.http.wire import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, MAX_AT_ONCE, tune
+from yurt.http import wire
+from yurt.http.wire import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, MAX_AT_ONCE, send_by_turn, tune
 
 
 class Talker(Protocol):
@@ -120,3 +126,126 @@ class WriteAtOnceTests(TestCase):
         for _ in range(3):
             cast(Any, talker.transport).write(b"is anybody there?")
         await lost
+
+
+class Answering(Protocol):
+    """
+    Answers what it hears in one go, and notes what the first client has heard by then.
+    """
+
+    def __init__(self, case: ByTurnTests) -> None:
+        self.case = case
+
+    def connectionMade(self) -> None:
+        tune(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.case.heard_before.append(heard(self.case.clients[0]))
+        transport = cast(Any, self.transport)
+        transport.write(b"answer to ")
+        transport.write(data)
+        if data == b"fail":
+            raise RuntimeError("so it should")
+        if data == b"bye":
+            transport.loseConnection()
+
+
+def heard(client: socket.socket) -> bytes:
+    """
+    What has arrived at ``client``, without taking it.
+    """
+    try:
+        return client.recv(1000, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""
+
+
+class ByTurnTests(SynchronousTestCase):
+    """
+    Tests of :func:`send_by_turn`, on a reactor of their own.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = EPollReactor()
+        self.addCleanup(self.close)
+        send_by_turn(self.reactor)
+        self.heard_before: list[bytes] = []
+        port = self.reactor.listenTCP(0, Factory.forProtocol(lambda: Answering(self)), interface="127.0.0.1")
+        self.clients = [socket.create_connection(("127.0.0.1", cast(Any, port).getHost().port)) for _ in range(2)]
+        for client in self.clients:
+            client.setblocking(False)
+        self.turn_until(lambda: len(self.reactor.getReaders()) >= 3)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        for one in self.reactor.removeAll():
+            cast(Any, one).connectionLost(Failure(ConnectionDone()))
+
+    def turn_until(self, done: Callable[[], bool]) -> None:
+        """
+        Turns of the reactor until something has happened.
+        """
+        for _ in range(1000):
+            if done():
+                return
+            self.reactor.iterate(0.01)
+        self.fail("waited in vain")
+
+    def say(self, *words: bytes) -> None:
+        """
+        What the clients say arrives before the next turn.
+        """
+        for client, word in zip(self.clients, words, strict=False):
+            client.send(word)
+        self.turn_until(lambda: len(self.heard_before) >= len(words))
+
+    def test_in_a_row(self) -> None:
+        """
+        What is written in a turn leaves when all events of it are carried out, in one piece for each connection.
+        """
+        self.patch(wire, "HELD_FOR", 60.0)
+        self.say(b"one", b"two")
+        self.assertEqual(self.heard_before, [b"", b""])
+        self.assertEqual([heard(client) for client in self.clients], [b"answer to one", b"answer to two"])
+
+    def test_long_turns(self) -> None:
+        """
+        It waits no longer than it may for the other events.
+        """
+        self.patch(wire, "HELD_FOR", 0.0)
+        self.say(b"one", b"two")
+        self.assertEqual(sorted(self.heard_before)[0], b"")
+        self.assertEqual([heard(client) for client in self.clients], [b"answer to one", b"answer to two"])
+
+    def test_before_a_close(self) -> None:
+        """
+        A close sends what was written before it.
+        """
+        self.say(b"bye")
+        self.turn_until(lambda: heard(self.clients[0]) != b"")
+        self.assertEqual(self.clients[0].recv(1000), b"answer to bye")
+        self.turn_until(lambda: self.at_end(self.clients[0]))
+
+    def at_end(self, client: socket.socket) -> bool:
+        """
+        Whether the other side has closed.
+        """
+        try:
+            return client.recv(1000) == b""
+        except BlockingIOError:
+            return False
+
+    def test_failure(self) -> None:
+        """
+        An event that fails keeps no other from being carried out.
+        """
+        self.say(b"fail", b"two")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(heard(self.clients[1]), b"answer to two")
+
+    def test_other_reactors(self) -> None:
+        """
+        A reactor of another kind is left as it is.
+        """
+        send_by_turn(Clock())

@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from select import EPOLLOUT
+from time import monotonic
 from typing import Any, Protocol, cast
 
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IAddress
 from twisted.internet.tcp import Connection
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 READ_BYTES = 256 * 1024
@@ -34,6 +38,12 @@ Silence in seconds after which the peer's kernel is asked whether it still has t
 while bytes for it cannot be passed on looks no other than one that has half closed, until its kernel is asked; the two hours that
 Linux waits by itself are long for a stream, two sockets and what they hold.
 """
+
+
+HELD_FOR = 0.001
+"""Seconds after which what is written in a turn of the reactor waits no longer for the turn's end."""
+
+log = Logger()
 
 
 class Wire(Protocol):
@@ -130,23 +140,65 @@ class OneWrite:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0 and self._held:
-            held, self._held = self._held, {}
-            for (tcp, at_once), pieces in held.items():
-                _send(tcp, at_once, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self.flush()
+
+    def flush(self) -> None:
+        """
+        Send what was collected so far.
+        """
+        held, self._held = self._held, {}
+        for (tcp, at_once), pieces in held.items():
+            _send(tcp, at_once, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def write(self, tcp: Connection, at_once: int, data: bytes) -> None:
         """
         What :func:`tune` puts in the place of ``tcp.write``.
         """
-        if not self._depth:
-            _send(tcp, at_once, data)
-        elif (tcp, at_once) in self._held:
+        if (tcp, at_once) in self._held:
             self._held[tcp, at_once].append(data)
+        elif not self._depth or tcp.dataBuffer or tcp._tempDataLen:
+            _send(tcp, at_once, data)
         else:
             self._held[tcp, at_once] = [data]
 
 
 one_write = OneWrite()
+
+
+def send_by_turn(reactor: object) -> None:
+    """
+    Let all that is written while the reactor carries out the events of one turn leave in a row at its end, HELD_FOR later at
+    most if no single event takes longer; call it before the reactor runs.
+
+    A peer that sleeps has to be woken, which costs more than all else about sending: half of a small GET, on a virtual
+    machine.  Peers that are sent to in a row are still awake for the second piece.  Besides, Twisted makes a context for each
+    event that tells old-style log messages whose they are; there are none here.
+
+    Not for the tunnel's daemons: streams that share a link take turns by what the link's transport says of its room, at once.
+    """
+    if not isinstance(reactor, EPollReactor):
+        return
+    poller, selectables, carry_out = reactor._poller, reactor._selectables, reactor._doReadOrWrite
+
+    def poll(timeout: float | None) -> None:
+        events = poller.poll(-1 if timeout is None else timeout, len(selectables))
+        flush_at = monotonic() + HELD_FOR
+        with one_write:
+            for descriptor, event in events:
+                selectable = selectables.get(descriptor)
+                if selectable is None:
+                    continue
+                if event & EPOLLOUT:
+                    one_write.flush()  # what has been written goes before a close that this event may carry out
+                try:
+                    carry_out(selectable, descriptor, event)
+                except Exception:
+                    log.failure("an event of {what} failed", what=selectable)
+                if monotonic() > flush_at:
+                    one_write.flush()
+                    flush_at = monotonic() + HELD_FOR
+
+    reactor.doIteration = poll  # type: ignore[method-assign]
 
 
 def _send(tcp: Connection, at_once: int, data: bytes) -> None:

@@ -16,6 +16,7 @@ from twisted.python import usage
 from yurt import __version__, logs
 from yurt.http.dial import parse_proxy
 from yurt.http.environment import proxy_for
+from yurt.http.wire import send_by_turn
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
 from yurt.hub.cache.quota import Quota, quota_entries
 from yurt.hub.config import HubConfig, NodeCredentials
@@ -439,6 +440,7 @@ def makeService(options: Options) -> IService:
     from yurt.hub.service import HubService
 
     use_steady_time(cast(ReactorBase, reactor))
+    send_by_turn(reactor)
     stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     return HubService(reactor, options.config, raise_file_limit())
