@@ -3,9 +3,9 @@ Run everything that must hold, and end with one line: ``N passed, N failed``, an
 
 usage: python -m tests.run [part ...]
 
-Parts: lint (ruff, mypy, shell scripts), and the suites of SUITES; all of them by default.  Those of BESIDE_UNIT run at the same
-time as ``unit``, and what they print is shown when they are over.  With CI=true in the environment a skipped test that gives no
-reason counts as failed.
+Parts: lint (ruff, mypy, shell scripts), unit, and the suites of SUITES; all of them by default.  STAGES says which run side by
+side; what those print is shown when they are over.  With CI=true in the environment a skipped test that gives no reason counts
+as failed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,23 @@ from typing import IO, Any, cast
 
 ROOT = Path(__file__).parent.parent
 SUITES: dict[str, tuple[str, ...]] = {
-    "packaging": ("tests.packaging",),
-    "etc": ("tests.etc",),
-    "kernel": ("tests.kernel",),
-    "contract": ("tests.contract",),
-    "interop": ("tests.interop",),
-    "e2e": ("tests.e2e",),
+    "packaging": ("tests/packaging",),
+    "etc": ("tests/etc",),
+    "kernel": ("tests/kernel",),
+    "contract": ("tests/contract",),
+    "interop": ("tests/interop",),
+    "e2e-tunnel": ("tests/e2e/test_tunnel_*.py", "tests/e2e/test_joining.py"),
+    "e2e": ("tests/e2e/test_*.py",),
 }
-"""Suites that take long or need the machine, run after ``unit``, which is all the rest."""
-BESIDE_UNIT = ("lint", "packaging", "etc", "contract", "interop")
-"""Parts that disturb nobody's timing: machines have two cores."""
+"""Suites that take long or need the machine, and their folders and modules; what several name belongs to the first of them.
+``unit`` is all the rest."""
+STAGES = (
+    (("unit",), ("lint", "packaging", "etc", "contract", "interop")),
+    (("kernel", "e2e"), ("e2e-tunnel",)),
+)
+"""One after the other; the lanes of a stage run side by side.  There are two: machines have two cores."""
 LIVE = True
-"""Whether parts that run alone print as they go."""
+"""Whether lanes that run alone print as they go."""
 SLOWEST = 5
 """So many of the slowest tests of a suite are named."""
 SUITE_SECONDS = 3600
@@ -69,14 +74,26 @@ class Counts:
         return f"{self.passed} passed, {self.failed} failed{skipped}"
 
 
-def unit_names() -> list[str]:
+def name_of(path: Path) -> str:
     """
-    The test modules and packages that belong to no other suite.
+    The name under which a test module or package is imported.
     """
-    apart = {name for names in SUITES.values() for name in names}
-    modules = {f"tests.{path.stem}" for path in (ROOT / "tests").glob("test_*.py")}
-    packages = {f"tests.{path.parent.name}" for path in (ROOT / "tests").glob("*/__init__.py")}
-    return sorted((modules | packages) - apart)
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def suite_names() -> dict[str, list[str]]:
+    """
+    The test modules and packages of each suite.
+    """
+    taken: set[Path] = set()
+    suites = {}
+    for suite, patterns in SUITES.items():
+        found = {path for pattern in patterns for path in [*ROOT.glob(pattern)] or [ROOT / pattern]} - taken
+        taken |= found
+        suites[suite] = sorted(map(name_of, found))
+    apart = {path.parent if path.is_file() else path for path in taken}
+    tests = {*(ROOT / "tests").glob("test_*.py"), *(path.parent for path in (ROOT / "tests").glob("*/__init__.py"))}
+    return {"unit": sorted(name_of(path) for path in tests if path not in apart), **suites}
 
 
 def shell_checks() -> list[list[str]]:
@@ -196,17 +213,19 @@ def run_in_turn(parts: Sequence[str], steps: dict[str, Step], *, live: bool) -> 
 
 def run_parts(parts: Sequence[str], steps: dict[str, Step]) -> Counts:
     """
-    Run parts; some of them side by side.
+    Run parts, those of a stage side by side.
     """
-    beside = [part for part in parts if part in BESIDE_UNIT]
-    if "unit" not in parts or not beside:
-        return run_in_turn(parts, steps, live=LIVE)
     total = Counts()
-    with ThreadPoolExecutor() as threads:
-        lanes = [threads.submit(run_in_turn, lane, steps, live=False) for lane in (beside, ["unit"])]
-    for lane in lanes:
-        total.add(lane.result())
-    total.add(run_in_turn([part for part in parts if part not in (*beside, "unit")], steps, live=LIVE))
+    rest = [part for part in parts if not any(part in lane for stage in STAGES for lane in stage)]
+    for stage in (*STAGES, (rest,)):
+        lanes = [chosen for lane in stage if (chosen := [part for part in lane if part in parts])]
+        if len(lanes) < 2:
+            counts = [run_in_turn(lane, steps, live=LIVE) for lane in lanes]
+        else:
+            with ThreadPoolExecutor() as threads:
+                counts = list(threads.map(lambda lane: run_in_turn(lane, steps, live=False), lanes))
+        for one in counts:
+            total.add(one)
     return total
 
 
@@ -214,7 +233,7 @@ def main(parts: Sequence[str]) -> int:
     """
     Run ``parts`` (all by default), print the summary, return the exit status.
     """
-    suites = {"unit": unit_names(), **{name: list(names) for name, names in SUITES.items()}}
+    suites = suite_names()
     steps: dict[str, Step] = {"lint": run_lint, **{name: partial(run_suite, names) for name, names in suites.items()}}
     unknown = [part for part in parts if part not in steps]
     if unknown:

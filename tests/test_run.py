@@ -38,7 +38,7 @@ class RunTests(SynchronousTestCase):
         (folder / "crash_suite.py").write_text(CRASH)
         self.set_variable("PYTHONPATH", os.pathsep.join([str(folder), str(run.ROOT)]))
         self.patch(run, "ROOT", folder)
-        self.patch(run, "SUITES", {"sample": ("sample_suite",), "crash": ("crash_suite",)})
+        self.patch(run, "SUITES", {"sample": ("sample_suite.py",), "crash": ("crash_suite.py",)})
         self.patch(run, "LIVE", False)
         (folder / "tests").mkdir()
 
@@ -69,10 +69,10 @@ class RunTests(SynchronousTestCase):
 
     def test_side_by_side(self) -> None:
         """
-        What runs beside the unit tests is shown in one piece, too, and counts like all else.
+        What runs side by side is shown in one piece each, and counts like all else; what is in no stage runs last.
         """
-        self.patch(run, "BESIDE_UNIT", ("crash",))
-        self.patch(run, "unit_names", lambda: ["sample_suite"])
+        self.patch(run, "STAGES", ((("unit",), ("crash",)),))
+        self.patch(run, "suite_names", lambda: {"unit": ["sample_suite"], "crash": ["crash_suite"], "sample": ["sample_suite"]})
         status, lines = self.main("unit", "crash", "sample")
         self.assertEqual((status, lines[-1]), (1, "2 passed, 5 failed, 2 skipped"))
         crash = lines.index("== crash")
@@ -114,10 +114,12 @@ class RunTests(SynchronousTestCase):
 
     def test_nothing_is_left_out(self) -> None:
         """
-        Every test folder and module belongs to a suite.
+        Every test folder and module belongs to one suite: the first that names it, or ``unit``.
         """
-        for name in ("test_one.py", "test_two.py"):
+        self.patch(run, "SUITES", {"few": ("tests/part/test_a*.py",), "part": ("tests/part/test_*.py",)})
+        for folder in ("part", "more"):
+            (run.ROOT / "tests" / folder).mkdir()
+        for name in ("test_one.py", "part/__init__.py", "part/test_ab.py", "part/test_b.py", "more/__init__.py"):
             (run.ROOT / "tests" / name).write_text("")
-        (run.ROOT / "tests" / "part").mkdir()
-        (run.ROOT / "tests" / "part" / "__init__.py").write_text("")
-        self.assertEqual(run.unit_names(), ["tests.part", "tests.test_one", "tests.test_two"])
+        expected = {"unit": ["tests.more", "tests.test_one"], "few": ["tests.part.test_ab"], "part": ["tests.part.test_b"]}
+        self.assertEqual(run.suite_names(), expected)
