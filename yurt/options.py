@@ -7,6 +7,7 @@ Command-line options of the daemons: declared as data, typed, and refused in one
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,12 @@ FALSE_WORDS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _SIZE = re.compile(r"([0-9]{1,15})(|k|M|G|Ki|Mi|Gi)")
-_NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAMESPACE = re.compile(_LABEL)
+_SUBDOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _HOST = re.compile(r"\w([-\w.]*[\w.])?")
+_NUMBERS = re.compile(r"[0-9.]+")
+_BASE_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%[0-9A-Fa-f]{2})+)*/*")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -74,7 +79,7 @@ class Options(usage.Options):
         try:
             value = option.parse(text)
         except ValueError as error:
-            raise usage.UsageError(f"--{option.name} {text!r}: {error}") from None
+            raise usage.UsageError(f"--{option.name} {presentable(text)!r}: {error}") from None
         if option.many and option.name in self.given:
             value = self.opts[option.name] + value
         self.opts[option.name] = value
@@ -113,6 +118,13 @@ def _taker(option: Option) -> Callable[[Options, str], None]:
     return take
 
 
+def presentable(text: str) -> str:
+    """
+    A bad value as it may be shown: what stands before an at sign is, or holds, a password.
+    """
+    return f"[redacted]{text[text.rindex('@') :]}" if "@" in text else text
+
+
 def boolean(text: str) -> bool:
     """
     ``true`` or ``false``, in the spellings that Go's flag parser takes.
@@ -133,6 +145,20 @@ def duration(text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise ValueError("write a number with its unit, such as 40s, 500ms or 1h30m")
     return sum(float(number) * DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def duration_from(minimum: float, maximum: float, *, zero: bool = False) -> Callable[[str], float]:
+    """
+    A parser of durations from ``minimum`` to ``maximum`` seconds, both included; with ``zero`` of 0, too.
+    """
+
+    def parse(text: str) -> float:
+        seconds = duration(text)
+        if not minimum <= seconds <= maximum and not (zero and seconds == 0):
+            raise ValueError(f"write a duration from {minimum:g}s to {maximum:g}s{', or 0' if zero else ''}")
+        return seconds
+
+    return parse
 
 
 def size(text: str) -> int:
@@ -175,13 +201,36 @@ def choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def node_name(text: str) -> str:
+def _named(pattern: re.Pattern[str], expected: str) -> Callable[[str], str]:
     """
-    The name of a node, which is part of paths; an empty text stays empty.
+    A parser of names that become part of paths; an empty text stays empty.
     """
-    if text and not _NODE_NAME.fullmatch(text):
-        raise ValueError("write the name under which kubelet registers this node: lower-case letters, digits, '-' and '.'")
-    return text
+
+    def parse(text: str) -> str:
+        if text and not pattern.fullmatch(text):
+            raise ValueError(expected)
+        return text
+
+    return parse
+
+
+node_name = _named(
+    _SUBDOMAIN, "write the name under which kubelet registers this node: lower-case letters, digits, '-' and '.' between them"
+)
+object_name = _named(_SUBDOMAIN, "write the name of an object: lower-case letters, digits, '-' and '.' between them")
+namespace = _named(_NAMESPACE, "write the name of a namespace: at most 63 lower-case letters, digits, and '-' between them")
+
+
+def folder(text: str) -> str:
+    """
+    The absolute path of a folder; one that is relative is one of the folder in which the program is started.  An empty text stays
+    empty.
+    """
+    if text.startswith("~"):
+        raise ValueError("'~' is the shell's and did not reach it here: write the whole path")
+    if "\0" in text or text != text.strip():
+        raise ValueError("write a path without blanks around it")
+    return os.path.abspath(text) if text else ""
 
 
 def comma_list(text: str) -> tuple[str, ...]:
@@ -204,6 +253,14 @@ def address(text: str) -> str:
         raise ValueError("write an IP address, such as 127.0.0.1 or ::1") from None
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def host_port(text: str, default_port: int) -> tuple[str, int]:
     """
     Host and port of ``host``, ``host:port``, ``[::1]``, ``[::1]:port`` or a bare IPv6 address.
@@ -220,10 +277,10 @@ def host_port(text: str, default_port: int) -> tuple[str, int]:
 
 def https_urls(text: str) -> tuple[str, ...]:
     """
-    The servers of a comma list as ``https://host:port``, with the base path of one behind a gateway; scheme and port may be
-    left out.
+    The servers of a comma list as ``https://host:port``, each once, with the base path of one behind a gateway; scheme and port
+    may be left out.
     """
-    return tuple(_https_url(part) for part in comma_list(text))
+    return tuple(dict.fromkeys(_https_url(part) for part in comma_list(text)))
 
 
 def _https_url(text: str) -> str:
@@ -238,5 +295,11 @@ def _https_url(text: str) -> str:
     host, number = host_port(parts.netloc, 443)
     if ":" not in host and not _HOST.fullmatch(host):
         raise ValueError(f"{host!r} is no host")
+    if _NUMBERS.fullmatch(host) and not _is_address(host):
+        raise ValueError(f"{host!r} is no IP address, and no name either")
+    if not number:
+        raise ValueError("no server listens on port 0; leave the port out for 443")
+    if not _BASE_PATH.fullmatch(parts.path):
+        raise ValueError("a path must have no blanks, nor . and .. in it; escape what is special with %")
     authority = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
     return f"https://{authority}{parts.path.rstrip('/')}"

@@ -181,11 +181,24 @@ class OptionsTests(CommandLineCase[Options]):
             ([*self.good, "--server-addr="], ["--server-addr"]),
             ([*self.good, "--server-addr=a b"], ["--server-addr", "'a b' is no host"]),
             ([*self.good, "--server-addr=-"], ["--server-addr", "is no host"]),
+            ([*self.good, "--server-addr=https://10.0.0"], ["--server-addr", "no IP address"]),
+            ([*self.good, "--server-addr=https://a:0"], ["--server-addr", "port 0"]),
+            ([*self.good, "--server-addr=https://a/b c"], ["--server-addr", "no blanks"]),
+            ([*self.good, "--server-addr=https://a/../b"], ["--server-addr", ".. in it"]),
+            ([*self.good, "--node-name=a..b"], ["--node-name", "lower-case"]),
+            ([*self.good, "--node-name=a.-b"], ["--node-name", "lower-case"]),
+            ([*self.good, "--nodepool-name=../x"], ["--nodepool-name", "lower-case"]),
+            ([*self.good, "--namespace=Kube"], ["--namespace", "lower-case"]),
+            ([*self.good, "--namespace=a.b"], ["--namespace", "lower-case"]),
             ([*self.good, "--node-name=N_1/.."], ["--node-name", "lower-case"]),
             ([*self.good, "--bind-address="], ["--bind-address", "--serve-port=0"]),
             ([*self.good, "--proxy-port=x"], ["--proxy-port", "'x'", "from 0 to 65535"]),
             ([*self.good, "--proxy-secure-port=10261"], ["--proxy-port", "--proxy-secure-port", "choose two"]),
             ([*self.good, "--proxy-port=70000"], ["--proxy-port", "from 0 to 65535"]),
+            ([*self.good, "--proxy-port=-1"], ["--proxy-port", "from 0 to 65535"]),
+            ([*self.good, "--proxy-port=10267"], ["--serve-port=10267", "at 127.0.0.1", "another one"]),
+            ([*self.good, "--serve-port=10268", "--bind-address=::"], ["--serve-port=10268", "another one"]),
+            ([*self.good, "--serve-port=10261", "--bind-address=169.254.2.1"], ["--serve-port=10261", "at 169.254.2.1"]),
             ([*self.good, "--bind-proxy-address=localhost"], ["--bind-proxy-address", "IP address"]),
             ([*self.good, "--bind-address=x"], ["--bind-address", "IP address"]),
             ([*self.good, "--lb-mode=random"], ["--lb-mode", "rr, priority"]),
@@ -193,8 +206,22 @@ class OptionsTests(CommandLineCase[Options]):
             ([*self.good, "--offline-token=maybe"], ["--offline-token", "cached, fake"]),
             ([*self.good, "--heartbeat-interval-seconds=0"], ["--heartbeat-interval-seconds", "from 1 to"]),
             ([*self.good, "--kubelet-health-grace-period=40"], ["--kubelet-health-grace-period", "40s"]),
+            ([*self.good, "--kubelet-health-grace-period=0"], ["--kubelet-health-grace-period", "from 1s to"]),
+            ([*self.good, "--watch-failover=99h"], ["--watch-failover", "or 0"]),
             ([*self.good, "--max-requests-in-flight=0"], ["--max-requests-in-flight", "from 1 to"]),
             ([*self.good, "--agent-aliases=k3s"], ["--agent-aliases", "name=component"]),
+            ([*self.good, "--agent-aliases=a=b=c"], ["--agent-aliases", "'b=c' is no component"]),
+            ([*self.good, "--agent-aliases=a=b,a=c"], ["--agent-aliases", "keep one"]),
+            ([*self.good, "--agent-aliases==kubelet"], ["--agent-aliases", "'' is no component"]),
+            ([*self.good, "--cache-agents=["], ["--cache-agents", "'[' is no component", "flannel*"]),
+            ([*self.good, "--cache-agents=kubelet,!"], ["--cache-agents", "'!' is no component"]),
+            ([*self.good, "--cache-agents=kubelet/v1.30"], ["--cache-agents", "up to its first '/'"]),
+            ([*self.good, "--cache-quota=a b=1Mi"], ["--cache-quota", "'a b' is no component"]),
+            ([*self.good, "--cache-quota==1Mi"], ["--cache-quota", "'' is no component"]),
+            ([*self.good, "--cache-exclude=pods/log"], ["--cache-exclude", "pods/log is no resource"]),
+            ([*self.good, "--cache-exclude=a..b"], ["--cache-exclude", "a..b is no resource"]),
+            ([*self.good, "--root-dir=~/hub"], ["--root-dir", "whole path"]),
+            ([*self.good, "--disk-cache-path= "], ["--disk-cache-path", "without blanks"]),
             ([*self.good, "--link-kind=bridge"], ["--link-kind", "auto, dummy, tap"]),
             ([*self.good, "--dummy-if-ip=1.2.3"], ["--dummy-if-ip", "IP address"]),
             ([*self.good, "--dummy-if-ip=10.0.0.1"], ["--dummy-if-ip", "10.0.0.1", "169.254.0.0/16"]),
@@ -210,6 +237,32 @@ class OptionsTests(CommandLineCase[Options]):
             message = self.problem(*words)
             for part in expected:
                 self.assertIn(part, message, words)
+
+    def test_password(self) -> None:
+        """
+        What may be a password is not shown with the bad value that holds it.
+        """
+        for value in ("https://u:s3cret@a", "u:s3cret@a:1", "https://a,u:s3/cret,s3cret@b"):
+            message = self.problem(*self.good, f"--server-addr={value}")
+            self.assertIn("--server-addr", message)
+            self.assertNotIn("s3", message)
+        message = self.problem("--node-name=n1", self.whole_kubeconfig("https://u:s3cret@a"))
+        self.assertIn("--kubeconfig: server", message)
+        self.assertNotIn("s3", message)
+
+    def test_twice(self) -> None:
+        """
+        What is named twice is meant once.
+        """
+        config = self.parse(*self.good, "--server-addr=a,https://a:443", "--bind-proxy-address=127.0.0.1,127.0.0.1").config
+        self.assertEqual((config.servers, config.bind_proxy_addresses), (("https://a:443",), ("127.0.0.1",)))
+
+    def test_patterns(self) -> None:
+        """
+        Names, patterns and exclusions of components, in any case.
+        """
+        words = "kubelet,flannel*,Calico-?ode,[ck]oredns,!x[!a-c],*"
+        self.assertEqual(self.parse(*self.good, f"--cache-agents={words}").config.cache_agents, tuple(words.split(",")))
 
     def test_proxy_of_the_environment(self) -> None:
         """

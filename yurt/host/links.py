@@ -123,8 +123,8 @@ def parse_link(name: str, kind: str, addresses: tuple[str, ...]) -> Link:
     """
     if not name or len(name.encode()) > MAX_NAME:
         raise LinkError(f"link name {name!r} must have 1 to {MAX_NAME} bytes: choose a shorter one")
-    if name in (".", "..") or any(c in "/:%" or c.isspace() for c in name):
-        raise LinkError(f"link name {name!r} must have no blank, slash, colon or percent sign")
+    if name in (".", "..") or any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
+        raise LinkError(f"link name {name!r} must have no blank, slash, colon, percent sign or unprintable character")
     if kind not in _KINDS:
         raise LinkError(f"link kind {kind!r} is not one of {', '.join(_KINDS)}")
     if not addresses:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from yurt.options import comma_list
+
 DEFAULT_CACHE_AGENTS = (
     "kubelet",
     "kube-proxy",
@@ -30,6 +32,49 @@ MAX_COMPONENT = 63
 """Characters of a component's name: it is part of what views are known by, and a label of the metrics."""
 
 _COMPONENT = re.compile(rf"[a-z0-9._-]{{1,{MAX_COMPONENT}}}")
+_PATTERN = re.compile(r"!?(?:[a-z0-9._*?-]|\[!?[a-z0-9._-]+\])+")
+
+
+def component_name(text: str) -> str:
+    """
+    The name of a component, in lower case.  Raises ValueError.
+    """
+    name = text.strip().lower()
+    if not _COMPONENT.fullmatch(name):
+        raise ValueError(
+            f"{text.strip()!r} is no component: write a User-Agent up to its first '/', at most {MAX_COMPONENT} letters, "
+            "digits, dots, dashes and underscores"
+        )
+    return name
+
+
+def component_patterns(text: str) -> tuple[str, ...]:
+    """
+    Patterns of a comma list, as :class:`CacheAgents` takes them.  Raises ValueError.
+    """
+    patterns = comma_list(text)
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern.lower()):
+            raise ValueError(
+                f"{pattern!r} is no component: write a User-Agent up to its first '/', such as kubelet, a pattern such as "
+                "flannel*, or !name"
+            )
+    return patterns
+
+
+def component_aliases(text: str) -> tuple[tuple[str, str], ...]:
+    """
+    Pairs of a comma list ``name=component``.  Raises ValueError.
+    """
+    aliases: dict[str, str] = {}
+    for part in comma_list(text):
+        name, separator, component = part.partition("=")
+        if not separator:
+            raise ValueError("write name=component, such as k3s=kubelet")
+        name, component = component_name(name), component_name(component)
+        if aliases.setdefault(name, component) != component:
+            raise ValueError(f"{name} cannot stand for both {aliases[name]} and {component}: keep one of them")
+    return tuple(aliases.items())
 
 
 class CacheAgents:

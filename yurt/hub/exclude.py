@@ -16,7 +16,7 @@ TOKENS = "serviceaccounts/token"
 MAX_REMEMBERED = 256
 """Resources for which the decision is remembered."""
 
-_ENTRY = re.compile(r"[a-z0-9-]+(?:/[a-z]+)?(?:\.[a-z0-9.-]+)?")
+_ENTRY = re.compile(rf"{TOKENS}|[a-z0-9-]+(?:\.[a-z0-9-]+)*")
 
 
 def resources(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import cast
@@ -17,7 +18,7 @@ from yurt import __version__, logs
 from yurt.http.dial import parse_proxy
 from yurt.http.environment import proxy_for
 from yurt.http.wire import send_by_turn
-from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS
+from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS, component_aliases, component_patterns
 from yurt.hub.cache.quota import Quota, quota_entries
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.exclude import resources
@@ -28,7 +29,22 @@ from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import KUBELET_CA, KUBELET_CERTIFICATE, JoinSettings
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, stop_once, use_steady_time
-from yurt.options import Option, address, boolean, choice, comma_list, duration, https_urls, integer, node_name, port
+from yurt.options import (
+    Option,
+    address,
+    boolean,
+    choice,
+    comma_list,
+    duration_from,
+    folder,
+    https_urls,
+    integer,
+    namespace,
+    node_name,
+    object_name,
+    port,
+    presentable,
+)
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, CredentialsError
 
@@ -48,7 +64,7 @@ def addresses(text: str) -> tuple[str, ...]:
     """
     IP addresses of a comma list.
     """
-    return tuple(address(part) for part in comma_list(text))
+    return tuple(dict.fromkeys(address(part) for part in comma_list(text)))
 
 
 def pod_addresses(text: str) -> tuple[str, ...]:
@@ -79,19 +95,6 @@ def filters(text: str) -> tuple[str, ...]:
     return filter_names(comma_list(text))
 
 
-def aliases(text: str) -> tuple[tuple[str, str], ...]:
-    """
-    Pairs of a comma list ``name=component``.
-    """
-    pairs = []
-    for part in comma_list(text):
-        name, separator, component = part.partition("=")
-        if not (name.strip() and separator and component.strip()):
-            raise ValueError("write name=component, such as k3s=kubelet")
-        pairs.append((name.strip(), component.strip()))
-    return tuple(pairs)
-
-
 def refuse_bad_proxy(servers: tuple[str, ...]) -> None:
     """
     Raise a UsageError if the environment sends to one of the servers by a proxy that is not spoken to.  Its URL may hold a
@@ -105,6 +108,18 @@ def refuse_bad_proxy(servers: tuple[str, ...]) -> None:
         except ValueError:
             message = "HTTPS_PROXY of the environment is not understood: write http://HOST:PORT, other schemes are not spoken"
             raise usage.UsageError(message) from None
+
+
+def refuse_shared_ports(pages: tuple[str, int], doors: Sequence[tuple[str, int]]) -> None:
+    """
+    Raise a UsageError if the admin pages' address and port are those of a door of the proxy, too.
+    """
+    for host, number in doors:
+        is_one_host = pages[0] == host or ip_address(pages[0]).is_unspecified or ip_address(host).is_unspecified
+        if number and number == pages[1] and is_one_host:
+            raise usage.UsageError(
+                f"--serve-port={number} is a port of the proxy, too, at {host}: choose another one for the admin pages, or 0"
+            )
 
 
 class Options(DeclaredOptions):
@@ -160,8 +175,8 @@ class Options(DeclaredOptions):
             "port of the proxy by HTTPS, at the same addresses, with a certificate that the cluster issues; 0: none",
             port,
         ),
-        Option("root-dir", "/var/lib/yurthub", "folder of the hub's own files, such as the key of the cached secrets", absolute),
-        Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache", absolute),
+        Option("root-dir", "/var/lib/yurthub", "folder of the hub's own files, such as the key of the cached secrets", folder),
+        Option("disk-cache-path", "/etc/kubernetes/cache", "folder of the cache", folder),
         Option(
             "cache-exclude",
             "",
@@ -182,14 +197,14 @@ class Options(DeclaredOptions):
             "cache-agents",
             ",".join(DEFAULT_CACHE_AGENTS),
             "components whose reads are cached, comma separated: names, patterns such as flannel*, * for all; !name excludes",
-            comma_list,
+            component_patterns,
             many=True,
         ),
         Option(
             "agent-aliases",
             ",".join(f"{name}={component}" for name, component in DEFAULT_ALIASES.items()),
             "user agents that stand for a component, comma separated name=component",
-            aliases,
+            component_aliases,
         ),
         Option(
             "lb-mode",
@@ -201,14 +216,14 @@ class Options(DeclaredOptions):
             "watch-failover",
             "1s",
             "time within which watches leave a server that has fallen silent, where there are several; 0: not by this",
-            duration,
+            duration_from(0.05, 3600, zero=True),
         ),
         Option("heartbeat-interval-seconds", "10", "seconds between probes of a server that nobody talks to", integer(1, 3600)),
         Option(
             "kubelet-health-grace-period",
             "40s",
             "the node's Lease is renewed for so long after kubelet's last sign of life",
-            duration,
+            duration_from(1, 86_400),
         ),
         Option(
             "max-requests-in-flight",
@@ -237,7 +252,7 @@ class Options(DeclaredOptions):
             filters,
             many=True,
         ),
-        Option("nodepool-name", "", "pool of this node; default: the one that its Node, or a NodePool, names"),
+        Option("nodepool-name", "", "pool of this node; default: the one that its Node, or a NodePool, names", object_name),
         Option(
             "enable-pool-service-topology",
             "false",
@@ -248,6 +263,7 @@ class Options(DeclaredOptions):
             "namespace",
             "kube-system",
             "namespace of the ConfigMap yurt-hub-cfg, which sets up filters and cached agents; empty: none",
+            namespace,
         ),
         Option("enable-dummy-if", "true", "make the link with the address that pods reach", boolean),
         Option("link-kind", "auto", "kind of that link: auto, dummy or tap", choice("auto", "dummy", "tap")),
@@ -282,6 +298,10 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--proxy-port and --proxy-secure-port are the same: choose two, or 0 for one of them")
         if not self["bind-address"] and self["serve-port"]:
             raise usage.UsageError("--bind-address is empty: give the address of the admin pages, or --serve-port=0 for none")
+        if self["serve-port"]:
+            hosts = (*self["bind-proxy-address"], *(self["dummy-if-ip"] if self["enable-dummy-if"] else ()))
+            doors = [(host, number) for host in hosts for number in (self["proxy-port"], self["proxy-secure-port"])]
+            refuse_shared_ports((self["bind-address"], self["serve-port"]), doors)
         kubeconfig = self.read_kubeconfig()
         servers = self["server-addr"] or self.servers_of(kubeconfig)
         refuse_bad_proxy(servers)
@@ -361,7 +381,7 @@ class Options(DeclaredOptions):
         try:
             return https_urls(kubeconfig.server)
         except ValueError as error:
-            raise usage.UsageError(f"--kubeconfig: server {kubeconfig.server}: {error}") from None
+            raise usage.UsageError(f"--kubeconfig: server {presentable(kubeconfig.server)}: {error}") from None
 
     def read_credentials(self, kubeconfig: Kubeconfig | None) -> NodeCredentials:
         """

@@ -39,5 +39,5 @@ class QuotaTests(SynchronousTestCase):
         """
         What cannot be meant is refused, with what to write.
         """
-        for text, part in (("x", "64Mi"), ("a=", "64Mi"), ("=1Mi", "component=size"), ("1Ki", "1Mi to 512Mi"), ("1Gi", "512Mi")):
+        for text, part in (("x", "64Mi"), ("a=", "64Mi"), ("=1Mi", "is no component"), ("1Ki", "1Mi to 512Mi"), ("1Gi", "512Mi")):
             self.assertIn(part, str(self.assertRaises(ValueError, quota_entries, text)), text)

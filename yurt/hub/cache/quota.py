@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from yurt.hub.agents import component_name
 from yurt.hub.cache.records import Caller
 from yurt.hub.identity import NODE
 from yurt.options import comma_list, size
@@ -58,9 +59,10 @@ def quota_entries(text: str) -> tuple[tuple[str, int], ...]:
     entries = []
     for part in comma_list(text):
         name, separator, amount = part.rpartition("=")
-        name = name.strip().lower()
-        if separator and not name:
-            raise ValueError("write component=size, such as kubectl=16Mi")
+        if separator and name.strip() != EVERY:
+            name = component_name(name)
+        else:
+            name = name.strip()
         limit = size(amount.strip())
         if not MIN_QUOTA <= limit <= MAX_QUOTA:
             raise ValueError(f"{amount.strip()} is not from 1Mi to 512Mi")
