@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
 from twisted.internet.defer import gatherResults
 
 from yurt.http.heads import get_header
@@ -18,7 +19,7 @@ from yurt.hub.answers import answer_status, cached_headers
 from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward, narrow
-from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, read_object, split_list_in_steps
+from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, is_newer, read_object, split_list_in_steps
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
 from yurt.kube.status import read_failure, status_body
@@ -40,8 +41,31 @@ SILENT = "no answer to a request"
 START_GRACE = 0.1
 """Seconds after which a cached read no longer waits for the first verdict on the cloud."""
 
+SETTLED_AFTER = 30.0
+"""Seconds after a server's return for which it is not believed that it does not serve a resource: some answer before they know
+all their custom resources."""
+
+API_SERVERS_OWN = (b"audit-id", b"x-kubernetes-pf-flowschema-uid")
+"""Headers of which kube-apiserver sends one at least with each answer, and nobody else: the first since 1.22, the second since
+1.20."""
+
 OPEN_LIST_LIFETIME = 300.0
 """Seconds that the next page may take; kube-apiserver's own continue tokens live as long."""
+
+
+class _RowObject(msgspec.Struct):
+    kind: str = ""
+
+
+class _Row(msgspec.Struct):
+    object: _RowObject = msgspec.field(default_factory=_RowObject)
+
+
+class _Rows(msgspec.Struct):
+    rows: list[_Row] = []
+
+
+_decode_rows = msgspec.json.Decoder(_Rows).decode
 
 
 def view_key(caller: Caller, info: RequestInfo, form: str) -> ViewKey:
@@ -209,10 +233,31 @@ class Read(Forward):
 
     def keeps(self, head: ResponseHead) -> bool:
         """
-        Keep whole JSON answers.
+        Keep whole JSON answers, and the news that the resource is served no more.
         """
-        is_read = head.status in self.statuses and self.request.head.method == b"GET"
-        return is_read and is_json(get_header(head.headers, b"content-type"))
+        if self.request.head.method != b"GET":
+            return False
+        is_told = head.status in self.statuses and is_json(get_header(head.headers, b"content-type"))
+        return is_told or self.is_unserved(head)
+
+    def is_unserved(self, head: ResponseHead) -> bool:
+        """
+        Whether an API server, and no proxy on the way, says that it has no such resource: its CustomResourceDefinition is gone.
+        The core group never goes.
+        """
+        if head.status != 404 or not self.info.group or self.server is None:
+            return False
+        is_plain = not is_json(get_header(head.headers, b"content-type"))
+        is_settled = self.hub.now() - self.server.last_change >= SETTLED_AFTER
+        is_own = any(get_header(head.headers, name) is not None for name in API_SERVERS_OWN)
+        return (is_plain or self.info.verb == "list") and is_settled and is_own
+
+    def forget_resource(self) -> None:
+        """
+        What this caller knows of a resource that is served no more.
+        """
+        self.log.info("{resource}: served no more, forgotten", resource=self.info.gvr)
+        self.hub.views.forget_resource(self.caller, self.info.gvr)
 
 
 class ObjectRead(Read):
@@ -270,6 +315,9 @@ class ObjectRead(Read):
         """
         The object becomes readable for this caller.
         """
+        if self.is_unserved(head):
+            self.forget_resource()
+            return
         if head.status == 404:
             self.gone(body)
             return
@@ -295,6 +343,8 @@ class ListRead(Read):
 
     known_versions: Mapping[str, str] = {}
     """How far the views in question were, by their forms, when the list was asked for."""
+    newest_known = ""
+    """The resourceVersion of a view that is older than the list is to be."""
 
     def send(self, server: Server) -> None:
         """
@@ -313,7 +363,23 @@ class ListRead(Read):
             message = f"{self.describe()}: the list cannot go on from the cache; begin it anew without the continue token"
             self.answer_status(410, "Expired", message, retry_after=None)
             return True
-        return super().answer_from_cache()
+        if super().answer_from_cache():
+            return True
+        if self.newest_known:
+            self.answer_too_large()
+        return self.finished
+
+    def answer_too_large(self) -> None:
+        """
+        Whoever asks for a state at least so new gets no older one: 504 with the cause by which client-go knows to list again
+        without that demand.
+        """
+        asked = self.info.query["resourceVersion"]
+        message = f"Too large resource version: {asked}, current: {self.newest_known}"
+        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+        self.series.from_hub += 1
+        answer_status(self.request, 504, "Timeout", message, details={**(self.details or {}), "causes": [cause]})
+        self.done()
 
     def answer_form(self, form: str) -> bool:
         """
@@ -326,7 +392,10 @@ class ListRead(Read):
             return True
         if found is None:
             return False
-        if self.wants_another_state(found.resource_version):
+        if self.wants_another_state(found.resource_version) or (form == TABLE and self.lacks_objects(found.body)):
+            return False
+        if self.wants_newer_state(found.resource_version):
+            self.newest_known = found.resource_version
             return False
         self.respond_cached(found.body, found.stored_at)
         return True
@@ -337,6 +406,21 @@ class ListRead(Read):
         """
         query = self.info.query
         return query.get("resourceVersionMatch") == "Exact" and query.get("resourceVersion") != resource_version
+
+    def wants_newer_state(self, resource_version: str) -> bool:
+        """
+        Whether the list is to be newer than the cache's.
+        """
+        asked = self.info.query.get("resourceVersion", "")
+        return asked.isdecimal() and is_newer(asked, resource_version)
+
+    def lacks_objects(self, table: bytes) -> bool:
+        """
+        Whether the rows of a Table are to hold whole objects (as for ``kubectl get --sort-by``), and the cache's do not.
+        """
+        if self.info.query.get("includeObject") != "Object":
+            return False
+        return any(row.object.kind == PARTIAL for row in _decode_rows(table).rows)
 
     @property
     def about(self) -> ViewKey:
@@ -349,6 +433,9 @@ class ListRead(Read):
         """
         A page; with the last one the view is complete.
         """
+        if self.is_unserved(head):
+            self.forget_resource()
+            return
         try:
             parts = yield from split_list_in_steps(body, LIST_STEP)
         except ObjectError as error:

@@ -207,6 +207,14 @@ class Views(Reader):
         elif group.gets is not None:
             self._shelf.dismiss(group.gets, member)
 
+    def forget_resource(self, caller: Caller, gvr: str) -> None:
+        """
+        The cloud has no such resource any more: all that this caller was told of it goes.
+        """
+        for view in list(self._shelf.index.views.values()):
+            if view.key.caller == caller and view.key.gvr == gvr:
+                self._shelf.evict(view)
+
     def begin_watch(self, key: ViewKey, resource_version: str, *, thaw: bool = False) -> None:
         """
         A watch that goes on from ``resource_version`` begins: where it leaves out events after what the view knows, the view is
