@@ -131,7 +131,6 @@ APPROVED: dict[str, tuple[list[Document], str]] = {
     "a bootstrapper for a node that is not there": ([hub()], "yurthub node client"),
     "a bootstrapper with a tenant": ([hub(organizations=[*HUB, "openyurt:tenant:a"])], "yurthub node client"),
     "a bootstrapper for a node that was lost": ([hub(), LOST], "yurthub node client"),
-    "a bootstrapper for a node that is not Ready": ([hub(), node(ready="False")], "yurthub node client"),
     "a bootstrapper for a node of which nothing is known": ([hub(), node(ready="")], "yurthub node client"),
     "a token made for a node that lives": ([hub(TOKEN_OF_NODE), READY], "yurthub node client"),
     "a token made for a node that has just joined": (
@@ -170,12 +169,13 @@ REFUSED: dict[str, tuple[list[Document], str]] = {
     "a stranger": ([hub(ADMIN)], "kubernetes-admin asks for it; only system:node:edge-1 and bootstrap tokens may"),
     "another node": ([hub(OTHER_NODE)], "system:node:edge-2 asks for it"),
     "the name of the node without its group": ([hub((NODE_USER[0], ["system:authenticated"]))], "system:node:edge-1 asks"),
-    "a bootstrapper for a living node": ([hub(), READY], "Node edge-1 is Ready"),
+    "a bootstrapper for a node whose kubelet says that it is not Ready": ([hub(), node(ready="False")], "Node edge-1 lives"),
+    "a bootstrapper for a living node": ([hub(), READY], "Node edge-1 lives"),
     "an agent by another token than the one that has just joined its node": (
-        [agent(OTHER_TOKEN), hub(name="first", conditions=["Approved"]), READY], "Node edge-1 is Ready",
+        [agent(OTHER_TOKEN), hub(name="first", conditions=["Approved"]), READY], "Node edge-1 lives",
     ),
     "a hub by the token that brought the agent": (
-        [hub(), agent(BOOTSTRAPPER, name="first", conditions=["Approved"]), READY], "Node edge-1 is Ready",
+        [hub(), agent(BOOTSTRAPPER, name="first", conditions=["Approved"]), READY], "Node edge-1 lives",
     ),
     "a token made for another node": (
         [hub(("system:bootstrap:abcdef", ["system:bootstrappers", "system:bootstrappers:node:edge-2"]))],
@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[list[Document], str]] = {
     "a serving certificate by an administrator": ([serving(ADMIN)], "only system:node:edge-1 may"),
     "an agent of another node": ([agent(OTHER_NODE)], "system:node:edge-2 asks for it"),
     "an agent that renews as all agents": ([agent(AGENT_USER)], "tunnel-agent-client asks for it"),
-    "an agent by a bootstrapper for a living node": ([agent(BOOTSTRAPPER), READY], "Node edge-1 is Ready"),
+    "an agent by a bootstrapper for a living node": ([agent(BOOTSTRAPPER), READY], "Node edge-1 lives"),
     "the tunnel server's by a bootstrapper": ([proxy(BOOTSTRAPPER)], "system:bootstrap:abcdef asks for it; only system:service"),
     "the tunnel server's by a node": ([proxy(NODE_USER)], "system:node:edge-1 asks for it"),
     "the tunnel server's by an account elsewhere": (

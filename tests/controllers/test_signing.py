@@ -95,11 +95,11 @@ class NodeTests(SynchronousTestCase):
 
     def test_states(self) -> None:
         """
-        A Node is Ready, or not, or lost since a time; one without any condition is not Ready, and was never there to be lost.
+        A Node lives, Ready or not, or is lost since a time; one without any condition does not, and was never there to be lost.
         """
         for ready, wanted in (
             ("True", Node("n", frozenset(), True, None)),
-            ("False", Node("n", frozenset(), False, None)),
+            ("False", Node("n", frozenset(), True, None)),
             ("Unknown", Node("n", frozenset(), False, 1_700_000_000.0)),
             ("", Node("n", frozenset(), False, None)),
         ):

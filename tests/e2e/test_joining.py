@@ -146,7 +146,7 @@ class JoinTests(JoiningCase):
         self.lose_certificate()
         self.token.write_text(TOKEN)
         hub = self.start_hub()
-        wait_for("an Event", lambda: "Node edge-1 is Ready" in self.events_about("NotApproved"), 30)
+        wait_for("an Event", lambda: "Node edge-1 lives" in self.events_about("NotApproved"), 30)
         self.assertIn("pending since", self.readiness())
         self.apply_here(bootstrap_token(TOKEN_OF_NODE, GROUP_OF_NODE))
         self.assertEqual(self.hand_in(TOKEN_OF_NODE), 200)

@@ -201,10 +201,10 @@ def _is_nobody(case: Case) -> Iterator[str]:
     """
     request, node = case.request, case.node
     joined_it = any(one.kind is Kind.NODE_CLIENT and one.username == request.username for one in case.granted)
-    if node is not None and node.ready and not (request.kind is Kind.AGENT and joined_it):
+    if node is not None and node.lives and not (request.kind is Kind.AGENT and joined_it):
         group = group_of_token(node.name)
         yield (
-            f"Node {node.name} is Ready, and has a certificate to ask with; if it is to join anew, approve this by hand, use a "
+            f"Node {node.name} lives, and has a certificate to ask with; if it is to join anew, approve this by hand, use a "
             f"token of group {group}, or delete the Node"
         )
     lost_at = node.lost_at if node is not None else None

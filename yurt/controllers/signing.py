@@ -95,12 +95,13 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Node:
     """
-    As much of a Node as is of interest: its names and addresses, whether it is Ready, and since when nothing is heard of it.
+    As much of a Node as is of interest: its names and addresses, whether its kubelet says how it is (Ready is True or False),
+    and since when nothing is heard of it.
     """
 
     name: str
     addresses: frozenset[str]
-    ready: bool = False
+    lives: bool = False
     lost_at: float | None = None
 
 
@@ -261,7 +262,7 @@ def read_node(body: bytes) -> Node:
     return Node(
         found.metadata.name,
         frozenset(_canonical(one.address) for one in status.addresses or ()),
-        ready.status == "True",
+        ready.status in ("True", "False"),
         since.timestamp() if ready.status == "Unknown" and since else None,
     )
 
