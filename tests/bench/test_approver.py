@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.controllers.approver import joining
 from tests.controllers.asking import BOOTSTRAPPER, encoded
-from yurt.controllers.csrapprover import Case, refusal
+from yurt.controllers.csrapprover import Case, Site, refusal
 from yurt.controllers.signing import read_request
 
 
@@ -27,6 +27,6 @@ class JoiningTests(SynchronousTestCase):
             document["spec"].update(username=BOOTSTRAPPER[0], groups=list(BOOTSTRAPPER[1]))
             request = read_request(encoded(document))
             assert request is not None
-            self.assertIs(refusal(Case(request, None, [], frozenset())), None)
+            self.assertIs(refusal(Case(request, None, [], Site(frozenset(), list), 0.0)), None)
             nodes.add(request.node)
         self.assertEqual(nodes, {"edge-1", "edge-2"})

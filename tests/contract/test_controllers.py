@@ -22,6 +22,7 @@ from yurt.controllers.leading import Controllers
 from yurt.controllers.metrics import ManagerMetrics
 from yurt.controllers.registry import NAMES, chosen
 from yurt.kube.api import ApiClient, ApiError, client_from_kubeconfig
+from yurt.kube.csr.renewal import renews
 from yurt.kube.csr.request import requests_path
 from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, SERVING_SIGNER, SERVING_USAGES
 from yurt.kube.kubeconfig import Kubeconfig
@@ -79,7 +80,7 @@ class ControllersContract(Contract):
         """
         All controllers, as the user of the manifest.
         """
-        config = ControllersConfig(Kubeconfig(self.url), frozenset(NAMES))
+        config = ControllersConfig(Kubeconfig(self.url, ca_data=self.ca.cert_pem), frozenset(NAMES))
         controllers = Controllers(
             reactor,
             self.api_as(issue(self.ca, USER)),
@@ -112,11 +113,12 @@ class ControllersContract(Contract):
             await self.admin.ask("DELETE", requests_path(version))
 
     async def ask_for(
-        self, name: str, asker: Identity, pem: bytes, *, serving: bool = False, version: str = "v1"
+        self, name: str, asker: Identity, pem: bytes, *, serving: bool = False, version: str = "v1", shown: Identity | None = None
     ) -> str:
         """
-        Ask for a certificate; the path of the request.
+        Ask for a certificate, which is to follow the one that is ``shown``; the path of the request.
         """
+        annotations = renews(shown.cert_pem + shown.key_pem, pem) if shown else {}
         spec = {
             "request": base64.b64encode(pem).decode(),
             "signerName": SERVING_SIGNER if serving else CLIENT_SIGNER,
@@ -125,7 +127,7 @@ class ControllersContract(Contract):
         document = {
             "apiVersion": f"certificates.k8s.io/{version}",
             "kind": "CertificateSigningRequest",
-            "metadata": {"name": name, "labels": {"some": "label"}},
+            "metadata": {"name": name, "labels": {"some": "label"}, "annotations": annotations},
             "spec": spec,
         }
         made = await self.client(asker).ask("POST", requests_path(version), document)
@@ -182,6 +184,23 @@ class ControllersContract(Contract):
         self.assertEqual(controllers.status()["problems"], [])
         await controllers.stopService()
         self.assertFalse((await self.admin.ask("GET", f"{LEASES}/{LEASE}")).json["spec"].get("holderIdentity"))
+
+    async def test_agent_renews(self) -> None:
+        """
+        With its own certificate an agent gets the next one, for its own node only.
+        """
+        await self.apply()
+        controllers = self.run_controllers("me")
+        await self.until("the lead", lambda: controllers.election.leading and not controllers.unready())
+        agent = issue(self.ca, "tunnel-agent-client", ["openyurt:yurttunnel"], dns=["edge-1"])
+        own, other = (pkcs10("tunnel-agent-client", ["openyurt:yurttunnel"], [name]) for name in ("edge-1", "edge-2"))
+        stolen = await self.ask_for("stolen", agent, other, shown=agent)
+        path = await self.ask_for("renewal", agent, own, shown=agent)
+        document = await self.decided(path)
+        self.assertEqual((document["spec"]["username"], document["status"]["conditions"][0]["message"]),
+                         ("tunnel-agent-client", "Auto approving tunnel-agent client certificate"))  # fmt: skip
+        self.assertIn("not that of an agent of Node edge-2", (await self.events_about("stolen"))[0])
+        self.assertEqual((await self.admin.ask("GET", stolen)).json["status"], {})
 
     async def test_refusal(self) -> None:
         """

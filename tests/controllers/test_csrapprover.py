@@ -4,15 +4,19 @@ Tests of what the approver of certificates decides.
 
 from __future__ import annotations
 
+import base64
+import json
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certs import issue, make_ca
+from tests.certs import Authority, issue, make_ca
 from tests.controllers.asking import (
     ADMIN,
     AGENT_USER,
@@ -32,13 +36,14 @@ from tests.controllers.asking import (
     two_meanings,
 )
 from yurt.controllers.controller import CREATE, UPDATE, Observed, Outcome, Write
-from yurt.controllers.csrapprover import NODES_KNOWN, REQUESTS, reconcile
+from yurt.controllers.csrapprover import NODES_KNOWN, REQUESTS, Site, reconcile
 from yurt.controllers.signing import MAX_OBJECT_BYTES, read_node, read_request
+from yurt.kube.csr.renewal import ANNOTATION, renews
 
 NOW = 1_800_000_000.0
 """The time of day, 2027: a certificate made by these tests lasts until long before it, unless it is told otherwise."""
-LINK_LOCAL = frozenset({"169.254.2.1"})
 CA = make_ca("approver")
+SITE = Site(frozenset({"169.254.2.1"}), lambda: [CA.certificate])
 
 Document = dict[str, Any]
 
@@ -102,7 +107,7 @@ class DecisionCase(SynchronousTestCase):
                 seen.change(NODES_KNOWN, name, None, read_node(encoded(document)))
             else:
                 seen.change(REQUESTS, name, None, read_request(encoded(document)))
-        return {key: reconcile(LINK_LOCAL, key, seen, now) for key in sorted(seen.work())}
+        return {key: reconcile(SITE, key, seen, now) for key in sorted(seen.work())}
 
     def writes(self, *documents: Document) -> list[Write]:
         return [write for outcome in self.decide(*documents).values() for write in outcome.writes]
@@ -419,6 +424,105 @@ class OnceTests(DecisionCase):
         [after] = self.decide(first, hub(), now=ends + before.again - 10 if before.again else 0.0).values()
         self.assertEqual(([one.what for one in before.writes], before.again), (["event"], 11.0))
         self.assertEqual([one.what for one in after.writes], ["approve"])
+
+
+class AgentRenewalTests(DecisionCase):
+    """
+    An agent that asks in the name of all agents shows its certificate.
+    """
+
+    def setUp(self) -> None:
+        self.now = time.time()
+        self.held = self.issued()
+
+    def issued(self, name: str = "tunnel-agent-client", groups: Sequence[str] = TUNNEL, dns: Sequence[str] = ("edge-1",),
+               ca: Authority = CA, usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH) -> bytes:  # fmt: skip
+        """
+        A certificate with its key.
+        """
+        identity = issue(ca, name, list(groups), dns=list(dns), usages=(usage,))
+        return identity.cert_pem + identity.key_pem
+
+    def asks(self, held: bytes, names: Sequence[str] = ("edge-1",), asker: Any = AGENT_USER) -> Document:
+        """
+        A request that follows ``held``.
+        """
+        document = agent(asker, names)
+        document["metadata"]["annotations"] = renews(held, base64.b64decode(document["spec"]["request"]))
+        return document
+
+    def outcome(self, *documents: Document) -> Any:
+        """
+        What is written: the message of an approval, or why there is none.
+        """
+        (write,) = self.decide(*documents, now=self.now)["node edge-1"].writes
+        return write.document.get("message") or write.document["status"]["conditions"][-1]["message"]
+
+    def test_approved(self) -> None:
+        """
+        Its own name it renews as often as it likes, whatever the node's state, with the addresses of the node.
+        """
+        for documents in (
+            [self.asks(self.held)],
+            [self.asks(self.held), READY],
+            [self.asks(self.held, ["edge-1", "192.168.1.2"]), READY],
+            [self.asks(self.held), agent(BOOTSTRAPPER, name="first", conditions=["Approved"]), LOST],
+        ):
+            self.assertEqual(self.outcome(*documents), "Auto approving tunnel-agent client certificate")
+
+    def test_others(self) -> None:
+        """
+        No other node's name; by no certificate that is another's, of another kind, CA or time.
+        """
+        mine = "is not that of an agent of Node edge-1"
+        for held, why in (
+            (self.issued(dns=["edge-2"]), mine),
+            (self.issued(dns=["edge-1", "edge-2"]), mine),
+            (self.issued(dns=[]), mine),
+            (self.issued("tunnel-proxy-client"), mine),
+            (self.issued(groups=["system:nodes"]), mine),
+            (self.issued(groups=[*TUNNEL, "system:masters"]), mine),
+            (self.issued(usage=ExtendedKeyUsageOID.SERVER_AUTH), mine),
+            (self.issued(ca=make_ca("approver")), "was not issued by the cluster's CA"),
+        ):
+            self.assertIn(why, self.outcome(self.asks(held), READY))
+        self.assertIn("10.0.0.9 are not among", self.outcome(self.asks(self.held, ["edge-1", "10.0.0.9"]), READY))
+
+    def test_not_its_holder(self) -> None:
+        """
+        The certificate alone, which is no secret, proves nothing; nor does what its holder has signed for another request.
+        """
+        document, stranger = self.asks(self.held), self.issued()
+        shown = json.loads(document["metadata"]["annotations"][ANNOTATION])
+        by_stranger = json.loads(self.asks(stranger)["metadata"]["annotations"][ANNOTATION])
+        other = json.loads(self.asks(self.held, ["edge-1", "192.168.1.2"])["metadata"]["annotations"][ANNOTATION])
+        for signature in (by_stranger["signature"], other["signature"], "", "AAAA"):
+            document["metadata"]["annotations"][ANNOTATION] = json.dumps({**shown, "signature": signature})
+            self.assertIn("is not that of who signed this request", self.outcome(document, READY))
+        for text in ("", "{}", "x", json.dumps({**shown, "certificate": "x"}), json.dumps({**shown, "certificate": 1})):
+            document["metadata"]["annotations"][ANNOTATION] = text
+            self.assertIn("shows no certificate of Node edge-1", self.outcome(document, READY))
+
+    def test_expired(self) -> None:
+        """
+        What has expired, or is not valid yet, proves nothing.
+        """
+        for self.now in (self.now + 2 * 86400, self.now - 86400):
+            self.assertIn("is not valid now", self.outcome(self.asks(self.held)))
+
+    def test_who_asks(self) -> None:
+        """
+        A certificate that is shown gives no rights to somebody else.
+        """
+        for asker in (OTHER_NODE, ADMIN, ("tunnel-agent-client", ["system:authenticated"]), ("tunnel-proxy-client", TUNNEL)):
+            self.assertIn("asks for it; only system:node:edge-1", self.outcome(self.asks(self.held, asker=asker), READY))
+
+    def test_no_authority(self) -> None:
+        """
+        Where the controllers' kubeconfig names no CA nobody vouches for what is shown.
+        """
+        self.patch(sys.modules[__name__], "SITE", Site(frozenset(), list))
+        self.assertIn("was not issued by the cluster's CA", self.outcome(self.asks(self.held)))
 
 
 class WriteTests(DecisionCase):

@@ -9,6 +9,9 @@ Requests for one node are looked at together, in the order in which they were ma
 
 Whoever has a token may join any node that nobody is.  A token can be made for one node, by an extra group: it joins that one
 only, and anew as often as need be, since whoever makes a token decides that.
+
+All agents of the tunnel have one common name, by which nobody can tell of which node one is.  An agent that asks in that name
+shows its certificate with the request (:mod:`yurt.kube.csr.renewal`).
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from ipaddress import ip_address
 from typing import Any
 
 import msgspec
+from cryptography import x509
 
 from yurt.controllers.config import ControllersConfig
 from yurt.controllers.controller import UPDATE, Controller, Observed, Outcome, Source, Write
 from yurt.controllers.events import warning
-from yurt.controllers.signing import SERVER_NAME, Kind, Node, Request, State, read_node, read_request
+from yurt.controllers.signing import AGENT_NAME, SERVER_NAME, Kind, Node, Request, State, read_node, read_request
+from yurt.kube.csr.renewal import authorities_of
 from yurt.kube.csr.request import VERSIONS, requests_path
 from yurt.kube.csr.wanted import CLIENT_USAGES, NODE_PREFIX, NODES, SERVING_USAGES
 
@@ -64,16 +69,28 @@ NODES_KNOWN: Source[Node] = Source("Nodes", ["/api/v1/nodes"], read_node, lambda
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """
+    What is the same for all requests: the addresses that pods of any node reach its hub at, and what gives the cluster's CAs,
+    which may be exchanged.
+    """
+
+    link_local: frozenset[str]
+    authorities: Callable[[], list[x509.Certificate]]
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """
     A request, and what it is judged by: its Node, if there is one, and the requests for that node, of any kind, that have been
-    granted and whose certificates are still valid.  ``link_local`` are the addresses that pods of any node reach its hub at.
+    granted and whose certificates are still valid; ``now`` is the time of day in seconds.
     """
 
     request: Request
     node: Node | None
     granted: Sequence[Request]
-    link_local: frozenset[str]
+    site: Site
+    now: float
 
 
 def group_of_token(node: str) -> str:
@@ -145,7 +162,7 @@ def _has_no_names(case: Case) -> Iterator[str]:
 
 
 def _names_belong_to_node(case: Case) -> Iterator[str]:
-    own = {"localhost", case.request.node} | case.link_local | (case.node.addresses if case.node else set())
+    own = {"localhost", case.request.node} | case.site.link_local | (case.node.addresses if case.node else set())
     foreign = {one for one in case.request.asked.names - own if not _is_loopback(one)}
     if foreign and case.node is None:
         yield f"{_listed(foreign)} may be the node's, but there is no Node {case.request.node} yet"
@@ -213,6 +230,28 @@ def _is_nobody(case: Case) -> Iterator[str]:
             yield f"{other.name} has been granted for this node; delete it if the node is to join anew"
 
 
+def _asked_for_agent(case: Case) -> Iterator[str]:
+    """
+    By the node, by a bootstrapper, or by the agent itself, which may renew what is its own.
+    """
+    if case.request.username == AGENT_NAME and TUNNEL in case.request.groups:
+        yield from _renews_agent(case)
+    else:
+        yield from _asked_by_node_or_bootstrapper(case)
+
+
+def _renews_agent(case: Case) -> Iterator[str]:
+    request = case.request
+    if request.renewed is None:
+        yield f"{AGENT_NAME} asks for it, as any agent may be called, and shows no certificate of Node {request.node}"
+        return
+    flaw = request.renewed.flaw(case.site.authorities(), case.now)
+    if flaw:
+        yield f"the certificate that it shows {flaw}"
+    elif request.renewed.subject != (AGENT_NAME, TUNNEL) or request.renewed.dns != (request.node,):
+        yield f"the certificate that it shows is not that of an agent of Node {request.node}"
+
+
 def _asked_by_server(case: Case) -> Iterator[str]:
     if case.request.username not in SERVER_USERS:
         yield f"{case.request.username} asks for it; only {_listed(SERVER_USERS)} may"
@@ -237,7 +276,7 @@ CHECKS: dict[Kind, Sequence[Check]] = {
         _is_sound, _serving, _of_nodes, _names_a_node, _has_names, _asked_by_node, _names_belong_to_node, _spares_api_server,
     ),
     Kind.AGENT: (
-        _is_sound, _client, _of_tunnel, _names_one_node, _names_a_node, _asked_by_node_or_bootstrapper, _names_belong_to_node,
+        _is_sound, _client, _of_tunnel, _names_one_node, _names_a_node, _asked_for_agent, _names_belong_to_node,
     ),
     Kind.PROXY: (_is_sound, _client, _of_tunnel, _has_no_names, _asked_by_server),
     Kind.SERVER_SERVING: (_is_sound, _serving, _of_nodes, _has_names, _asked_by_server, _spares_api_server),
@@ -248,7 +287,7 @@ CHECKS: dict[Kind, Sequence[Check]] = {
 # What is written
 
 
-def reconcile(link_local: frozenset[str], key: str, seen: Observed, now: float) -> Outcome:
+def reconcile(site: Site, key: str, seen: Observed, now: float) -> Outcome:
     """
     Approve what may be approved of the requests for one node, and tell why the others are left.
     """
@@ -260,7 +299,7 @@ def reconcile(link_local: frozenset[str], key: str, seen: Observed, now: float) 
     for request in requests:
         if request.state is not State.PENDING:
             continue
-        why = refusal(Case(request, node, granted, link_local))
+        why = refusal(Case(request, node, granted, site, now))
         if why is None:
             approvals.append(approval(request))
             granted.append(request)
@@ -295,5 +334,5 @@ def controller(config: ControllersConfig) -> Controller:
     """
     The controller for ``--controllers``.
     """
-    link_local = frozenset(config.dummy_if_ips)
-    return Controller(NAME, (REQUESTS, NODES_KNOWN), partial(reconcile, link_local), ALIASES, config.csr_approver_workers)
+    site = Site(frozenset(config.dummy_if_ips), partial(authorities_of, config.kubeconfig))
+    return Controller(NAME, (REQUESTS, NODES_KNOWN), partial(reconcile, site), ALIASES, config.csr_approver_workers)

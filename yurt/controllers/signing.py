@@ -15,6 +15,7 @@ import msgspec
 from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from yurt.kube.csr.renewal import ANNOTATION, Renewed, read_renewed
 from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, NODE_PREFIX, SERVING_SIGNER
 
 AGENT_NAME, PROXY_NAME, SERVER_NAME = "tunnel-agent-client", "tunnel-proxy-client", f"{NODE_PREFIX}tunnel-server"
@@ -74,7 +75,7 @@ class Request:
     A request of a kind that is ours.
 
     ``created`` and ``expires`` are seconds since the epoch, the latter of the certificate, if it is there.  ``body`` is the whole
-    object, as long as it can be approved.
+    object, as long as it can be approved.  ``renewed`` is the certificate that it shows, which it is to follow.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Request:
     state: State
     expires: float | None
     body: bytes
+    renewed: Renewed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class _Metadata(msgspec.Struct):
     name: str = ""
     uid: str = ""
     creationTimestamp: datetime | None = None
+    annotations: dict[str, str] | None = None
 
 
 class _Condition(msgspec.Struct):
@@ -174,7 +177,7 @@ def read_request(body: bytes) -> Request | None:
     if kind is None:
         return None
     state = _state({one.type for one in status.conditions or () if one.status == "True"})
-    created = found.metadata.creationTimestamp
+    created, shown = found.metadata.creationTimestamp, (found.metadata.annotations or {}).get(ANNOTATION)
     return Request(
         name=found.metadata.name,
         uid=found.metadata.uid,
@@ -189,6 +192,7 @@ def read_request(body: bytes) -> Request | None:
         state=state,
         expires=expires,
         body=body if state is State.PENDING else b"",
+        renewed=read_renewed(shown, spec.request) if shown and state is State.PENDING else None,
     )
 
 

@@ -69,6 +69,7 @@ class NodeAccess:
 
     asker = ""
     others = False
+    shows_held = False
 
     def __init__(self, reactor: Any, cloud: Cloud) -> None:
         self._reactor = reactor

@@ -54,11 +54,12 @@ Connect = Callable[[str], Awaitable[ApiClient]]
 @dataclass(frozen=True, slots=True)
 class Way:
     """
-    A way in, and who comes by it.
+    A way in, and who comes by it; whether that is the holder of a certificate that must be shown with the request.
     """
 
     asker: str
     connect: Connect
+    shows_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,9 @@ class JoinAccess:
     """
     See :class:`yurt.kube.csr.service.Access`.  ``trusted()`` is called when another CA was found to be the cluster's.
 
-    After an attempt that failed the next one has another way or another server.  ``renews`` says whether the certificate that is
-    held may ask for the next one.  ``kubeconfigs()`` are those of the node itself.  ``advice`` is for when there is no way.
+    After an attempt that failed the next one has another way or another server.  ``is_node`` says whether the certificate that is
+    held tells the API server which node it is of.  ``kubeconfigs()`` are those of the node itself.  ``advice`` is for when there
+    is no way.
     """
 
     log = Logger()
@@ -115,7 +117,7 @@ class JoinAccess:
         files: JoinFiles,
         trusted: Callable[[], object],
         *,
-        renews: bool = True,
+        is_node: bool = True,
         kubeconfigs: Callable[[], Sequence[str]] = tuple,
         advice: str = NO_TOKEN,
         kubelet_certificate: str = KUBELET_CERTIFICATE,
@@ -123,13 +125,14 @@ class JoinAccess:
     ) -> None:
         self.asker = ""
         self.others = False
+        self.shows_held = False
         self._reactor = reactor
         self._agent = (b"User-Agent", f"{product}/{__version__}".encode())
         self._product = product
         self._settings = settings
         self._files = files
         self._trusted = trusted
-        self._renews = renews
+        self._is_node = is_node
         self._kubeconfigs = kubeconfigs
         self._advice = advice
         self._kubelet_certificate = kubelet_certificate
@@ -149,7 +152,7 @@ class JoinAccess:
                 self._turn = -1  # the first that there will be is tried first
                 raise AccessError("".join((self._advice, *self._absent())))
             way, servers = ways[self._turn % len(ways)], self._settings.servers or ("",)
-            self.asker, self.others = way.asker, len(ways) > 1
+            self.asker, self.others, self.shows_held = way.asker, len(ways) > 1, way.shows_held
             return await way.connect(servers[self._turn // len(ways) % len(servers)])
         except (BootstrapError, KubeconfigError, CredentialsError) as error:
             raise AccessError(str(error)) from None
@@ -204,8 +207,9 @@ class JoinAccess:
         The ways that there are, the best first; a token that was just handed in is better than a certificate.
         """
         node = [Way(f"node by {path}", partial(self._by_node, path)) for path in self._kubeconfigs()]
-        if held is not None and self._renews and self._files.read_ca():
-            node.insert(0, Way("node", partial(self._by_certificate, held.pem)))
+        if held is not None and self._files.read_ca() and self._settings.servers:
+            own = Way("node" if self._is_node else "itself", partial(self._by_certificate, held.pem), not self._is_node)
+            node.insert(0 if self._is_node else len(node), own)
         ways = [Way(f"token {token.id}", partial(self._by_token, token)) for token in self._tokens()]
         ways = [*ways, *node] if self._urgent else [*node, *ways]
         if self._settings.bootstrap_file and os.path.exists(self._settings.bootstrap_file):

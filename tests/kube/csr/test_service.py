@@ -33,6 +33,7 @@ class FakeAccess:
 
     asker = ""
     others = False
+    shows_held = False
 
     def __init__(self, clock: Clock, server: MemoryAPI) -> None:
         self._clock, self._server = clock, server

@@ -4,6 +4,7 @@ Tests of an agent that asks for its certificate.
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from dataclasses import replace
@@ -21,6 +22,7 @@ from tests.miniapi import MiniAPI
 from tests.miniapi.signing import Signer, invite
 from yurt.kube.bootstrap import ca_hash
 from yurt.kube.csr import service
+from yurt.kube.csr.renewal import ANNOTATION, read_renewed
 from yurt.kube.joining import JoinSettings
 from yurt.tls import Credentials
 from yurt.tunnel.agent import certificate as agent_certificate
@@ -227,6 +229,30 @@ class CertificateTests(TestCase):
         self.signer.issue(self.signer.pending[0])
         await until(lambda: len(self.signer.requests) == 2)
         self.assertEqual(self.signer.requests[1]["spec"]["username"], f"system:node:{NODE}")
+
+    async def test_renews_itself(self) -> None:
+        """
+        With neither hub nor kubelet to ask the agent does, and shows the certificate that is to be followed, not its key; a
+        token that has served is not needed again, also after a restart.
+        """
+        self.signer.seconds = 2.0
+        token = self.on_a_new_node()
+        self.signer.issue_always()
+        agent = self.start()
+        await until(lambda: len(self.signer.requests) >= 3)
+        self.assertFalse(token.exists())
+        for request in self.signer.requests[1:3]:
+            self.assertEqual(request["spec"]["username"], "tunnel-agent-client")
+            text = request["metadata"]["annotations"][ANNOTATION]
+            self.assertNotIn("PRIVATE", text)
+            shown = read_renewed(text, base64.b64decode(request["spec"]["request"]))
+            assert shown is not None
+            issued = shown.certificate.not_valid_before_utc.timestamp()
+            self.assertEqual((shown.dns, shown.flaw([self.api.ca.certificate], issued)), ((NODE,), ""))
+        await agent.stopService()
+        known = len(self.signer.requests)
+        self.start()
+        await until(lambda: len(self.signer.requests) > known)
 
     async def test_left_alone(self) -> None:
         """

@@ -21,6 +21,7 @@ class KubeconfigAccess:
 
     asker = ""
     others = False
+    shows_held = False
 
     def __init__(self, reactor: Any, path: str, product: str) -> None:
         self._reactor = reactor

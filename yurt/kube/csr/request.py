@@ -51,14 +51,16 @@ def requests_path(version: str) -> str:
     return f"/apis/certificates.k8s.io/{version}/certificatesigningrequests"
 
 
-def request_document(version: str, name: str, pem: bytes, wanted: Wanted) -> dict[str, Any]:
+def request_document(
+    version: str, name: str, pem: bytes, wanted: Wanted, annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """
     The object that asks for ``wanted`` with the PKCS#10 request ``pem``.
     """
     return {
         "apiVersion": f"certificates.k8s.io/{version}",
         "kind": "CertificateSigningRequest",
-        "metadata": {"name": name},
+        "metadata": {"name": name, **({"annotations": dict(annotations)} if annotations else {})},
         "spec": {"request": base64.b64encode(pem).decode(), "signerName": wanted.signer, "usages": list(wanted.usages)},
     }
 

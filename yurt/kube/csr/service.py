@@ -53,6 +53,8 @@ class Access(Protocol):
     approver may leave the one alone, and grant the other."""
     others: bool
     """Whether there is somebody else who could be tried."""
+    shows_held: bool
+    """Whether a request must show the certificate that it is to follow: the API server cannot tell its holder from others."""
 
     async def client(self, held: Held | None) -> ApiClient:
         """
@@ -236,7 +238,7 @@ class CertificateService(Service):
         try:
             key = self._pending_key(wanted)
             name = request_name(key, wanted, self._access.asker)
-            requests, answer = await self._ask(api, name, key, wanted)
+            requests, answer = await self._ask(api, name, request_for(key, wanted), wanted)
             answer = await self._await_verdict(api, requests, name, answer)
         finally:
             api.close()
@@ -257,15 +259,19 @@ class CertificateService(Service):
             self.files.save_pending(key)
         return key
 
-    async def _ask(self, api: ApiClient, name: str, key: bytes, wanted: Wanted) -> tuple[str, Answer]:
+    async def _ask(self, api: ApiClient, name: str, pem: bytes, wanted: Wanted) -> tuple[str, Answer]:
         """
         See to it that the request is there; the path of requests in this cluster, and the request as it is now.
         """
-        pem = request_for(key, wanted)
+        shown: dict[str, str] = {}
+        if self._access.shows_held and self.held is not None:
+            from yurt.kube.csr.renewal import renews  # few need it, and the memory for it
+
+            shown = renews(self.held.pem, pem)
         for version in VERSIONS:
             path = requests_path(version)
             try:
-                return path, read_answer(await api.create(path, request_document(version, name, pem, wanted)))
+                return path, read_answer(await api.create(path, request_document(version, name, pem, wanted, shown)))
             except ApiError as error:
                 if error.code == 409:
                     return path, await self._look(api, path, name)

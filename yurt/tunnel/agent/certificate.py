@@ -1,8 +1,9 @@
 """
 The agent's own certificate, asked of the cluster when no file was named.
 
-It is bound to the node by its DNS name, while its common name is that of all agents.  So it cannot ask for the next one: the node
-does that, by the certificate of its hub or of its kubelet, and a token before there is one.
+It is bound to the node by its DNS name, while its common name is that of all agents.  So the node asks for the next one, by the
+certificate of its hub or of its kubelet; where neither is to be had the agent does, and shows the one at hand.  A token asks for
+the first one.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class AgentCertificate(MultiService):
             config.join,
             self._files,
             self._look,
-            renews=False,
+            is_node=False,
             kubeconfigs=self._kubeconfigs,
             advice=NOBODY_ASKS,
         )
