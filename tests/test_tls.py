@@ -203,6 +203,18 @@ class TrustTests(SynchronousTestCase):
         self.assertIn("not signed by the CA", str(pair.server.lost.value))
         self.assertIn("CN=system:node:edge-1", str(pair.server.lost.value))
 
+    def test_no_certificate_yet(self) -> None:
+        """
+        A server that has no certificate yet says so in the reason, though OpenSSL speaks of protocol versions; once it has one,
+        connections are as always.
+        """
+        server = ServerTLS(Credentials(ca_data=AUTHORITY.cert_pem))
+        pair = Pair(node_tls(), server)
+        assert pair.server.lost is not None
+        self.assertIn("no certificate to show yet", str(pair.server.lost.value))
+        server.replace(Credentials(ca_data=AUTHORITY.cert_pem, cert_data=SERVER.cert_pem, key_data=SERVER.key_pem))
+        self.assertTrue(Pair(node_tls(), server).talk())
+
     def test_bundle(self) -> None:
         """
         A CA file may hold several certificates.

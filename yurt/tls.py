@@ -43,6 +43,9 @@ ENABLE_PARTIAL_WRITE = 1
 """From OpenSSL's ssl.h.  pyOpenSSL sets it, so that a write ends with its first record; without it one call encrypts all."""
 
 
+NO_CERTIFICATE = "this server has no certificate to show yet"
+"""Why hand-shakes fail before there is one: OpenSSL only tells the client that no version of TLS would do."""
+
 _VERIFY_ERRORS = {
     7: "it is not signed by the CA that was given",
     9: "it is not valid yet; is this machine's clock right?",
@@ -336,6 +339,7 @@ class ServerTLS:
         self._required = require_client_certificate
         self._minimum = minimum
         self._asks = credentials.ca_file is not None or credentials.ca_data is not None
+        self._shows = credentials.has_certificate
         self._source = _Source(credentials, SSL.TLS_SERVER_METHOD, minimum)
         self._configure()
 
@@ -353,6 +357,7 @@ class ServerTLS:
         """
         self._source = _Source(credentials, SSL.TLS_SERVER_METHOD, self._minimum)
         self._asks = credentials.ca_file is not None or credentials.ca_data is not None
+        self._shows = credentials.has_certificate
         self._configure()
 
     def _verified(self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
@@ -370,6 +375,8 @@ class ServerTLS:
         """
         if self._source.refresh():
             self._configure()
+        if not self._shows:
+            vars(tlsProtocol)["_reason"] = Failure(SSL.Error([("ssl", "", NO_CERTIFICATE)]))
         connection = SSL.Connection(self._source.context, None)
         connection.set_accept_state()
         return connection

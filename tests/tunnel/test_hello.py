@@ -110,7 +110,7 @@ class RequestTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        Everything else is refused with its status: another path, no upgrade, no HTTP, too long a head.
+        Everything else is refused with its status: another path, no upgrade, no HTTP/1.1, too long a head.
         """
         for data, status in (
             (REQUEST % (b"/", b"yurt-tunnel/1"), 404),
@@ -118,6 +118,7 @@ class RequestTests(SynchronousTestCase):
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
             (b"GET /v1/tunnel HTTP/1.1\r\nHost: a\r\nX: " + b"x" * MAX_HELLO_BYTES, 400),
             (b"GET /v1/tunnel HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: yurt-tunnel/1\r\n\r\n", 400),
+            ((REQUEST % (b"/v1/tunnel", b"yurt-tunnel/1")).replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
         ):
             self.assertEqual(self.refused(data).status, status, data[:40])
 

@@ -20,7 +20,7 @@ from tests import certs
 from tests.tunnel.links import AUTHORITY, NAME, NODE, LinkCase, Said, client_tls, reactor, server_tls, until
 from yurt.http.dial import Build
 from yurt.mux.connection import MuxConnection
-from yurt.tls import TLS1_2, ClientTLS, Credentials, peer_certificate
+from yurt.tls import TLS1_2, TLS1_3, ClientTLS, Credentials, ServerTLS, peer_certificate
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import AgentHello, Refusal, ServerHello
 from yurt.tunnel.link import HELLO_TIMEOUT, AcceptingLink, LinkError, LinkInfo, close_link, dial_link
@@ -133,8 +133,8 @@ class DiallingTests(Case):
         misled = Credentials(ca_data=other.cert_pem, cert_data=NODE.cert_pem, key_data=NODE.key_pem)
         for tls, why in (
             (ClientTLS(misled), "verify failed"),
-            (client_tls(stranger), "unknown ca"),
-            (ClientTLS(Credentials(ca_data=AUTHORITY.cert_pem)), "certificate required"),
+            (client_tls(stranger), "unknown ca: the server does not take this side's certificate"),
+            (ClientTLS(Credentials(ca_data=AUTHORITY.cert_pem)), "certificate required: the server wants a certificate"),
         ):
             error = await self.refused(server.port, tls)
             self.assertEqual((error.word, error.answered), ("tls", True), str(error))
@@ -149,6 +149,15 @@ class DiallingTests(Case):
         tls._source.context.set_max_proto_version(SSL.TLS1_2_VERSION)
         error = await self.refused(self.serve(tls=tls).port)
         self.assertEqual(error.word, "tls")
+
+    async def test_no_certificate_yet(self) -> None:
+        """
+        Of a server that waits for its certificate the agent hears no more than an alert, and says what that may mean.
+        """
+        bare = ServerTLS(Credentials(ca_data=AUTHORITY.cert_pem), require_client_certificate=True, minimum=TLS1_3)
+        error = await self.refused(self.serve(tls=bare).port)
+        self.assertEqual((error.word, error.answered), ("tls", True))
+        self.assertIn("has no certificate to show yet; its /v1/readyz tells", str(error))
 
     async def test_refusal(self) -> None:
         """

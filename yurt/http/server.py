@@ -6,15 +6,24 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf
 from typing import cast
 
 from cryptography.x509 import Certificate
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -62,7 +71,7 @@ def status_response(code: int, reason: str, message: str, own_headers: Headers) 
     return serialise_response(ResponseHead(code, PHRASES[code], [*own_headers, *fields])) + body
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class ServerConnection(Protocol):
     """
     One client connection.  Requests are taken up one after the other; while others wait, nothing more is read, so that
@@ -92,6 +101,7 @@ class ServerConnection(Protocol):
         self._ended = False
         self._closing = False
         self._in_head = False
+        self._shaken = False
         self._lingered = 0
         self._deadline = inf
         self._timer: IDelayedCall | None = None
@@ -138,6 +148,12 @@ class ServerConnection(Protocol):
         else:
             first = self._limits.first_timeout
             self._expire_after(self._limits.idle_timeout if first is None else first)
+
+    def handshakeCompleted(self) -> None:
+        """
+        TLS is there.
+        """
+        self._shaken = True
 
     def dataReceived(self, data: bytes) -> None:
         if self._stream is not None:
@@ -189,6 +205,8 @@ class ServerConnection(Protocol):
         if self._stream is not None:
             self._stream.lost(broken=reason.check(ConnectionDone) is None)
         self.server.connection_lost(self)
+        if reason.check(SSL.Error) and not self._shaken:
+            self.server.handshake_failed(self.peer, reason)
 
     def pauseProducing(self) -> None:
         """
@@ -441,7 +459,8 @@ class HTTPServerFactory(Factory):
 
     ``door`` is what requests show as theirs; ``own_headers`` go on the answers that this layer gives by itself (400
     for what is malformed, 500 for a failing application, 503 for one connection too many).  CONNECT is malformed
-    unless the application ``takes_connect``.
+    unless the application ``takes_connect``.  ``handshake_failed`` is told of connections that ended within TLS's hand-shake:
+    from where, and why.
     """
 
     noisy = False
@@ -458,9 +477,11 @@ class HTTPServerFactory(Factory):
         own_headers: Headers | None = None,
         *,
         takes_connect: bool = False,
+        handshake_failed: Callable[[IAddress, Failure], object] = lambda peer, reason: None,
     ) -> None:
         self.reactor = reactor
         self.application = application
+        self.handshake_failed = handshake_failed
         self.door = door
         self.limits = limits
         self.own_headers: Headers = own_headers or []

@@ -170,6 +170,8 @@ def _read_hello(message: RequestMessage) -> AgentHello | Refusal:
     path = head.target.decode("latin-1")
     if path not in (AGENT_PATH, PEER_PATH):
         return Refusal(404, "NotFound", f"agents ask for {AGENT_PATH}")
+    if head.http10:
+        return Refusal(400, "BadRequest", "HTTP/1.1 is spoken here; HTTP/1.0 has no upgrade")
     if head.method != b"GET" or not message.upgrade:
         return Refusal(400, "BadRequest", f"no upgrade to {VERSION} was asked for")
     versions = tuple(_words(head.headers, b"upgrade"))

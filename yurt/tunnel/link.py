@@ -53,6 +53,16 @@ DEAD_AFTER = MuxLimits().dead_after
 TLS, CLOSED, REJECTED = "tls", "closed", "rejected"
 """Words for why there is no link, beside those of CONNECT."""
 
+_ALERTS = {
+    "protocol version": "the server speaks no TLS 1.3, or has no certificate to show yet; its /v1/readyz tells",
+    "unknown ca": "the server does not take this side's certificate, which is not of its --client-ca-file",
+    "certificate expired": "the server does not take this side's certificate, which has expired, or its clock is wrong",
+    "bad certificate": "the server does not take this side's certificate",
+    "unsupported certificate": "the server does not take this side's certificate, which is not meant for clients",
+    "certificate required": "the server wants a certificate, and this side showed none",
+}
+"""What a server means that ends TLS with an alert, by OpenSSL's words for it (RFC 8446, section 6.2)."""
+
 
 class LinkError(Exception):
     """
@@ -305,7 +315,9 @@ class _DialledLink(_Link):
         if refusal is not None:
             self._refused(refusal)
         elif reason.check(SSL.Error, VerificationError, CertificateError):
-            self._fail(TLS, describe(reason), answered=True)
+            said = describe(reason)
+            meaning = _ALERTS.get(said.partition(" alert ")[2])
+            self._fail(TLS, f"{said}: {meaning}" if meaning else said, answered=True)
         else:
             why = "closed by the server" if reason.check(ConnectionDone) else describe(reason)
             self._fail(CLOSED, f"{why} before it answered the hello")

@@ -415,7 +415,8 @@ class EdgeCase(TestCase):
             refusals=refusals,
             max_requests=self.max_requests,
         )
-        secure = self.http(self.front, Entrance.TLS, takes_connect=True)
+        failed = self.front.handshake_failed
+        secure = self.http(self.front, Entrance.TLS, takes_connect=True, handshake_failed=failed)
         self.secure_port = await self.listen(self.server_tls(self.ca, self.server_identity, secure))
         self.insecure_port = await self.listen(self.http(self.front, Entrance.PLAIN, takes_connect=True))
 
@@ -479,7 +480,7 @@ class EdgeCase(TestCase):
             endpoint = wrapClientTLS(ClientTLS(credentials).creator("127.0.0.1"), endpoint)
         client = cast(Client, await connectProtocol(endpoint, Client()))
         self.addCleanup(lambda: client.lost if not client.is_lost else None)
-        self.addCleanup(client.wire.abortConnection)
+        self.addCleanup(lambda: client.is_lost or client.wire.abortConnection())
         return client
 
     def head(self, target: str, host: str = "", method: str = "GET", **headers: str) -> bytes:

@@ -10,14 +10,30 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import DeferredList
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests import certs
-from tests.tunnel.server.edge import NODE_IP, EdgeCase, Flood, parse
+from tests.tunnel.server.edge import NODE_IP, Client, EdgeCase, Flood, parse
 from yurt.http.server import ServerLimits
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.nodes import Node
 
 reactor: Any = _reactor
+
+
+class RecordedLog:
+    """
+    In the place of a logger whose lines a test looks at.
+    """
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def warn(self, text: str, **fields: object) -> None:
+        """
+        See :class:`twisted.logger.Logger`.
+        """
+        self.told.append(text.format(**fields))
 
 
 class PlainTests(EdgeCase):
@@ -302,6 +318,30 @@ class SecureTests(EdgeCase):
             self.assertIn("certificate", answer.json["message"])
             self.assertEqual(answer.headers["www-authenticate"], "Bearer")
         self.assertEqual(self.sample("refused_total", reason="unauthenticated"), 2)
+
+    async def test_failed_handshakes(self) -> None:
+        """
+        A caller whose TLS fails gets an alert and no more; the log says from where and why, and it is counted.  One that leaves
+        before or after its hand-shake has failed at nothing.
+        """
+        told: list[str] = []
+        self.patch(self.front.refusals, "log", RecordedLog(told))
+        for identity in (None, certs.issue(self.ca, "jane")):
+            (await self.client(identity)).wire.abortConnection()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.secure_port)
+        silent = await connectProtocol(endpoint, Client())
+        silent.wire.abortConnection()
+        await silent.lost
+        stranger = await self.client(certs.issue(certs.make_ca("other"), "jane"))
+        await stranger.lost
+        plain = await connectProtocol(endpoint, Client())
+        plain.wire.write(self.head("/healthz"))
+        await plain.lost
+        await self.until(lambda: len(told) == 2)
+        self.assertIn("a caller from 127.0.0.1: TLS: certificate verify failed: it is not signed by the CA", told[0])
+        self.assertIn("(of 'CN=jane')", told[0])
+        self.assertIn("TLS: http request", told[1])
+        self.assertEqual(self.sample("refused_total", reason="handshake"), 2)
 
     async def test_certificate(self) -> None:
         """

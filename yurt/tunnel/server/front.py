@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.python.failure import Failure
 
 from yurt.host.destination import Destination, local_destination, original_destination
+from yurt.http.connection import describe
 from yurt.http.interfaces import IncomingRequest
 from yurt.tunnel.server.authentication import Authenticator
 from yurt.tunnel.server.authorisation import Authoriser
@@ -86,6 +88,12 @@ class Front:
         connection = request.tcp_socket
         going = None if connection is None else self.original(connection)
         return None if connection is None or going is None or going == local_destination(connection) else going[1]
+
+    def handshake_failed(self, peer: IAddress, reason: Failure) -> None:
+        """
+        A caller's TLS failed: it gets an alert, and nothing else tells why.
+        """
+        self.refusals.refuse("handshake", f"a caller from {getattr(peer, 'host', peer)}: {describe(reason)}")
 
     def handle(self, request: IncomingRequest) -> None:
         """

@@ -253,7 +253,9 @@ class TunnelServer(MultiService):
         The HTTP behind one of the doors.
         """
         limits = ServerLimits(max_connections=self.shares.door, first_timeout=FIRST_REQUEST_TIMEOUT)
-        factory = HTTPServerFactory(self.reactor, self.front, entrance, limits, takes_connect=True)
+        factory = HTTPServerFactory(
+            self.reactor, self.front, entrance, limits, takes_connect=True, handshake_failed=self.front.handshake_failed
+        )
         self.factories[entrance.value] = factory
         return cast(IProtocolFactory, factory)
 
