@@ -9,6 +9,7 @@ each rule a call of iptables that looks and one that inserts.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,12 +21,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
 from tests.tunnel.server.told import ToldCluster
-from yurt.host.child import run_child
+from yurt.host.kept import KeptChild
 from yurt.host.messages import Request, Result
 from yurt.tunnel.server.redirect import Bound, Redirect
 
 NODES = 5000
-CHANGES = 20
+ALONE = 10
+IN_A_ROW = 20
 CHECKS = 5
 SAMPLE = 20
 """Nodes that are made by calls of iptables."""
@@ -36,30 +38,37 @@ TICK = 0.002
 CALL = "-t nat {} TUNNEL-PORT-{port} -d {address}/32 -p tcp -m comment --comment by-call -m tcp --dport {port} -j RETURN"
 
 
+class TimedChild(KeptChild):
+    """
+    A child whose answers are timed: ``spent`` has for each request whether all rules were looked at, and its seconds.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self.spent: list[tuple[bool, float]] = []
+
+    def ask(self, request: Request, timeout: float = 30.0) -> Deferred[Result]:
+        began = time.monotonic()
+
+        def ended(result: Result) -> Result:
+            self.spent.append((result.checked, time.monotonic() - began))
+            return result
+
+        return super().ask(request, timeout).addCallback(ended)
+
+
 class Life:
     """
-    One service on the nodes ``10.x.y.z``, and what its children cost: ``spent`` has for each whether it looked at all rules, and
-    its seconds, ``processor`` the seconds of a processor.
+    One service on the nodes ``10.x.y.z``.
     """
 
     def __init__(self, reactor: Any, flavour: str) -> None:
         self.reactor = reactor
         self.flavour = flavour
-        self.spent: list[tuple[bool, float]] = []
-        self.processor: list[float] = []
+        self.child = TimedChild(reactor)
         self.cluster = ToldCluster()
         doors: Any = {"secure": Bound(("0.0.0.0",), 10263), "insecure": Bound(("127.0.0.1",), 10264)}
-        self.redirect = Redirect(reactor, self.cluster.nodes, self.cluster.ports, doors, period=3600.0, run=self.run)
-
-    def run(self, reactor: Any, request: Request, timeout: float = 30.0) -> Deferred[Result]:
-        began, used = time.monotonic(), children_seconds()
-
-        def ended(result: Result) -> Result:
-            self.spent.append((result.checked, time.monotonic() - began))
-            self.processor.append(children_seconds() - used)
-            return result
-
-        return run_child(reactor, request, timeout).addCallback(ended)
+        self.redirect = Redirect(reactor, self.cluster.nodes, self.cluster.ports, doors, period=3600.0, child=self.child)
 
     async def until(self, holds: Callable[[], bool]) -> float:
         """
@@ -83,32 +92,46 @@ class Life:
             self.cluster.node(f"n{number}", f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")
         self.redirect.startService()
         first = await self.until(self.has(NODES))
-        self.spent.clear()
-        news = []
-        for _ in range(CHANGES // 2):
-            self.cluster.node("new", "10.255.0.1")
-            news.append(await self.until(self.has(NODES + 1)))
-            self.cluster.no_node("new")
-            news.append(await self.until(self.has(NODES)))
-        processor = self.processor[1:]
-        changes = [seconds for looked, seconds in self.spent if not looked]
-        self.spent.clear()
+        alone = await self.changes(ALONE, in_a_row=False)
+        in_a_row = await self.changes(IN_A_ROW, in_a_row=True)
+        self.child.spent.clear()
         for _ in range(CHECKS):
-            await self.run(self.reactor, Request("ensure", tunnel=self.redirect.rules))
-        checks = [seconds for _, seconds in self.spent]
+            await self.child.ask(Request("ensure", tunnel=self.redirect.rules))
+        checks = [seconds for _, seconds in self.child.spent]
         calls = self.call_for_each()
         began = time.monotonic()
         await self.redirect.stopService()
         stop = time.monotonic() - began
-        return {
-            "first": first,
-            "changes": changes,
-            "processor": processor,
-            "news": news,
-            "checks": checks,
-            "calls": calls,
-            "stop": stop,
-        }
+        return {"first": first, "alone": alone, "row": in_a_row, "checks": checks, "calls": calls, "stop": stop}
+
+    async def changes(self, count: int, in_a_row: bool) -> dict[str, Any]:
+        """
+        A node comes and goes, each time with the child of the time before, or with a new one; the seconds of the changes, and
+        those from the news to the kernel, and the mean of the seconds of a processor.
+        """
+        await self.rest()
+        self.child.spent.clear()
+        used = children_seconds()
+        news = []
+        for _ in range(count // 2):
+            self.cluster.node("new", "10.255.0.1")
+            news.append(await self.until(self.has(NODES + 1)))
+            if not in_a_row:
+                await self.rest()
+            self.cluster.no_node("new")
+            news.append(await self.until(self.has(NODES)))
+            if not in_a_row:
+                await self.rest()
+        await self.rest()
+        changes = [seconds for looked, seconds in self.child.spent if not looked]
+        return {"changes": changes, "news": news, "processor": (children_seconds() - used) / count}
+
+    async def rest(self) -> None:
+        """
+        Let the child end.
+        """
+        self.child.close()
+        await self.until(lambda: not any_child())
 
     def call_for_each(self) -> float:
         """
@@ -121,6 +144,17 @@ class Life:
                     words = CALL.format(verb, port=port, address=f"10.254.0.{number}").split()
                     subprocess.run([f"iptables-{self.flavour}", "-w", *words], capture_output=True, timeout=PATIENCE)
         return (time.monotonic() - began) / SAMPLE
+
+
+def any_child() -> bool:
+    """
+    Whether this process has a child.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def children_seconds() -> float:

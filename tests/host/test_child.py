@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError
+from twisted.internet.process import reapProcessHandlers
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from yurt.host.child import CHILD_TIMEOUT, MAX_RESULT_BYTES, run_child
+from yurt.host.child import CHILD_TIMEOUT, EXIT_TIMEOUT, MAX_RESULT_BYTES, run_child
 from yurt.host.errors import HostError
 from yurt.host.firewall import pod_rules
 from yurt.host.links import parse_link
@@ -45,17 +46,36 @@ class FakeReactor(Clock):
     A reactor whose processes are :class:`FakeProcess`.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[FakeProcess] = []
+
     def spawnProcess(self, protocol: ProcessProtocol, executable: str, args: list[str], env: dict[str, str], path: str) -> None:
         self.spawned = (executable, args, env, path)
-        self.process = FakeProcess()
+        self.processes.append(FakeProcess())
         self.protocol: Any = protocol
         protocol.makeConnection(self.process)
+
+    @property
+    def process(self) -> FakeProcess:
+        """
+        The child that was started last.
+        """
+        return self.processes[-1]
+
+    def say(self, result: Result) -> None:
+        """
+        Have it answer.
+        """
+        self.protocol.outReceived(encode(result) + b"\n")
 
     def end(self, status: int | None = None) -> None:
         """
         Have the child end, well by default.
         """
-        self.protocol.processEnded(Failure(error.ProcessTerminated(status) if status else error.ProcessDone(0)))
+        reason = Failure(error.ProcessTerminated(status) if status else error.ProcessDone(0))
+        self.protocol.processExited(reason)
+        self.protocol.processEnded(reason)
 
 
 REQUEST = Request("ensure", parse_link("yurthub-dummy0", "auto", ("169.254.2.1",)), pod_rules(("169.254.2.1",), (10261,)))
@@ -98,7 +118,7 @@ class RunChildTests(SynchronousTestCase):
         """
         executable, args, _, path = self.reactor.spawned
         self.assertEqual((executable, args, path), (sys.executable, [sys.executable, "-m", "yurt.host"], "/"))
-        self.assertEqual(self.reactor.process.written, encode(REQUEST) + b".")
+        self.assertEqual(self.reactor.process.written, encode(REQUEST) + b"\n.")
 
     def test_answer(self) -> None:
         """
@@ -107,9 +127,35 @@ class RunChildTests(SynchronousTestCase):
         for byte in encode(Result(backend="legacy")):
             self.reactor.protocol.outReceived(bytes([byte]))
         self.assertNoResult(self.result)
-        self.reactor.end()
+        self.reactor.protocol.outReceived(b"\n")
         self.assertEqual(self.successResultOf(self.result), Result(backend="legacy"))
+        self.reactor.end()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_does_not_end(self) -> None:
+        """
+        A child that answers and does not end is killed.
+        """
+        self.reactor.say(Result())
+        self.successResultOf(self.result)
+        self.reactor.advance(EXIT_TIMEOUT)
+        self.assertEqual(self.reactor.process.signals, ["KILL"])
+        self.reactor.end(9)
+
+    def test_ends_silently(self) -> None:
+        """
+        A child that ends without an answer is an error, even if it ends well.
+        """
+        self.reactor.end()
+        self.assertIn("ended without an answer", str(self.failureResultOf(self.result, HostError).value))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_nonsense(self) -> None:
+        """
+        So is an answer that is none.
+        """
+        self.reactor.protocol.outReceived(b"Hello\n")
+        self.assertIn("not understood", str(self.failureResultOf(self.result, HostError).value))
 
     def test_failed(self) -> None:
         """
@@ -158,6 +204,14 @@ class RunChildTests(SynchronousTestCase):
         self.assertIn("Resource temporarily unavailable", str(failure.value))
 
 
+async def until_no_child(reactor: Any) -> None:
+    """
+    Wait until no child of this process is left.
+    """
+    while reapProcessHandlers:
+        await deferLater(reactor, 0.01)
+
+
 class RealChildTests(TestCase):
     """
     Tests for :func:`run_child` with a real process that has nothing to do.
@@ -170,3 +224,4 @@ class RealChildTests(TestCase):
         from twisted.internet import reactor
 
         self.assertEqual(await run_child(reactor, Request("ensure")), Result())  # type: ignore[arg-type]  # has both interfaces
+        await until_no_child(reactor)

@@ -5,9 +5,11 @@ Tests for :mod:`yurt.tunnel.server.redirect` in a real daemon on the running ker
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,6 +46,17 @@ def ask(process: subprocess.Popen[bytes], order: str) -> None:
     assert process.stdin is not None
     process.stdin.write(order.encode() + b"\n")
     process.stdin.flush()
+
+
+def wait_for_end(pid: int) -> None:
+    """
+    Wait until a process is gone.
+    """
+    deadline = time.monotonic() + TOOL_SECONDS
+    while os.path.exists(f"/proc/{pid}"):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"process {pid} is still there")
+        time.sleep(0.01)
 
 
 class RedirectContract(_Mixin):
@@ -222,6 +235,41 @@ class RedirectContract(_Mixin):
         self.assertEqual(self.dial(dialler, NODE, 10250), [10263, NODE, 10250])
         self.assertNotIn(f"{TUNNEL_ROOT}-9100", self.saved())
         self.stop(daemon)
+        self.assertEqual(self.saved(), self.before)
+
+    def kept_child(self, daemon: subprocess.Popen[bytes]) -> int:
+        """
+        The child that a daemon keeps; conntrack may be another one.
+        """
+        with open(f"/proc/{daemon.pid}/task/{daemon.pid}/children") as file:
+            children = [int(word) for word in file.read().split()]
+        (kept,) = [pid for pid in children if "yurt.host" in Path(f"/proc/{pid}/cmdline").read_text()]
+        return kept
+
+    def test_child_killed(self) -> None:
+        """
+        The child that is kept after a change may be killed: the next change is made by another.  None is left when the daemon is
+        killed, and none when it stops.
+        """
+        daemon = self.start()
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None, direct_addresses=1)
+        kept = self.kept_child(daemon)
+        os.kill(kept, signal.SIGKILL)
+        wait_for_end(kept)
+        self.tell(daemon, [])
+        state = self.state_with(daemon, direct_addresses=0)
+        self.assertEqual((state["problem"], state["failures"]), (None, 0))
+        kept = self.kept_child(daemon)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        wait_for_end(kept)
+        daemon = self.start()
+        self.tell(daemon, [])
+        self.state_with(daemon, problem=None)
+        kept = self.kept_child(daemon)
+        self.stop(daemon)
+        wait_for_end(kept)
         self.assertEqual(self.saved(), self.before)
 
     def test_healed(self) -> None:

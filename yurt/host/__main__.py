@@ -1,5 +1,6 @@
 """
-The short-lived child: reads one request on standard input, works, prints one result on standard output, ends.
+The short-lived child: reads a request on a line of standard input, works, prints the result as a line on standard output, and
+so on until the input ends, which it does when the daemon does.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from yurt.host.tunnel_child import do_tunnel
 
 def main() -> None:
     """
-    Answer one request; whatever goes wrong is part of the answer.
+    Answer requests; whatever goes wrong is part of the answer.
     """
-    request = decode_request(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(encode(handle(request)))
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(encode(handle(decode_request(line))) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 def handle(request: Request) -> Result:

@@ -1,5 +1,5 @@
 """
-What a daemon asks of the short-lived child, and what it answers: one JSON document each way.
+What a daemon asks of the short-lived child, and what it answers: one JSON document on a line, each way.
 """
 
 from __future__ import annotations

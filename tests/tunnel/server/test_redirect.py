@@ -12,7 +12,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.told import ToldCluster
-from yurt.host.child import HostReactor
 from yurt.host.errors import HostError
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tunnel_rules import Diversion, Flow, TunnelRules
@@ -108,8 +107,15 @@ class Machine:
         self.problems: tuple[str, ...] = ()
         self.flows: list[Flow] = []
         self.cancelled = 0
+        self.prepared = self.closed = False
 
-    def run(self, reactor: HostReactor, request: Request, timeout: float = 0.0) -> Deferred[Result]:
+    def prepare(self) -> None:
+        self.prepared = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def ask(self, request: Request, timeout: float = 0.0) -> Deferred[Result]:
         self.requests.append(request)
         done: Deferred[Result] = Deferred(lambda _: self.count_cancel())
         self.waiting.append((request, done))
@@ -171,7 +177,7 @@ class RedirectTests(SynchronousTestCase):
             self.cluster.ports,
             DOORS,
             period=PERIOD,
-            run=self.machine.run,
+            child=cast(Any, self.machine),
             flows=cast(Any, self.machine),
             hostname="Here",
             is_own=lambda address: address == "10.0.0.7",
@@ -227,12 +233,13 @@ class RedirectTests(SynchronousTestCase):
 
     def test_node_comes(self) -> None:
         """
-        A node without agent, ready or not, is reached directly at once: only the difference is asked for.
+        A node without agent, ready or not, is reached directly at once: only the difference is asked for, of a child that was
+        started as soon as it was known.
         """
         self.start()
         (before,) = self.machine.asked()
         self.cluster.node("cloud-2", "10.0.0.2", "fd00::2", ready=False)
-        self.assertEqual(self.machine.asked(), [])
+        self.assertEqual((self.machine.asked(), self.machine.prepared), ([], True))
         self.settle()
         assert before.tunnel is not None
         wanted = TunnelRules(("10.0.0.1", "10.0.0.2", "fd00::2"), before.tunnel.diversions)
@@ -387,9 +394,10 @@ class RedirectTests(SynchronousTestCase):
         self.settle()
         self.clock.pump([FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY])
         self.machine.asked()
+        self.machine.prepared = False
         self.cluster.node("b", "10.0.0.4")
         self.clock.advance(FIRST_RETRY / 2)
-        self.assertEqual(self.machine.asked(), [])
+        self.assertEqual((self.machine.asked(), self.machine.prepared), ([], False))
         self.machine.error = None
         self.clock.advance(FIRST_RETRY / 2)
         self.assertEqual(len(self.machine.asked()), 1)
@@ -441,7 +449,7 @@ class RedirectTests(SynchronousTestCase):
         stopped = self.redirect.stopService()
         self.clock.advance(0)
         self.successResultOf(stopped)
-        self.assertEqual(self.machine.asked(), [Request("remove", tunnel=TunnelRules())])
+        self.assertEqual((self.machine.asked(), self.machine.closed), ([Request("remove", tunnel=TunnelRules())], True))
         self.cluster.node("a", "10.0.0.3")
         self.assertEqual((self.clock.getDelayedCalls(), self.machine.asked()), ([], []))
 
@@ -493,6 +501,7 @@ class RedirectTests(SynchronousTestCase):
         stopped = self.redirect.stopService()
         self.clock.advance(0)
         self.successResultOf(stopped)
+        self.assertTrue(self.machine.closed)
 
     def test_not_started(self) -> None:
         """

@@ -17,11 +17,12 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from yurt.host.child import CHILD_TIMEOUT, HostReactor, RunChild, run_child
+from yurt.host.child import CHILD_TIMEOUT, HostReactor
 from yurt.host.destination import is_own_address
 from yurt.host.errors import HostError
 from yurt.host.firewall import FAMILIES, Family
 from yurt.host.flows import Flows
+from yurt.host.kept import KeptChild
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tunnel_rules import Diversion, TunnelRules, spell
 from yurt.tunnel.server.nodes import Node, Nodes
@@ -109,7 +110,7 @@ class Redirect(Service):
         doors: Mapping[Security, Bound],
         *,
         period: float = 60.0,
-        run: RunChild = run_child,
+        child: KeptChild | None = None,
         flows: Flows | None = None,
         hostname: str | None = None,
         is_own: Callable[[str], bool] = is_own_address,
@@ -119,7 +120,7 @@ class Redirect(Service):
         self._ports = ports
         self._doors = doors
         self._period = period
-        self._run = run
+        self._child = KeptChild(reactor) if child is None else child
         self._flows = Flows(reactor) if flows is None else flows
         self._hostname = socket.gethostname() if hostname is None else hostname
         self._is_own = is_own
@@ -207,7 +208,11 @@ class Redirect(Service):
 
     def _change(self) -> None:
         self._changed = True
-        self._wake(FIRST_RETRY if self._failed else GATHER)
+        if self._failed:
+            self._wake(FIRST_RETRY)
+        else:
+            self._child.prepare()  # it starts while others are gathered
+            self._wake(GATHER)
 
     def _wake(self, seconds: float) -> None:
         """
@@ -254,7 +259,7 @@ class Redirect(Service):
 
     async def _apply(self, wanted: TunnelRules, known: Known | None) -> None:
         try:
-            result = await self._run(self._reactor, Request("ensure", tunnel=wanted, known=known), CHILD_TIMEOUT)
+            result = await self._child.ask(Request("ensure", tunnel=wanted, known=known), CHILD_TIMEOUT)
         except HostError as error:
             result = Result(problems=(str(error),))
         self._note(result, None if self._failed else self._known, wanted)
@@ -292,10 +297,12 @@ class Redirect(Service):
         # A change that is being made is let end: a tool that is cut off may still make it when all has been removed.
         await _within(loop, STOP_TIMEOUT, self._reactor)
         try:
-            result = await self._run(self._reactor, Request("remove", tunnel=TunnelRules()), STOP_TIMEOUT)
+            result = await self._child.ask(Request("remove", tunnel=TunnelRules()), STOP_TIMEOUT)
         except HostError as error:
             self.log.warn("the firewall rules of the tunnel were not removed: {reason}", reason=str(error))
             return
+        finally:
+            self._child.close()
         for problem in result.problems:
             self.log.warn("stopping: {problem}", problem=problem)
 
