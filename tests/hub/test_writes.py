@@ -263,6 +263,34 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.site.fetch("PUT", STATUS, b"[]").status, 400)
         self.assertEqual(len(self.site.hub.journal), 0)
 
+    def test_other_media_types(self) -> None:
+        """
+        A status in a form that is not read here, such as protobuf, is refused with the forms that are: in one of these it is
+        taken without waiting for the cloud.
+        """
+        self.site.offline()
+        protobuf = MAGIC + encode_bytes(1, encode_bytes(1, b"v1") + encode_bytes(2, b"Pod")) + encode_bytes(2, b"")
+        for method, body, kind, taken in (
+            ("PUT", protobuf, "application/vnd.kubernetes.protobuf", "application/json"),
+            ("PUT", protobuf, "application/json", "application/json"),
+            ("PUT", b"kind: Pod", "application/yaml", "application/json"),
+            ("PATCH", b"{}", "application/json", MERGE),
+        ):
+            reply = self.site.fetch(method, POD_STATUS, body, content_type=kind)
+            self.assertEqual((reply.status, reply.json["reason"]), (415, "UnsupportedMediaType"), kind)
+            self.assertTrue(taken in reply.json["message"] and "the cloud is not reachable" in reply.json["message"])
+        self.assertEqual(len(self.site.hub.journal), 0)
+        self.assertEqual(self.site.fetch("PUT", POD_STATUS, pod(phase="Failed"), content_type="application/json").status, 200)
+
+    def test_protobuf_that_may_have_arrived(self) -> None:
+        """
+        Nobody knows whether a status that was sent, and not answered, has been taken: 504.
+        """
+        request = self.site.ask("PUT", POD_STATUS, MAGIC, content_type="application/vnd.kubernetes.protobuf")
+        self.site.arriving(POD_STATUS).fail()
+        self.site.run_until(lambda: request.finished)
+        self.assertEqual((request.status, request.json["reason"]), (504, "Timeout"))
+
     def test_what_only_the_cloud_can_do(self) -> None:
         """
         A server-side apply needs the cloud, and what is only to be tried must change nothing: 503, and nothing is kept.

@@ -4,7 +4,7 @@ Writes: they go to the cloud; while it is away some of them can be kept honestly
 | write                                  | without the cloud                                             |
 |----------------------------------------|---------------------------------------------------------------|
 | POST, PATCH of events                  | journalled, 201 / 200                                         |
-| PATCH, PUT of node or pod status, by kubelet | merged into the cached object, shown to watchers, journalled |
+| PATCH, PUT of node or pod status, by kubelet | merged into the cached object, shown to watchers, journalled; 415 in protobuf |
 | POST of an object that the cache holds | 409 AlreadyExists                                             |
 | TokenRequest                           | the last real token (:mod:`yurt.hub.tokenrequests`)           |
 | everything else                        | 503                                                           |
@@ -41,6 +41,8 @@ STATUS_RESOURCES = frozenset({"/v1/nodes", "/v1/pods"})
 CHANGED_WITH_STATUS = ("labels", "annotations")
 """What a write to the status of a node or a pod changes besides it."""
 EVENT_GROUPS = frozenset({"", "events.k8s.io"})
+APPLY_TYPES = frozenset({"application/apply-patch+yaml", "application/apply-patch+cbor"})
+"""Server-side apply: whose fields are whose is for the cloud to say."""
 
 
 class Write(Forward):
@@ -267,6 +269,31 @@ class StatusWrite(Write):
         if self.finished or not (waits and self.admitted_offline() and not self.streamed and self.keep_locally()):
             super().proceed()
 
+    def answer_offline(self, error: UpstreamError | None) -> None:
+        """
+        A body that cannot be read here is told from a write that has to wait for the cloud: in another form it is taken at once.
+        """
+        may_be_done = error is not None and error.sent
+        if self.is_readable or self.content_type in APPLY_TYPES or self.streamed or may_be_done:
+            super().answer_offline(error)
+            return
+        media_types = JSON[1].decode() if self.info.verb == "update" else ", ".join(sorted(PATCH_TYPES))
+        reason = self.hub.cloud.reason or self.failure or "no answer"
+        message = (
+            f"{self.describe()}: the cloud is not reachable ({reason}), and without it the body of the request is taken in these "
+            f"media types only: {media_types}"
+        )
+        self.answer_status(415, "UnsupportedMediaType", message)
+
+    @property
+    def is_readable(self) -> bool:
+        """
+        Whether the body is in a form that can be read here.
+        """
+        if self.info.verb == "patch":
+            return self.content_type in PATCH_TYPES
+        return self.content_type == JSON[1].decode() and not self.body.startswith(MAGIC)
+
     def keep_locally(self) -> bool:
         """
         Merge into the cached object, show it to the node's own readers and watchers, and journal the last state.
@@ -332,12 +359,10 @@ class StatusWrite(Write):
         The known object with the new status, labels and annotations, and nothing else changed, as the status subresource of
         nodes and pods works; None when the body cannot be read here.
         """
-        if self.info.verb == "patch":
-            if self.content_type not in PATCH_TYPES:
-                return None
-            merged = apply_patch(self.content_type, known, self.body, self.kind)
-        elif self.body.startswith(MAGIC):
+        if not self.is_readable:
             return None
+        if self.info.verb == "patch":
+            merged = apply_patch(self.content_type, known, self.body, self.kind)
         else:
             merged = msgspec.json.decode(self.body, type=dict[str, Any])
         metadata, wanted = dict(known["metadata"]), merged.get("metadata")
