@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 READY_TIMEOUT = 20.0
@@ -18,13 +18,15 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 class Child:
     """
-    One process; its output goes to ``log``.
+    One process; its output goes to ``log``.  ``environment`` is that of this process unless another one is given.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent, env=environment
+            )
 
     @property
     def pid(self) -> int:

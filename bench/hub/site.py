@@ -5,6 +5,7 @@ The place where things are measured: a temporary folder, certificates, a cloud, 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +58,14 @@ class Site(Place):
         hub = HubUnderTest(self, cloud_port)
         self.at_end(lambda: hub.child.stop())
         return hub
+
+    def installed(self) -> dict[str, str]:
+        """
+        The environment of a daemon that is installed: pip has compiled its modules then, which a checkout's may never be.  The
+        first start compiles them here.
+        """
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return {**environment, "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
 
     def kubeconfig(self, cloud_port: int) -> Path:
         """
@@ -119,7 +128,7 @@ class HubUnderTest:
         """
         Start it, without waiting.
         """
-        self.child = Child(self.command(), self._site.folder / "hub.log")
+        self.child = Child(self.command(), self._site.folder / "hub.log", self._site.installed())
 
     def wait_for_source(self, path: str, source: str, agent: str = KUBELET) -> None:
         """
