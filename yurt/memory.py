@@ -87,19 +87,20 @@ def release_code() -> None:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_DONTNEED)
 
 
-def look_less_at_what_stays(thresholds: tuple[int, int, int]) -> None:
+def leave_out_what_stays() -> None:
     """
-    Take what imports and the start have made out of the garbage collector's sight, and let it look for cycles less often: a
-    request makes a few, and the default looks through everything young at every tenth request.
+    Take what imports and the start have made out of the garbage collector's sight, less what they left in cycles.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*thresholds)
 
 
 class ReturnMemory(Service):
     """
     Give freed memory back to the kernel, again and again, and once, a little after the start, the code that only that needed.
+
+    The garbage collector looks for cycles less often: a request makes a few, and the default looks through everything young at
+    every tenth request.  A look at all that the start has made takes as long as many requests, and has to wait, too.
 
     The C library keeps what imports and large bodies needed: a hub of 64 MB that has passed on a few lists of 1,000 pods stays
     at 74 MB without this.
@@ -122,11 +123,11 @@ class ReturnMemory(Service):
 
     def startService(self) -> None:
         """
-        Begin, a little after the start: then the imports are over.
+        Begin, a little after the start: then the imports are over, and who waited for the daemon has been answered.
         """
         super().startService()
         be_frugal()
-        look_less_at_what_stays(self._thresholds)
+        gc.set_threshold(*self._thresholds)
         self.returning.start(TRIM_INTERVAL, now=False)
 
     def stopService(self) -> None:
@@ -137,10 +138,13 @@ class ReturnMemory(Service):
         self.returning.stop()
 
     def _return(self) -> None:
-        self._use_quiet_moment()
-        self._trim()
         release, self._release = self._release, None
-        if release is not None:
+        if release is None:
+            self._use_quiet_moment()
+            self._trim()
+        else:
+            leave_out_what_stays()
+            self._trim()
             release()
 
     def _use_quiet_moment(self) -> None:
