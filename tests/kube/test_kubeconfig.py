@@ -4,6 +4,7 @@ Tests for :mod:`yurt.kube.kubeconfig`.
 
 from __future__ import annotations
 
+import json
 import os
 from base64 import b64encode
 from pathlib import Path
@@ -79,6 +80,15 @@ class KubeconfigTests(SynchronousTestCase):
                 token_file=f"{folder}/token",
             ),
         )
+
+    def test_json(self) -> None:
+        """
+        A file in JSON says the same as one in YAML, and needs no YAML library.
+        """
+        expected = load_kubeconfig(self.write({"server": SERVER}, {"token": SECRET}))
+        Path(self.path).write_text(json.dumps(yaml.safe_load(Path(self.path).read_text())))
+        self.patch(yaml, "load", lambda *_, **__: self.fail("read as YAML"))
+        self.assertEqual(load_kubeconfig(self.path), expected)
 
     def test_data(self) -> None:
         """

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 MAX_KUBECONFIG_BYTES = 1024 * 1024
 """A larger file is no kubeconfig."""
 
@@ -59,7 +61,7 @@ def load_kubeconfig(path: str) -> Kubeconfig:
     """
     Read the current context of a kubeconfig file.  Raises KubeconfigError.
     """
-    document = _read_yaml(path)
+    document = _read_document(path)
     context_name = document.get("current-context")
     if not isinstance(context_name, str) or not context_name:
         raise KubeconfigError(f"{path}: no current-context; choose one with kubectl config use-context")
@@ -71,10 +73,10 @@ def load_kubeconfig(path: str) -> Kubeconfig:
     return located if user is None else _identify(located, user)
 
 
-def _read_yaml(path: str) -> Mapping[str, Any]:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _read_document(path: str) -> Mapping[str, Any]:
+    """
+    The file's content.  Where it is JSON, as what the hub writes when it joins, no YAML is imported: a twentieth of a start.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_KUBECONFIG_BYTES + 1)
@@ -83,14 +85,24 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
     if len(content) > MAX_KUBECONFIG_BYTES:
         raise KubeconfigError(f"{path}: larger than {MAX_KUBECONFIG_BYTES} bytes, so this is no kubeconfig")
     try:
-        document = yaml.load(content, Loader=loader)
+        document = msgspec.json.decode(content)
+    except (msgspec.MsgspecError, RecursionError):
+        document = _read_yaml(path, content)
+    if not isinstance(document, dict):
+        raise KubeconfigError(f"{path}: not a kubeconfig; one has clusters, users and contexts")
+    return document
+
+
+def _read_yaml(path: str, content: bytes) -> Any:
+    import yaml  # costs time and memory, and is of no use later
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(content, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise KubeconfigError(f"{path}: not valid YAML{where}") from None  # its text would quote the file
-    if not isinstance(document, dict):
-        raise KubeconfigError(f"{path}: not a kubeconfig; one has clusters, users and contexts")
-    return document
 
 
 class _Section:
