@@ -147,11 +147,14 @@ class ControlPlane:
         """
         self.apiserver = self._start("apiserver", self.command(self.port, *self.extra), self.url)
 
-    def start_another(self, name: str, port: int, *extra: str, hosts: Path | None = None) -> Process:
+    def start_another(self, name: str, port: int, *extra: str, hosts: Path | None = None, etcd: str = "") -> Process:
         """
-        One more kube-apiserver of this cluster, with these options besides, on another port; ``hosts`` is its /etc/hosts.
+        One more kube-apiserver of this cluster, with these options besides, on another port; ``hosts`` is its /etc/hosts,
+        ``etcd`` another way to etcd.
         """
         argv = [*self.command(port, *extra), "--endpoint-reconciler-type", "none"]
+        if etcd:
+            argv[argv.index(self.etcd_url)] = etcd
         if hosts:
             argv = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh", *argv]
         return self._start(name, argv, self.url_of(port))

@@ -3,7 +3,8 @@ A steady load, as a program of its own: it prints one JSON line for all that it 
 
 ``python -m tests.e2e.load use HUB WATCHES VERSION`` reads, lists and watches ConfigMaps through the hub, and
 watches Services, of which none changes.
-``python -m tests.e2e.load write CA CERTIFICATE KEY SERVER…`` changes one of them several times a second at each of the servers.
+``python -m tests.e2e.load write CA CERTIFICATE KEY SERVER…`` changes one of them several times a second at each of the servers,
+and watches it there: when the first one tells of a change, all could.
 Times are of the machine's monotonic clock.
 """
 
@@ -100,18 +101,34 @@ def write(server: str, context: ssl.SSLContext) -> None:
     connection = http.client.HTTPSConnection(urlsplit(server).netloc, timeout=1.0, context=context)
     for number in itertools.count():
         body = json.dumps({"data": {server.rpartition(":")[2]: str(number)}})
-        began = time.monotonic()
         try:
             connection.request("PATCH", f"{MAPS}/{NAME}", body, {"Content-Type": "application/merge-patch+json"})
             answer = connection.getresponse()
             document = json.loads(answer.read())
             if answer.status != 200:
                 raise OSError(f"answered {answer.status}")
-            say(what="written", version=document["metadata"]["resourceVersion"], began=began)
+            say(what="written", version=document["metadata"]["resourceVersion"])
         except (OSError, http.client.HTTPException, ValueError) as problem:
             say(what="not written", problem=repr(problem))
             connection.close()
         time.sleep(WRITE_EVERY)
+
+
+def witness(server: str, context: ssl.SSLContext) -> None:
+    """
+    Watch without a hub, again whenever that breaks off.
+    """
+    while True:
+        connection = http.client.HTTPSConnection(urlsplit(server).netloc, timeout=PATIENCE, context=context)
+        try:
+            connection.request("GET", f"{MAPS}?watch=true&fieldSelector=metadata.name%3D{NAME}")
+            answer = connection.getresponse()
+            while line := answer.readline():
+                say(what="seen", version=json.loads(line)["object"].get("metadata", {}).get("resourceVersion"))
+        except (OSError, http.client.HTTPException, ValueError):
+            time.sleep(WRITE_EVERY)
+        finally:
+            connection.close()
 
 
 def run(jobs: Sequence[Callable[[], None]]) -> None:
@@ -138,4 +155,4 @@ if __name__ == "__main__":
         ca, certificate, key, *servers = arguments
         context = ssl.create_default_context(cafile=ca)
         context.load_cert_chain(certificate, key)
-        run([partial(write, server, context) for server in servers])
+        run([partial(job, server, context) for job in (write, witness) for server in servers])
