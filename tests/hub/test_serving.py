@@ -469,6 +469,9 @@ class PodsTests(ServingCase):
         await self.assertFailure(waiting, UpstreamError)
         await self.assertFailure(Deferred.fromCoroutine(self.through()), UpstreamError)
         self.assertEqual(passing.connections, set())
+        shown: Any = site.service.status()["passThrough"]
+        self.assertEqual((shown["open"], shown["taken"], shown["failed"]), (0, 3, 1))
+        self.assertIn("the cloud is away", shown["lastProblem"])
 
     async def test_led_too_often(self) -> None:
         """
@@ -480,6 +483,8 @@ class PodsTests(ServingCase):
         self.patch(site.service.doors.passing, "_limit", 0)
         self.patch(passthrough, "original_destination", lambda connection: ("10.96.0.1", 443))
         await self.assertFailure(Deferred.fromCoroutine(self.through()), UpstreamError)
+        figures = site.service.figures().led
+        self.assertEqual((figures.open, figures.taken, figures.failed), (0, 1, 1))
         self.patch(passthrough, "original_destination", lambda connection: None)
         self.assert_failure(await self.ask(MAPS, POD_HOST), 401, "Unauthorized")
 

@@ -78,6 +78,17 @@ class ServerFigures:
 
 
 @dataclass(frozen=True)
+class LedFigures:
+    """
+    Connections to the API server's ClusterIP that were led to the hub: open, come, and not passed on.
+    """
+
+    open: int = 0
+    taken: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class Figures:
     """
     What other parts of the hub know at the moment of a scrape; times in seconds, sizes in bytes.
@@ -88,6 +99,7 @@ class Figures:
     offline_seconds: float = 0.0
     certificate_expires_in: float | None = None
     serving_certificate_expires_in: float | None = None
+    led: LedFigures = field(default_factory=LedFigures)
     cache_objects: int = 0
     cache_bytes: int = 0
     cache_commits: int = 0
@@ -162,6 +174,7 @@ class HubMetrics:
         yield from _latencies(every)
         yield _plain(UntypedMetricFamily, "rejected_requests_counter", "Requests answered 429: too many in flight", self.rejected)
         yield from _cloud(figures)
+        yield from _led(figures.led)
         yield from _store(figures)
         yield from _filters(figures)
         yield from self._sweeps(figures)
@@ -265,6 +278,15 @@ def _cloud(figures: Figures) -> Iterator[Metric]:
     if figures.serving_certificate_expires_in is not None:
         text = "Seconds until the certificate of the HTTPS doors expires, negative once it has"
         yield _plain(GaugeMetricFamily, "serving_certificate_expiry_seconds", text, figures.serving_certificate_expires_in)
+
+
+def _led(led: LedFigures) -> Iterator[Metric]:
+    text = "Connections to the API server's ClusterIP that are passed on to it now"
+    yield _plain(GaugeMetricFamily, "passthrough_connections", text, led.open)
+    text = "Connections to the API server's ClusterIP that were led to the hub"
+    yield _plain(CounterMetricFamily, "passthrough_accepted", text, led.taken)
+    text = "Those that could not be passed on: the cloud was away, or there were too many"
+    yield _plain(CounterMetricFamily, "passthrough_failures", text, led.failed)
 
 
 def _filters(figures: Figures) -> Iterator[Metric]:

@@ -43,6 +43,12 @@ class PassThrough:
 
     def __init__(self, reactor: Any, cloud: Cloud, limit: int) -> None:
         self.connections: set[Led] = set()
+        self.taken = 0
+        """Connections that came, from the start."""
+        self.failed = 0
+        """Those of them that were not passed on."""
+        self.problem = ""
+        """Why the last of these was not."""
         self._reactor = reactor
         self._cloud = cloud
         self._limit = limit
@@ -65,7 +71,24 @@ class PassThrough:
         """
         What carries one more connection; None when there are too many.
         """
-        return Led(self) if len(self.connections) < self._limit else None
+        self.taken += 1
+        if len(self.connections) < self._limit:
+            return Led(self)
+        self.fail(f"there are {self._limit} already")
+        return None
+
+    def fail(self, problem: str) -> None:
+        """
+        A connection could not be passed on.
+        """
+        self.failed += 1
+        self.problem = problem
+
+    def status(self) -> dict[str, object]:
+        """
+        All of that for people.
+        """
+        return {"open": len(self.connections), "taken": self.taken, "failed": self.failed, "lastProblem": self.problem}
 
     async def open(self) -> StreamConnection:
         """
@@ -126,7 +149,9 @@ class Led(StreamConnection):
 
     def _failed(self, failure: Failure) -> None:
         self._opening = None
-        self.log.debug("a connection to the ClusterIP was not passed on: {why}", why=failure.getErrorMessage())
+        if failure.check(CancelledError) is None:  # its client waits still
+            self._passing.fail(failure.getErrorMessage())
+            self.log.debug("a connection to the ClusterIP was not passed on: {why}", why=failure.getErrorMessage())
         self.cut()
 
     def cut(self) -> None:

@@ -34,7 +34,7 @@ from yurt.hub.doors import Doors, pod_addresses
 from yurt.hub.hub import Hub
 from yurt.hub.identity import NODE
 from yurt.hub.joining import Joining
-from yurt.hub.metrics import Figures, HubMetrics, ServerFigures
+from yurt.hub.metrics import Figures, HubMetrics, LedFigures, ServerFigures
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.ota import UpgradePage, Upgrades
 from yurt.hub.podlink import PodLink
@@ -271,6 +271,7 @@ class HubService(MultiService):
             "listeners": [
                 {"what": one.what, "listening": one.port is not None, "problem": one.problem} for one in self.listeners
             ],
+            "passThrough": self.doors.passing.status(),
             "link": None if self.link is None else self.link.state,
             "cache": {
                 "path": self.config.disk_cache_path,
@@ -327,6 +328,7 @@ class HubService(MultiService):
             offline_seconds=cloud.offline_seconds(),
             certificate_expires_in=(self.validity.expires_in() if self.joining is None else self.joining.certificate.expires_in),
             serving_certificate_expires_in=None if self.serving is None else self.serving.certificate.expires_in,
+            led=LedFigures(len(self.doors.passing.connections), self.doors.passing.taken, self.doors.passing.failed),
             cache_objects=self.views.objects,
             cache_bytes=self.views.object_bytes,
             cache_commits=store.commits,
