@@ -88,6 +88,63 @@ class ManyClientsTests(HubProcessCase):
         self.assertEqual(asked["watch", "configmaps"], WATCHERS)
 
 
+class QuotaTests(HubProcessCase):
+    """
+    More than may be kept.
+    """
+
+    async def kubelet_reads(self) -> list[tuple[str, int]]:
+        """
+        What kubelet's reads that the node lives on are answered with: by whom, and how many objects.
+        """
+        found = []
+        for resource in ("pods", "secrets", "configmaps"):
+            answer = await self.client.ask("GET", f"/api/v1/namespaces/vital/{resource}", user_agent=KUBELET)
+            self.assertEqual(answer.status, 200, answer.body)
+            found.append(((answer.headers.getRawHeaders("x-yurt-source") or [""])[0], len(answer.json["items"])))
+        return found
+
+    async def others_read(self, number: int) -> tuple[int, int]:
+        """
+        How another component's list of 900 kB is answered.
+        """
+        path, agent = f"/api/v1/namespaces/n{number}/configmaps", f"client-{number}/1"
+        answer = await self.client.ask("GET", path, user_agent=agent)
+        return answer.status, len(answer.json.get("items", ()))
+
+    async def test_vital_last(self) -> None:
+        """
+        Of 27 MB that many components read at once 4 MiB are kept, within seconds: kubelet's pods, Secrets and ConfigMaps, though
+        they are the oldest.  All are answered meanwhile; after a restart without the cloud these are there, and what came last.
+        """
+        options = ("--cache-quota=4Mi,*=2Mi", "--cache-agents=*")
+        hub = await self.start_hub(*options)
+        await self.until("cloud", self.reachable)
+        for resource in ("pods", "secrets", "configmaps"):
+            for number in range(10):
+                self.api.put(resource, {"metadata": {"name": f"v{number}", "namespace": "vital"}, "data": {"a": "x" * 40_000}})
+        self.assertEqual(await self.kubelet_reads(), [("cloud", 10)] * 3)
+        for number in range(30):
+            for name in range(20):
+                metadata = {"name": f"m{name}", "namespace": f"n{number}"}
+                self.api.put("configmaps", {"metadata": metadata, "data": {"a": "x" * 45_000}})
+            self.assertEqual(await self.others_read(number), (200, 20))
+
+        async def is_kept() -> bool:
+            cache = (await self.admin.ask("GET", "/v1/status")).json["cache"]
+            return bool(cache["bytes"] <= 4 << 20)
+
+        await self.until("quota that is kept", is_kept)
+        self.assertEqual(await self.kubelet_reads(), [("cloud", 10)] * 3)
+        self.api.cut()
+        await self.until("notice of the cut", self.unreachable)
+        await self.end(hub, "TERM")
+        await self.start_hub(*options)
+        self.assertEqual(await self.kubelet_reads(), [("cache", 10)] * 3)
+        self.assertTrue(await is_kept())
+        self.assertEqual([await self.others_read(number) for number in (0, 29)], [(503, 0), (200, 20)])
+
+
 class BulkTests(HubProcessCase):
     """
     Bodies that fit nowhere.

@@ -44,6 +44,9 @@ LAST_TO_GO = frozenset({"/v1/pods", SECRETS, "/v1/configmaps"})
 SWEEP_INTERVAL = 1.0
 """Seconds between two steps of removing what evicted views held."""
 
+HASTE_INTERVAL = 0.1
+"""The same while more is stored than may be: much may come in a second."""
+
 SWEEP_MEMBERS = 500
 """Members that one step removes."""
 
@@ -293,23 +296,43 @@ class Shelf:
         self._evicted.append(view)
         self._schedule_sweep()
 
+    @property
+    def _is_beyond(self) -> bool:
+        """
+        Whether more is stored than may be.
+        """
+        return self.counts.bytes > min(MAX_OBJECT_BYTES, self.quota.total) and bool(self.index.views)
+
     def _schedule_sweep(self) -> None:
         if self._evicted and self._sweep is None:
-            self._sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_step)
+            self._sweep = self._clock.callLater(HASTE_INTERVAL if self._is_beyond else SWEEP_INTERVAL, self._sweep_step)
 
     def _sweep_step(self) -> None:
+        """
+        Remove some members, of as many views as have them; further views go until what is stored is within the quota.
+        """
         self._sweep = None
-        if not self.drafting:
-            self._remove_members(self._evicted[0], SWEEP_MEMBERS)
+        left, next_ones = 0 if self.drafting else SWEEP_MEMBERS, None
+        while left > 0:
+            if not self._evicted and self._is_beyond:
+                next_ones = next_ones or iter(sorted(self.index.views.values(), key=rank))
+                self.evict(next(next_ones))
+            if not self._evicted:
+                break
+            left -= 1 + self._remove_members(self._evicted[0], left)
         self._schedule_sweep()
 
-    def _remove_members(self, view: View, limit: int | None) -> None:
+    def _remove_members(self, view: View, limit: int | None) -> int:
+        """
+        Remove what an evicted view held, up to so many; how many that were.
+        """
         doomed = [key[VIEW_ID_SIZE:] for key, _ in islice(self._members.scan(view.id), limit)]
         for member in doomed:
             self.dismiss(view, member)
         if len(doomed) != limit:
             self._records.delete(view.id)
             self._evicted.remove(view)
+        return len(doomed)
 
     # Resident of the store
 
@@ -317,7 +340,7 @@ class Shelf:
         """
         Put the records of the views that have changed; when too much is stored, begin to remove a view.
         """
-        if self.counts.bytes > min(MAX_OBJECT_BYTES, self.quota.total) and self.index.views and not self._evicted:
+        if self._is_beyond and not self._evicted:
             self._evict_one()
         dirty = [view for view in self.index.views.values() if view.dirty]
         for view in dirty:
