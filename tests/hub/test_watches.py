@@ -16,7 +16,8 @@ from tests.hub.memory_site import (
     event,
     open_watch,
 )
-from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSAL_TIMEOUT, REFUSED_FOR, TIMEOUT_SLACK
+from yurt.hub.resumption import REFUSED_FOR
+from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSAL_TIMEOUT, TIMEOUT_SLACK
 from yurt.kube.protobuf import MAGIC, encode_bytes
 from yurt.kube.watch import ProtobufFramer, read_protobuf_event
 

@@ -14,8 +14,7 @@ hub always asks for bookmarks, which keep the resume point fresh, and passes the
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,18 +23,20 @@ from twisted.python.failure import Failure
 
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
-from yurt.hub.accept import is_json, read_accept
+from yurt.hub.accept import read_accept
 from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, cached_headers, name_source
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found
-from yurt.hub.cloud import FAILOVER_SPREAD, LOAD_BALANCER_ERRORS, SERVER_ERRORS
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.filtered import NO_JSON
 from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
+from yurt.hub.resumption import Resumption
 from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
 from yurt.hub.unchanged import find_version
 from yurt.hub.viewfeed import ViewFeed
+from yurt.hub.watchstream import WatchStream
 from yurt.kube.objects import read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError, compile_selection
@@ -45,15 +46,10 @@ from yurt.kube.watch import (
     DELETED,
     ERROR,
     MODIFIED,
-    JSONFramer,
-    ProtobufFramer,
     WatchError,
     WatchEvent,
     encode_bookmark,
-    encode_error,
     encode_event,
-    encode_protobuf_bookmark,
-    encode_protobuf_error,
     read_protobuf_event,
 )
 
@@ -64,23 +60,8 @@ if TYPE_CHECKING:
 BOOKMARK_INTERVAL = 60.0
 """Seconds between the bookmarks of a watch that is held, as often as kube-apiserver sends them."""
 
-RESUME_JITTER = 1.0
-"""Watches resume spread over so many seconds after the cloud is back."""
-
-RESUME_PAUSE = 1.0
-"""Seconds between attempts of one watch, doubled up to MAX_RESUME_PAUSE while they bear no fruit."""
-
-MAX_RESUME_PAUSE = 15.0
-
 LASTING = 5.0
 """Seconds after which an upstream response counts as a good one even if nothing came."""
-
-REFUSED_FOR = 30.0
-"""Seconds during which a refusal (4xx) of a resumed watch is tried again: an API server that has just started gives out 401, 403
-and 404 until its authorizer has caught up."""
-
-MAY_PASS = frozenset({408, 429})
-"""Those 4xx that say nothing about the request itself."""
 
 REFUSAL_TIMEOUT = 1.0
 """Seconds that the body of a refusal may take which the client need not see."""
@@ -93,8 +74,6 @@ HALF_CLOSED = 1.0
 same; kube-apiserver does so at once."""
 
 NOT_CACHED = "what this client reads is not cached"
-
-PROTOBUF_WATCH = b"application/vnd.kubernetes.protobuf"
 
 
 class Watch:
@@ -120,6 +99,7 @@ class Watch:
         self.progress = Progress(info.query)
         self.feed = ViewFeed(hub, info, caller, self.accept, self.progress)
         self.screen = Screen(hub, info, caller)
+        self.stream = WatchStream(request)
         self.started = False
         self.finished = False
         self.passing = False
@@ -127,12 +107,7 @@ class Watch:
         self.resumed = False
         self.comparing: Deferred[Any] | None = None
         self.proved = ""
-        self.tried: list[Server] = []
-        self.framer: JSONFramer | ProtobufFramer | None = None
-        self.protobuf = False
-        self.stalled = False
-        self.resume_pause = RESUME_PAUSE
-        self.refused_since: float | None = None
+        self.resumption = Resumption(hub.cloud)
         seconds = info.query.get("timeoutSeconds", "")
         self.ends_at = hub.reactor.seconds() + int(seconds) if seconds.isdecimal() and int(seconds) else None
         self.timers = Timers(hub.reactor)
@@ -200,11 +175,11 @@ class Watch:
             if progress.initial and progress.bookmarks:
                 lines.append(encode_bookmark(progress.kind, progress.api_version, progress.version, initial_events_end=True))
             progress.initial = False
-        self.framer = JSONFramer()
+        self.stream.expect(b"application/json")
         view, now = self.feed.view, self.hub.now()
         headers = cached_headers(view.updated_at if view is not None else now, now)
         self.start(ResponseHead(200, b"OK", headers), FROM_CACHE)
-        self.write(lines)
+        self.stream.write(lines)
         self.hold()
 
     def refused_offline(self) -> bool:
@@ -262,7 +237,7 @@ class Watch:
         """
         Why no filter is applied to this watch; empty when they are.
         """
-        if not self.accept.json or self.protobuf:
+        if not self.accept.json or self.stream.protobuf:
             return NO_JSON
         if not self.cached:
             return NOT_CACHED
@@ -322,7 +297,7 @@ class Watch:
         remaining = None if self.ends_at is None else max(1, round(self.ends_at - self.hub.reactor.seconds()))
         target = watch_target(head.target, self.progress.version, remaining, resumed=self.started and not self.progress.initial)
         headers = without(head.headers, b"edge-cache", b"accept-encoding")
-        if self.cached or (self.started and not self.protobuf):
+        if self.cached or (self.started and not self.stream.protobuf):
             headers = [*without(headers, b"accept"), (b"Accept", self.accept.narrowed)]
         token = self.hub.node_token() if self.credential.kind == "none" else None
         if token is not None:
@@ -343,14 +318,15 @@ class Watch:
         if self.credential.token:
             self.hub.tokens.learn(self.credential.token, head)
         if head.status == 200:
-            self.refused_since = None
+            self.resumption.accepted()
             attempt.began = self.hub.reactor.seconds()
-            self.choose_framer(get_header(head.headers, b"content-type"))
+            self.stream.expect(get_header(head.headers, b"content-type"))
+            self.passing = self.passing or self.stream.transparent
             if not self.started:
                 self.start(head, FROM_CLOUD)
         elif not self.started and not self.may_recover(attempt):
             self.passing = True
-            self.framer = None
+            self.stream.expect_nothing_known()
             self.start(head, FROM_CLOUD)
         else:
             self.timers.set("refusal", REFUSAL_TIMEOUT, lambda: self.cut_refusal(attempt))
@@ -369,24 +345,11 @@ class Watch:
         Whether an error status need not reach the client, because the watch can begin in another way.
         """
         status = attempt.status
-        if status in SERVER_ERRORS and self.hub.cloud.other([*self.tried, attempt.server]) is not None:
+        if status in SERVER_ERRORS and self.resumption.has_other(attempt.server):
             return True
         if status in LOAD_BALANCER_ERRORS:
             return self.accept.json and self.admitted_offline()
         return status == 410 and bool(self.progress.known_version)
-
-    def choose_framer(self, content_type: bytes | None) -> None:
-        """
-        A new attempt begins with a clean framer; an unknown type is passed through and cannot be resumed.
-        """
-        self.protobuf = (content_type or b"").startswith(PROTOBUF_WATCH)
-        if is_json(content_type):
-            self.framer = JSONFramer()
-        elif self.protobuf:
-            self.framer = ProtobufFramer()
-        else:
-            self.framer = None
-            self.passing = True
 
     def received(self, attempt: Attempt, data: bytes) -> None:
         """
@@ -397,11 +360,11 @@ class Watch:
         attempt.fruitful = True
         self.hub.cloud.answered(attempt.server)
         self.series.received += len(data)
-        if self.framer is None:
+        if self.stream.transparent:
             self.request.write(data)
             return
         try:
-            frames = self.framer.feed(data)
+            frames = self.stream.frames(data)
         except WatchError as error:
             self.log.error("watch {resource} is broken off: {error}", resource=self.info.resource, error=str(error))
             self.request.abort()
@@ -412,9 +375,9 @@ class Watch:
             if not self.take(frame, lines):
                 break
         else:
-            if self.cached and not self.protobuf:
+            if self.cached and not self.stream.protobuf:
                 lines.append(self.screen.mark(self.progress))
-        self.write(lines)
+        self.stream.write(lines)
         if self.screen.behind:
             self.refocus()
 
@@ -423,21 +386,21 @@ class Watch:
         One event: for the client's ``lines``, for the cache, for the resume point; false when it was the last.
         """
         try:
-            event = read_protobuf_event(frame) if self.protobuf else self.hub.read_event(frame)
+            event = read_protobuf_event(frame) if self.stream.protobuf else self.hub.read_event(frame)
         except WatchError as error:
             self.log.warn(
                 "watch {resource}: passed on without understanding it: {error}", resource=self.info.resource, error=str(error)
             )
-            lines.append(self.encode_frame(frame))
+            lines.append(self.stream.encode(frame))
             return True
         if event.type == ERROR:
             return self.take_error(event, frame, lines)
-        if self.cached and not self.protobuf:
+        if self.cached and not self.stream.protobuf:
             self.feed.keep(event)
         if self.progress.told(event, self.hub.reactor.seconds()):
-            is_filtered = self.screen.lens.rules and not self.protobuf
-            lines.append(self.screen.show(event, frame) if is_filtered else self.encode_frame(frame))
-        elif not self.protobuf:
+            is_filtered = self.screen.lens.rules and not self.stream.protobuf
+            lines.append(self.screen.show(event, frame) if is_filtered else self.stream.encode(frame))
+        elif not self.stream.protobuf:
             self.screen.repeated(event)
         return True
 
@@ -450,7 +413,7 @@ class Watch:
             return
         if feed.is_view_unknown:
             return
-        can_tell = self.cached and not self.protobuf
+        can_tell = self.cached and not self.stream.protobuf
         lines = self.screen.catch_up(feed.key, progress.client_version, feed.told) if can_tell else None
         if lines is not None:
             self.tell_local(lines)
@@ -462,17 +425,11 @@ class Watch:
         Tell what did not come from the cloud.  While nothing holds that back, what is not read must not pile up: then the client
         begins anew.
         """
-        if self.stalled and lines:
+        if self.stream.stalled and lines:
             self.request.abort()
             self.end()
         else:
-            self.write(lines)
-
-    def encode_frame(self, frame: bytes) -> bytes:
-        """
-        An event's bytes as they came.
-        """
-        return len(frame).to_bytes(4, "big") + frame if self.protobuf else frame + b"\n"
+            self.stream.write(lines)
 
     def take_error(self, event: WatchEvent, frame: bytes, lines: list[bytes]) -> bool:
         """
@@ -481,15 +438,15 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
-            self.tried.append(attempt.server)
+            self.resumption.failed(attempt.server)
         if event.status_code == 410 and self.progress.known_version:
             self.give_up_gap()
         elif event.status_code == 410 and self.resumed and attempt is not None:
-            self.write(lines)
+            self.stream.write(lines)
             lines.clear()
             self.too_old(attempt.server, lambda: self.end_with(frame))
         elif event.status_code == 410 or not self.progress.version:
-            self.write(lines)
+            self.stream.write(lines)
             lines.clear()
             self.end_with(frame)
         else:
@@ -500,7 +457,7 @@ class Watch:
         """
         Pass on a last event.
         """
-        self.write([self.encode_frame(frame)])
+        self.stream.write([self.stream.encode(frame)])
         self.finish()
 
     def too_old(self, server: Server, give_up: Callable[[], None]) -> None:
@@ -541,7 +498,7 @@ class Watch:
             return
         if not failure.check(UpstreamError):
             self.log.failure("a comparison broke", failure)
-        self.tried.append(server)
+        self.resumption.failed(server)
         self.hold()
 
     def give_up_gap(self) -> None:
@@ -589,10 +546,9 @@ class Watch:
         else:
             was_good = attempt.fruitful or self.hub.reactor.seconds() >= attempt.began + LASTING
             if was_good:
-                self.resume_pause = RESUME_PAUSE
-                self.tried.clear()
+                self.resumption.bore_fruit()
             if error is not None or not was_good:
-                self.tried.append(attempt.server)
+                self.resumption.failed(attempt.server)
             self.hold()
 
     def is_whole_state_due(self) -> bool:
@@ -601,14 +557,14 @@ class Watch:
         """
         if self.progress.initial:
             return True
-        return self.framer is not None and self.progress.is_torn(self.framer.pending, self.hub.reactor.seconds())
+        return not self.stream.transparent and self.progress.is_torn(self.stream.pending, self.hub.reactor.seconds())
 
     def first_attempt_failed(self, attempt: Attempt) -> None:
         """
         No server has answered yet: try another, or begin without.
         """
-        self.tried.append(attempt.server)
-        other = self.hub.cloud.other(self.tried)
+        self.resumption.failed(attempt.server)
+        other = self.resumption.choose_other()
         if other is not None:
             self.attach(other)
         else:
@@ -618,7 +574,6 @@ class Watch:
         """
         A resumed watch got an error status.
         """
-        now = self.hub.reactor.seconds()
         if attempt.status == 410:
             if self.progress.known_version:
                 self.give_up_gap()
@@ -626,17 +581,13 @@ class Watch:
                 body = b"".join(attempt.refusal)
                 self.too_old(attempt.server, lambda: self.expired(body))
             return
-        if 400 <= attempt.status < 500 and attempt.status not in MAY_PASS:
-            self.refused_since = now if self.refused_since is None else self.refused_since
-            if now - self.refused_since >= REFUSED_FOR:
-                self.log.info(
-                    "watch {resource} ended: the cloud answers {status}", resource=self.info.resource, status=attempt.status
-                )
-                self.finish()
-                return
-        else:
-            self.refused_since = None
-        self.tried.append(attempt.server)
+        if self.resumption.is_refused_for_good(attempt.status, self.hub.reactor.seconds()):
+            self.log.info(
+                "watch {resource} ended: the cloud answers {status}", resource=self.info.resource, status=attempt.status
+            )
+            self.finish()
+            return
+        self.resumption.failed(attempt.server)
         self.hold()
 
     def expired(self, body: bytes) -> None:
@@ -644,12 +595,7 @@ class Watch:
         The resume point is too old: tell the client, which lists anew.
         """
         self.screen.recorded = False
-        if self.protobuf:
-            self.write([encode_protobuf_error(body)])
-        else:
-            too_old = f"too old resource version: {self.progress.version}"
-            status = body if body.startswith(b"{") else status_body(410, "Expired", too_old)
-            self.write([encode_error(status)])
+        self.stream.show_expired(body, self.progress.version)
         self.finish()
 
     # Holding
@@ -659,56 +605,30 @@ class Watch:
         Keep the client's response open until the cloud can go on with it.
         """
         self.wait_still()
-        if not self.hub.cloud.reachable:
-            return
-        if len(self.hub.cloud.servers) > 1 and self.hub.cloud.other(self.tried) is not None:
-            self.resume_within(FAILOVER_SPREAD)
-            return
-        self.tried.clear()
-        self.resume_within(self.resume_pause)
-        self.resume_pause = min(self.resume_pause * 2, MAX_RESUME_PAUSE)
+        delay = self.resumption.next_delay()
+        if delay is not None:
+            self.timers.set("resume", delay, self.reattach)
 
     def wait_still(self) -> None:
         """
         Nothing comes from the cloud for now.
         """
-        self.stalled = False
-        self.request.produce_from(self)
+        self.stream.hold()
         if self.progress.bookmarks:
             self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
-
-    def pause(self) -> None:
-        """
-        The client of a held watch does not read.
-        """
-        self.stalled = True
-
-    def resume(self) -> None:
-        """
-        It reads again.
-        """
-        self.stalled = False
 
     def cloud_returned(self) -> None:
         """
         Resume soon, each watch at its own moment.
         """
         if self.attempt is None and self.comparing is None and self.started and not self.finished:
-            self.resume_pause = RESUME_PAUSE
-            self.tried.clear()
-            self.resume_within(RESUME_JITTER)
-
-    def resume_within(self, seconds: float) -> None:
-        """
-        Resume at a random moment of the next ``seconds``.
-        """
-        self.timers.set("resume", random.uniform(0.0, seconds), self.reattach)
+            self.timers.set("resume", self.resumption.delay_after_return(), self.reattach)
 
     def reattach(self) -> None:
         """
         Go on with the cloud, if it is still there.
         """
-        server = self.hub.cloud.other(self.tried) or self.hub.cloud.pick()
+        server = self.resumption.choose()
         if server is not None and self.attempt is None and self.comparing is None:
             self.timers.cancel("bookmark")
             self.attach(server)
@@ -727,16 +647,13 @@ class Watch:
         progress, view = self.progress, self.feed.view
         if not progress.kind and view is not None and view.kind:  # no event has told it
             progress.kind, progress.api_version = view.kind.removesuffix("List"), view.api_version
-        version = progress.client_version
-        if progress.bookmarks and progress.kind and version and not self.stalled:
-            encode = encode_protobuf_bookmark if self.protobuf else encode_bookmark
-            self.write([encode(progress.kind, progress.api_version, version)])
+        self.stream.show_bookmark(progress)
 
     def publish(self, before: bytes, body: bytes) -> None:
         """
         A local change while the cloud is away, for those who may read the object, as it looks through their selectors.
         """
-        if self.attempt is not None or not self.started or self.protobuf or self.feed.key.form:
+        if self.attempt is not None or not self.started or self.stream.protobuf or self.feed.key.form:
             return
         meta = read_object(body).meta
         if self.info.namespace not in ("", meta.namespace) or self.info.name not in ("", meta.name):
@@ -753,14 +670,6 @@ class Watch:
         self.tell_local([line] if line else [])
 
     # The end
-
-    def write(self, lines: Iterable[bytes]) -> None:
-        """
-        Send to the client.
-        """
-        data = b"".join(lines)
-        if data:
-            self.request.write(data)
 
     def timed_out(self) -> None:
         """
