@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.cache.fixtures import CONFIG_MAPS, KUBE_PROXY, KUBELET, Cache, body, bookmark, event, item, listed
 from yurt.hub.cache import ABSENT, Found, ViewKey
+from yurt.hub.cache.reading import Reader
 
 NAMES = "abcde"
 COLORS = ("red", "blue")
@@ -188,12 +189,14 @@ class ModelTests(SynchronousTestCase):
     @given(STEPS)
     def test_histories(self, steps: list[tuple[str, int, int]]) -> None:
         """
-        Views that were told all hold exactly what the cloud does; reads agree with them; nothing else is stored.
+        Views that were told all hold exactly what the cloud does; reads agree with them, however often they are repeated; nothing
+        else is stored.
         """
         world = World(self.mktemp())
         try:
             for what, number, name in steps:
                 world.step(what, KEYS[number], NAMES[name])
+                self.check_repeated_reads(world)
             for key in list(world.told):
                 world.events(key, "")
             self.check_lists(world)
@@ -230,6 +233,21 @@ class ModelTests(SynchronousTestCase):
                     self.assertEqual(int(json.loads(found.body)["metadata"]["resourceVersion"]), world.cloud.objects[name][0])
                 else:
                     self.assertIs(found, ABSENT)
+
+    def check_repeated_reads(self, world: World) -> None:
+        """
+        A read says what one says that was never made before.
+        """
+        views = world.cache.views
+        for caller in (KUBELET, KUBE_PROXY):
+            for name in NAMES:
+                anew = Reader(views._shelf).read_object(caller, CONFIG_MAPS, "", "default", name)
+                again = views.read_object(caller, CONFIG_MAPS, "", "default", name)
+                if isinstance(anew, Found) and isinstance(again, Found):
+                    self.assertEqual((again.body, again.local), (anew.body, anew.local))
+                    self.assertGreaterEqual(again.stored_at, anew.stored_at)
+                else:
+                    self.assertIs(again, anew)
 
     def check_stored(self, world: World) -> None:
         """

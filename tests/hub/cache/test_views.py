@@ -366,6 +366,11 @@ class ObjectTests(ViewsCase):
         found = self.views.read_object(KUBELET, CONFIG_MAPS, "", "default", "a")
         assert isinstance(found, Found)
         self.assertEqual((found.stored_at, found.local), (WALL_START + 100, False))
+        self.cache.clock.advance(100)
+        self.views.store_object(KUBELET, CONFIG_MAPS, "", body("a", 5))
+        again = self.views.read_object(KUBELET, CONFIG_MAPS, "", "default", "a")
+        assert isinstance(again, Found)
+        self.assertEqual(again.stored_at, WALL_START + 200)
 
     def test_kept_while_held(self) -> None:
         """

@@ -17,6 +17,11 @@ from yurt.kube.objects import TABLE, is_newer, join_list
 from yurt.kube.selectors import compile_selection, parse_field_selector
 
 
+MAX_RECENT = 64
+MAX_RECENT_BODY = 16 * 1024
+"""Objects, and bytes of each, that single reads asked for and that are told again without a look into the store."""
+
+
 class _Row(msgspec.Struct):
     object: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -32,12 +37,28 @@ class Reader:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._confirmed: OrderedDict[tuple[str, str, bytes], float] = OrderedDict()
+        self._recent: dict[tuple[Caller, str, str, str, str], Found] = {}
+        self._recent_at = 0
 
     def read_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> Found | Absent | None:
         """
         The object as this caller may see it; ABSENT when what the caller was told leaves no room for it; None when
-        that is unknown.
+        that is unknown.  Clients repeat themselves: the answer is found at once until anything changes.
         """
+        asked = (caller, gvr, form, namespace, name)
+        revision = self._shelf.revision
+        if revision != self._recent_at or len(self._recent) >= MAX_RECENT:
+            self._recent.clear()
+            self._recent_at = revision
+        recent = self._recent.get(asked)
+        if recent is not None:
+            return recent
+        found = self._look_up(caller, gvr, form, namespace, name)
+        if isinstance(found, Found) and len(found.body) <= MAX_RECENT_BODY and revision == self._shelf.revision:
+            self._recent[asked] = found
+        return found
+
+    def _look_up(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> Found | Absent | None:
         group = self._shelf.index.group(caller, gvr, form)
         if group is None:
             return None

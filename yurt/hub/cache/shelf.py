@@ -99,6 +99,7 @@ class Shelf:
         self._records = store.table("views", expendable=True)
         self._members = store.table("members", expendable=True)
         self._objects = store.table("objects", expendable=True, secret=f"{SECRETS}\0".encode())
+        self._changes = 0
         self.upheavals = 0
         """How often everything that is stored may have changed at once."""
         self.drafting = 0
@@ -106,6 +107,13 @@ class Shelf:
         self._evicted: list[View] = []
         self._sweep: IDelayedCall | None = None
         store.join(self)
+
+    @property
+    def revision(self) -> int:
+        """
+        Grows with every change of what is stored and of what views say: what was read is still true while it stands still.
+        """
+        return self._changes + self._store.changes
 
     # Objects
 
@@ -234,7 +242,7 @@ class Shelf:
         if not self.holds(view, member):
             self._members.replace(view.id + member, HELD)
             view.record.members += 1
-            view.dirty = True
+            self.touch(view)
 
     def dismiss(self, view: View, member: bytes) -> None:
         """
@@ -245,7 +253,7 @@ class Shelf:
             self._members.delete(view.id + member)
         if state == HELD:
             view.record.members -= 1
-            view.dirty = True
+            self.touch(view)
             self._release(view.key.gvr, view.key.form, member)
 
     def mark_gone(self, view: View, member: bytes) -> None:
@@ -270,9 +278,17 @@ class Shelf:
         for evicted in [evicted for evicted in self._evicted if evicted.id == view.id]:
             self._remove_members(evicted, None)
         view.record.updated_at = self.wall()
-        view.dirty, view.whole = True, not self._store.is_readable
+        view.whole = not self._store.is_readable
         self.index.add(view)
+        self.touch(view)
         return view
+
+    def touch(self, view: View) -> None:
+        """
+        The record of a view has changed.
+        """
+        view.dirty = True
+        self._changes += 1
 
     def mark_gap(self, view: View) -> None:
         """
@@ -281,7 +297,7 @@ class Shelf:
         """
         if view.record.complete and not view.frozen:
             view.record.complete = False
-            view.dirty = True
+            self.touch(view)
 
     def _evict_one(self) -> None:
         self.evict(min(self.index.views.values(), key=rank))
@@ -292,6 +308,7 @@ class Shelf:
         """
         self.index.remove(view)
         view.record.evicted = True
+        self.touch(view)
         self._records.put(view.id, encode_record(view.record))
         self._evicted.append(view)
         self._schedule_sweep()
@@ -354,6 +371,7 @@ class Shelf:
         Go back to the views of the disk; those that had changed since take no events until they are told all that they missed.
         """
         self.upheavals += 1
+        self._changes += 1
         self._evicted = []
         for view in list(self.index.views.values()):
             record = self._read(view.id)
@@ -368,6 +386,7 @@ class Shelf:
         Take in the views of the disk.  One that is in memory already replaces that of the disk, members and all.
         """
         self.upheavals += 1
+        self._changes += 1
         whole = [view for view in self.index.views.values() if view.whole]
         left = [(view, member) for view in whole for member in self._replace_stored(view)]
         self._take_in_stored()

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
 from yurt.hub.cache.index import InitialEvents, View
 from yurt.hub.cache.quota import Quota
-from yurt.hub.cache.reading import Reader
+from yurt.hub.cache.reading import MAX_RECENT, MAX_RECENT_BODY, Reader
 from yurt.hub.cache.records import GETS, Caller, StoredObject, ViewKey, member_of
 from yurt.hub.cache.shelf import GONE, Draft, Shelf
 from yurt.hub.cache.store import Store
@@ -34,10 +34,6 @@ __all__ = [
     "ViewKey",
     "Views",
 ]
-
-MAX_SEEN = 64
-MAX_SEEN_BODY = 16 * 1024
-"""Objects, and bytes of each, that single reads just found unchanged and that are compared without a look into the store."""
 
 LIST_STEP = 500
 """Items of a list that are looked at in one turn of the reactor; a few milliseconds on a small box."""
@@ -187,10 +183,10 @@ class Views(Reader):
         Spare the next look, until anything in the store changes.
         """
         changes = self._store_changes()
-        if self._seen_at != changes or len(self._seen) >= MAX_SEEN:
+        if self._seen_at != changes or len(self._seen) >= MAX_RECENT:
             self._seen.clear()
             self._seen_at = changes
-        if len(body) <= MAX_SEEN_BODY:
+        if len(body) <= MAX_RECENT_BODY:
             self._seen[again] = body
 
     def forget_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> None:
@@ -323,6 +319,7 @@ class Views(Reader):
         return True
 
     def _confirm(self, key: tuple[str, str, bytes]) -> None:
+        self._recent.clear()
         self._confirmed[key] = self._wall()
         self._confirmed.move_to_end(key)
         if len(self._confirmed) > MAX_CONFIRMED:
@@ -339,7 +336,7 @@ class Views(Reader):
 
     def _touch(self, view: View) -> None:
         view.record.updated_at = self._wall()
-        view.dirty = True
+        self._shelf.touch(view)
 
     def _move(self, view: View, version: str) -> None:
         if version and is_newer(version, view.record.resource_version or "0"):
