@@ -16,7 +16,6 @@ from yurt.hub.cache.shelf import GONE, Shelf
 from yurt.kube.objects import TABLE, is_newer, join_list
 from yurt.kube.selectors import compile_selection, parse_field_selector
 
-
 MAX_RECENT = 64
 MAX_RECENT_BODY = 16 * 1024
 """Objects, and bytes of each, that single reads asked for and that are told again without a look into the store."""
