@@ -113,6 +113,13 @@ class ServerConnection(Protocol):
         """
         return self.server.draining
 
+    @property
+    def ended(self) -> bool:
+        """
+        Whether the client has ended its direction, as far as that was read.
+        """
+        return self._ended
+
     @cached_property
     def client_certificate(self) -> Certificate | None:
         """

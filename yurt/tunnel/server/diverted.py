@@ -4,6 +4,7 @@ Connections that a DNAT rule turned here on their way to a node: they go to that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -14,6 +15,7 @@ from yurt.host.destination import Destination
 from yurt.host.tunnel_rules import Flow
 from yurt.http.dial import Build
 from yurt.http.wire import tune
+from yurt.tunnel.server.abandoned import Open
 from yurt.tunnel.server.nodes import Nodes, usual_spelling
 from yurt.tunnel.server.ports import LivePorts
 from yurt.tunnel.server.refusals import Refusals
@@ -69,6 +71,16 @@ class Diverted:
     def _refuse(self, wire: Any, word: str, message: str) -> None:
         self.refusals.refuse(word, message)
         wire.abortConnection()
+
+    def callers(self) -> Iterator[Open]:
+        """
+        The connections of callers.
+        """
+        for splice in self.splices:
+            left, right = splice.left, splice.right
+            if left.wire is not None and not left.lost:
+                passed_on = 0 if right.wire is None else right.wire.bytes_sent
+                yield Open(left.wire, left.ended, passed_on)
 
     def cut(self, flow: Flow) -> None:
         """

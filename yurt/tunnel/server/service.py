@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from yurt.tls import TLS1_3, ClientTLS, ServerTLS
 from yurt.tunnel.hello import is_server
 from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.records import link_factory
+from yurt.tunnel.server.abandoned import Abandoned, Open
 from yurt.tunnel.server.agents import MAX_HANDSHAKES, Agents
 from yurt.tunnel.server.authentication import Authenticator, Entrance
 from yurt.tunnel.server.authorisation import Authoriser
@@ -231,6 +232,7 @@ class TunnelServer(MultiService):
             period = config.iptables_sync_period
             self.redirect = Redirect(reactor, self.nodes, self.ports, cast(Any, doors), period=period, flows=flows)
             self.add(self.redirect)
+        self.add(Abandoned(reactor, self.callers))
         self.add(ReactorLag(reactor, self.prometheus, PREFIX))
         self.add(OnHangup(reactor, self.reload))
         self.add(Notify(reactor, interval=watchdog_interval()))
@@ -347,6 +349,14 @@ class TunnelServer(MultiService):
         The server's state for people.
         """
         return server_status(self, time.time())
+
+    def callers(self) -> Iterator[Open]:
+        """
+        The connections of callers.
+        """
+        yield from self.diverted.callers()
+        for factory in self.factories.values():
+            yield from (Open(one.wire, one.ended) for one in factory.connections)
 
     def connections(self) -> dict[str, int]:
         """
