@@ -256,8 +256,9 @@ class Read(Forward):
         """
         What this caller knows of a resource that is served no more.
         """
-        self.log.info("{resource}: served no more, forgotten", resource=self.info.gvr)
-        self.hub.views.forget_resource(self.caller, self.info.gvr)
+        if self.hub.views.forget_resource(self.caller, self.info.gvr):
+            what = "{resource} are served no more, and forgotten for {component}"
+            self.log.info(what, resource=self.info.gvr, component=self.caller.component)
 
 
 class ObjectRead(Read):

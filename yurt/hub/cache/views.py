@@ -203,13 +203,14 @@ class Views(Reader):
         elif group.gets is not None:
             self._shelf.dismiss(group.gets, member)
 
-    def forget_resource(self, caller: Caller, gvr: str) -> None:
+    def forget_resource(self, caller: Caller, gvr: str) -> bool:
         """
-        The cloud has no such resource any more: all that this caller was told of it goes.
+        The cloud has no such resource any more: all that this caller was told of it goes.  Returns whether there was anything.
         """
-        for view in list(self._shelf.index.views.values()):
-            if view.key.caller == caller and view.key.gvr == gvr:
-                self._shelf.evict(view)
+        doomed = [view for view in self._shelf.index.views.values() if view.key.caller == caller and view.key.gvr == gvr]
+        for view in doomed:
+            self._shelf.evict(view)
+        return bool(doomed)
 
     def begin_watch(self, key: ViewKey, resource_version: str, *, thaw: bool = False) -> None:
         """
