@@ -232,6 +232,17 @@ class EndTests(SynchronousTestCase):
         self.assertEqual((request.status, request.data, request.finished), (403, b'{"kind":"Status","code":403}', True))
         self.assertEqual(len(self.site.hub.watches), 0)
 
+    def test_timeout_while_the_state_is_told(self) -> None:
+        """
+        The cloud ends a watch at its timeoutSeconds in good order, and so does the hub, however short the state was told before.
+        """
+        request, exchange = open_watch(self.site, "resourceVersion=0&timeoutSeconds=1")
+        self.site.run(0.5)
+        exchange.send(event("ADDED", config_map("a", 5)))
+        self.site.run(0.5)
+        exchange.end()
+        self.assertEqual((request.finished, request.aborted), (True, False))
+
     def test_timeout_while_held(self) -> None:
         """
         timeoutSeconds ends a held watch in good order, to the second.

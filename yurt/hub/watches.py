@@ -538,11 +538,11 @@ class Watch:
             self.give_up_gap()
         elif not self.started:
             self.first_attempt_failed(attempt)
+        elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
+            self.finish()
         elif self.is_whole_state_due():
             self.request.abort()  # half of the initial state cannot be resumed
             self.end()
-        elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
-            self.finish()
         else:
             was_good = attempt.fruitful or self.hub.reactor.seconds() >= attempt.began + LASTING
             if was_good:
