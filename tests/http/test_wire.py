@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from yurt.http import wire
-from yurt.http.wire import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, MAX_AT_ONCE, send_by_turn, tune
+from yurt.http.wire import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, MAX_AT_ONCE, plain_turns, send_by_turn, tune
 
 
 class Talker(Protocol):
@@ -165,10 +165,12 @@ class ByTurnTests(SynchronousTestCase):
     Tests of :func:`send_by_turn`, on a reactor of their own.
     """
 
+    take_turns = staticmethod(send_by_turn)
+
     def setUp(self) -> None:
         self.reactor = EPollReactor()
         self.addCleanup(self.close)
-        send_by_turn(self.reactor)
+        self.take_turns(self.reactor)
         self.heard_before: list[bytes] = []
         port = self.reactor.listenTCP(0, Factory.forProtocol(lambda: Answering(self)), interface="127.0.0.1")
         self.clients = [socket.create_connection(("127.0.0.1", cast(Any, port).getHost().port)) for _ in range(2)]
@@ -249,3 +251,19 @@ class ByTurnTests(SynchronousTestCase):
         A reactor of another kind is left as it is.
         """
         send_by_turn(Clock())
+
+
+class PlainTurnsTests(ByTurnTests):
+    """
+    Tests of :func:`plain_turns`, where each event sends what it has to say.
+    """
+
+    take_turns = staticmethod(plain_turns)
+
+    def test_in_a_row(self) -> None:
+        """
+        What is written for one event leaves before the next one is carried out.
+        """
+        self.say(b"one", b"two")
+        self.assertEqual(self.heard_before, [b"", b"answer to one"])
+        self.assertEqual([heard(client) for client in self.clients], [b"answer to one", b"answer to two"])

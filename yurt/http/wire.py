@@ -5,6 +5,7 @@ The transport under a connection: what is used of it, and how its socket is set.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from select import EPOLLOUT
 from time import monotonic
@@ -42,6 +43,10 @@ Linux waits by itself are long for a stream, two sockets and what they hold.
 
 HELD_FOR = 0.001
 """Seconds after which what is written in a turn of the reactor waits no longer for the turn's end."""
+
+Events = list[tuple[int, int]]
+CarryOut = Callable[[int, int], None]
+"""What a turn of the reactor has to carry out, as descriptors and what happened to them, and what carries out one."""
 
 log = Logger()
 
@@ -171,32 +176,50 @@ def send_by_turn(reactor: object) -> None:
     most if no single event takes longer; call it before the reactor runs.
 
     A peer that sleeps has to be woken, which costs more than all else about sending: half of a small GET, on a virtual
-    machine.  Peers that are sent to in a row are still awake for the second piece.  Besides, Twisted makes a context for each
-    event that tells old-style log messages whose they are; there are none here.
+    machine.  Peers that are sent to in a row are still awake for the second piece.
 
     Not for the tunnel's daemons: streams that share a link take turns by what the link's transport says of its room, at once.
     """
-    if not isinstance(reactor, EPollReactor):
-        return
-    poller, selectables, carry_out = reactor._poller, reactor._selectables, reactor._doReadOrWrite
 
-    def poll(timeout: float | None) -> None:
-        events = poller.poll(-1 if timeout is None else timeout, len(selectables))
+    def carry_out(events: Events, one: CarryOut) -> None:
         flush_at = monotonic() + HELD_FOR
         with one_write:
             for descriptor, event in events:
-                selectable = selectables.get(descriptor)
-                if selectable is None:
-                    continue
                 if event & EPOLLOUT:
                     one_write.flush()  # what has been written goes before a close that this event may carry out
-                try:
-                    carry_out(selectable, descriptor, event)
-                except Exception:
-                    log.failure("an event of {what} failed", what=selectable)
+                one(descriptor, event)
                 if monotonic() > flush_at:
                     one_write.flush()
                     flush_at = monotonic() + HELD_FOR
+
+    plain_turns(reactor, carry_out)
+
+
+def _one_by_one(events: Events, one: CarryOut) -> None:
+    for descriptor, event in events:
+        one(descriptor, event)
+
+
+def plain_turns(reactor: object, carry_out: Callable[[Events, CarryOut], None] = _one_by_one) -> None:
+    """
+    Spare the reactor the context that Twisted makes for each event, which tells old-style log messages whose they are: there are
+    none here.  ``carry_out`` is given the events of each turn, and what carries out one.  Call it before the reactor runs.
+    """
+    if not isinstance(reactor, EPollReactor):
+        return
+    poller, selectables, read_or_write = reactor._poller, reactor._selectables, reactor._doReadOrWrite
+
+    def one(descriptor: int, event: int) -> None:
+        selectable = selectables.get(descriptor)
+        if selectable is None:
+            return
+        try:
+            read_or_write(selectable, descriptor, event)
+        except Exception:
+            log.failure("an event of {what} failed", what=selectable)
+
+    def poll(timeout: float | None) -> None:
+        carry_out(poller.poll(-1 if timeout is None else timeout, len(selectables)), one)
 
     reactor.doIteration = poll  # type: ignore[method-assign]
 

@@ -13,6 +13,7 @@ from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
+from yurt.http.wire import plain_turns
 from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import JoinSettings
 from yurt.kube.kubeconfig import KubeconfigError, load_kubeconfig
@@ -235,6 +236,7 @@ def makeService(options: Options) -> IService:
     from yurt.tunnel.agent.service import TunnelAgent
 
     use_steady_time(cast(ReactorBase, reactor))
+    plain_turns(reactor)
     stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     raise_file_limit()

@@ -14,6 +14,7 @@ from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
+from yurt.http.wire import plain_turns
 from yurt.kube.kubeconfig import Kubeconfig, KubeconfigError, load_kubeconfig
 from yurt.lifecycle import raise_file_limit, stop_once, use_steady_time
 from yurt.options import Option, address, boolean, choice, comma_list, duration, integer, port
@@ -254,6 +255,7 @@ def makeService(options: Options) -> IService:
     from yurt.tunnel.server.service import TunnelServer
 
     use_steady_time(cast(ReactorBase, reactor))
+    plain_turns(reactor)
     stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     try:
