@@ -153,11 +153,12 @@ class PodLinkTests(ClusterCase):
         """
         Once yurt-controller-manager has approved the hub's serving certificate, kubelet gives new pods the hub's address, and
         kubectl in a pod works with nothing but what kubelet put there: with the cloud, without it, and after a restart of the hub
-        without it.  Without a token it is 401.
+        without it.  Without a token it is 401.  A pod that has IPv6 is served there, too.
         """
+        options = ("--cache-agents", "kubelet,kube-proxy,kubectl", "--dummy-if-ip", "169.254.2.1,fd00::2:1")
         self.cluster.start_approver()
         self.addCleanup(self.cluster.stop_approver)
-        self.restart_hub("--cache-agents", "kubelet,kube-proxy,kubectl")
+        self.restart_hub(*options)
         wait_for("pods to be sent to the hub", self.pods_are_sent_to_hub, 30)
         self.assertEqual(self.hub_status()["servingCertificate"]["state"], "issued")
         self.cluster.remove_pods("client")
@@ -168,12 +169,13 @@ class PodLinkTests(ClusterCase):
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         self.assertIn("NAME", inside.kubectl("get", "configmaps"))
         self.follow_cluster_ip(inside)
+        self.go_by_ipv6(inside)
         self.cluster.cut()
         self.addCleanup(self.cluster.heal)
         wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         self.cluster.node.stop("yurthub", signal.SIGKILL)
-        self.cluster.start_hub("--cache-agents", "kubelet,kube-proxy,kubectl")
+        self.cluster.start_hub(*options)
         self.assertTrue(self.pods_are_sent_to_hub())
         wait_for("the hub to miss the cloud", lambda: self.hub_status()["cloud"]["reason"] != "not probed yet", 30)
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
@@ -193,6 +195,18 @@ class PodLinkTests(ClusterCase):
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         inside.environment |= {"KUBERNETES_SERVICE_HOST": "169.254.2.1", "KUBERNETES_SERVICE_PORT": "10268"}
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
+
+    def go_by_ipv6(self, inside: Inside) -> None:
+        """
+        Give the pod an IPv6 address, and let it reach the hub by that.
+        """
+        self.cluster.node.run("ip", "-6", "address", "add", "fd00:9::1/64", "dev", "cni0", "nodad")
+        inside.run("ip", "-6", "address", "add", "fd00:9::2/64", "dev", "eth0", "nodad")
+        inside.run("ip", "-6", "route", "add", "default", "via", "fd00:9::1")
+        inside.environment["KUBERNETES_SERVICE_HOST"] = "fd00::2:1"
+        self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
+        self.assertEqual(inside.curl("https://[fd00::2:1]:10268/api/v1/namespaces/default/configmaps")["code"], 401)
+        inside.environment["KUBERNETES_SERVICE_HOST"] = "169.254.2.1"
 
     def pod_process(self) -> int:
         """
@@ -226,11 +240,16 @@ class Inside:
         command = ["/tmp/kubectl", "--cache-dir", f"/tmp/learnt-{self._calls}", *arguments]
         return run(["/usr/bin/nsenter", "-t", str(self._pid), "-m", "-n", *command], env=self.environment)
 
+    def run(self, *argv: str) -> str:
+        """
+        A program of this machine in the pod's network.
+        """
+        return run(["nsenter", "-t", str(self._pid), "-n", *argv])
+
     def curl(self, url: str) -> dict[str, Any]:
         """
         What curl of this machine gets there without a token, the server verified by the pod's ca.crt.
         """
         authority = f"/proc/{self._pid}/root{TOKEN.replace('token', 'ca.crt')}"
-        said = run(["nsenter", "-t", str(self._pid), "-n", "curl", "-s", "--cacert", authority, url])
-        document: dict[str, Any] = json.loads(said)
+        document: dict[str, Any] = json.loads(self.run("curl", "-s", "-g", "--cacert", authority, url))
         return document
