@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
@@ -25,6 +26,11 @@ _WAITING, _STARTED, _FINISHED = range(3)
 
 MAX_JOINED_BODY = 64 * 1024
 """Up to so many bytes head and body go out in one piece; more would cost more to copy than a second write does."""
+
+MAX_REMEMBERED_FIELDS = 64
+"""Sets of header fields of answers given here that are kept serialised: they repeat themselves."""
+
+_remembered_fields = lru_cache(MAX_REMEMBERED_FIELDS)(serialise_fields)
 
 
 def status_body(code: int, reason: str, message: str) -> bytes:
@@ -220,7 +226,7 @@ class ServerRequest(RequestMessage):
         if self._state != _WAITING:
             return
         keep = self.keep_alive and self.complete and not self._connection.draining
-        fields = serialise_fields(headers)
+        fields = _remembered_fields(tuple(headers))
         if status == 204 or status == 304:
             body = b""
         else:

@@ -4,6 +4,8 @@ Small functions on header fields, and how heads look on the wire.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
 
 HOP_BY_HOP = frozenset(
@@ -80,13 +82,14 @@ def parse_length(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= 18 else None
 
 
-def serialise_fields(headers: Headers) -> bytes:
+def serialise_fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     Fields as they stand in a head or in trailers, each with its line end.  Raises ``ValueError`` when one holds a line end
     of its own, which would let its author write further fields.
     """
-    data = b"".join([b"%b: %b\r\n" % field for field in headers])
-    if data.count(b"\n") != len(headers) or data.count(b"\r") != len(headers):
+    lines = [b"%b: %b\r\n" % field for field in headers]
+    data = b"".join(lines)
+    if data.count(b"\n") != len(lines) or data.count(b"\r") != len(lines):
         raise ValueError("a header field holds a line end")
     return data
 

@@ -200,7 +200,10 @@ class Read(Forward):
             answer_status(self.request, 406, "NotAcceptable", f"{self.describe()}: the cache has JSON only")
             self.done()
             return True
-        return any(self.answer_form(form) for form in accept.forms)
+        for form in accept.forms:
+            if self.answer_form(form):
+                return True
+        return False
 
     def answer_form(self, form: str) -> bool:
         """
