@@ -26,7 +26,7 @@ class RequestHead:
     The start line and header fields of a request.
 
     ``target`` is the request target as received (origin form: path and query; of a CONNECT: host and port, not checked).
-    ``http10`` is true for HTTP/1.0 peers.
+    ``http10`` is true for HTTP/1.0 peers.  Not to be changed: requests that are alike share it.
     """
 
     method: bytes

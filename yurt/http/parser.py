@@ -14,6 +14,7 @@ import httptools
 
 from yurt.http.heads import parse_length, serialise_request, without
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
+from yurt.http.repeats import MAX_REPEATED_BYTES, Repeats
 
 MAX_HEAD_BYTES = 64 * 1024
 """Most bytes of a start line with its header fields, and of trailers."""
@@ -55,12 +56,20 @@ class RequestParser(Generic[M]):
     After a feed ``begun`` holds the messages whose head is complete, in order, for the owner to take; ``error`` says why
     the rest of the connection cannot be understood; ``stopped`` is true after a request that asked to be the last one
     or to upgrade, and ``rest`` holds what came after the latter.  With ``takes_connect`` a CONNECT is such a request, too.
+
+    ``repeats`` is for all parsers of one kind; messages that came as the same bytes share their head.
     """
 
     def __init__(
-        self, begin: Callable[[RequestHead], M], max_head_bytes: int = MAX_HEAD_BYTES, *, takes_connect: bool = False
+        self,
+        begin: Callable[[RequestHead], M],
+        max_head_bytes: int = MAX_HEAD_BYTES,
+        *,
+        takes_connect: bool = False,
+        repeats: Repeats | None = None,
     ) -> None:
         self._begin = begin
+        self._repeats = repeats
         self._limit = max_head_bytes
         self._takes_connect = takes_connect
         self.begun: list[M] = []
@@ -72,6 +81,7 @@ class RequestParser(Generic[M]):
     def _start(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._message: M | None = None
+        self._between = True
         self._offered = False
         self._offer_declined = False
         self._pending = 0
@@ -102,6 +112,28 @@ class RequestParser(Generic[M]):
             return
         if self.error is not None:
             return
+        if self._between and self._repeats is not None and len(data) <= MAX_REPEATED_BYTES:
+            self._feed_repeated(data, self._repeats)
+        else:
+            self._feed_parser(data)
+
+    def _feed_repeated(self, data: bytes, repeats: Repeats) -> None:
+        """
+        Take what arrived after a whole request and may be one that came before.
+        """
+        head = repeats.find(data)
+        if head is not None:
+            message = self._begin(head)
+            message.complete = True
+            self.begun.append(message)
+            return
+        before = len(self.begun)
+        self._feed_parser(data)
+        is_one = self._between and len(self.begun) == before + 1
+        if is_one and not (self.stopped or self.error or self.begun[-1].has_body):
+            repeats.keep(data, self.begun[-1].head)
+
+    def _feed_parser(self, data: bytes) -> None:
         self._pending += len(data)
         try:
             self._parser.feed_data(data)
@@ -129,6 +161,9 @@ class RequestParser(Generic[M]):
         self.stopped = False
         self._start()
         self.feed(serialise_request(head) + rest)
+
+    def on_message_begin(self) -> None:
+        self._between = False
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -228,6 +263,7 @@ class RequestParser(Generic[M]):
         message.complete = True
         self.stopped = not message.keep_alive
         self._message = None
+        self._between = True
         self._pending = 0
         self._fields = []
 

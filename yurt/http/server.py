@@ -33,6 +33,7 @@ from yurt.http.exchange import PHRASES, ServerRequest, status_body
 from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
+from yurt.http.repeats import Repeats
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, half_close, one_write, socket_of, tune
 from yurt.tls import peer_certificate, requested_name
@@ -92,7 +93,9 @@ class ServerConnection(Protocol):
         self._limits = server.limits
         self._seconds = server.reactor.seconds
         begin = partial(ServerRequest, connection=self)
-        self._parser = RequestParser(begin, server.limits.max_head_bytes, takes_connect=server.takes_connect)
+        self._parser = RequestParser(
+            begin, server.limits.max_head_bytes, takes_connect=server.takes_connect, repeats=server.repeats
+        )
         self._waiting: deque[ServerRequest] = deque()
         self._current: ServerRequest | None = None
         self._stream: TransportStream | None = None
@@ -494,6 +497,7 @@ class HTTPServerFactory(Factory):
         self.own_headers: Headers = own_headers or []
         self.takes_connect = takes_connect
         self.connections: set[ServerConnection] = set()
+        self.repeats = Repeats()
         self.draining = False
         self._drained: Deferred[None] | None = None
         self._cut: IDelayedCall | None = None
