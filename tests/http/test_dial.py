@@ -5,11 +5,13 @@ Ways to a server: straight, through a proxy, with TLS, on real sockets on loopba
 from __future__ import annotations
 
 import base64
+import socket
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
@@ -21,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests import certs
 from tests.http.memory import Application, hello
 from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.dial import Address, Build, dial, parse_address, tls_factory
+from yurt.http.dial import Address, Build, connect_at_once, dial, parse_address, tls_factory
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.server import HTTPServerFactory
@@ -312,3 +314,44 @@ class LoopbackTests(TestCase):
         self.assertEqual(parse_address("https://a").authority, "a")
         self.assertEqual(parse_address("https://a").target, "a:443")
         self.assertEqual(parse_address("http://a:443").authority, "a:443")
+
+
+class AtOnceTests(SynchronousTestCase):
+    """
+    Tests of :func:`connect_at_once`.
+    """
+
+    def connect(self, port: int, host: str = "127.0.0.1") -> Protocol | None:
+        """
+        What is connected when the call is over.
+        """
+        protocol = Protocol()
+        connected = connect_at_once(reactor, host, port, protocol)
+        self.assertEqual(connected, bool(protocol.connected))
+        if connected:
+            self.addCleanup(cast(Any, protocol.transport).connectionLost, Failure(ConnectionDone()))
+        return protocol if connected else None
+
+    def test_listening(self) -> None:
+        """
+        A port that listens is connected without a turn of the reactor, by IPv6, too.
+        """
+        for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+            with socket.create_server((host, 0), family=family) as listening:
+                port = listening.getsockname()[1]
+                protocol = self.connect(port, host)
+                assert protocol is not None
+                peer = cast(Any, protocol.transport).getPeer()
+                self.assertEqual((peer.host, peer.port), (host, port))
+                accepted, _ = listening.accept()
+                accepted.close()
+
+    def test_refused(self) -> None:
+        """
+        What is refused is left to others, and so is a port whose queue of connections is full.
+        """
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+            port = listening.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)):
+                self.assertIsNone(self.connect(port))
+        self.assertIsNone(self.connect(port))

@@ -60,7 +60,7 @@ class StreamCase(SynchronousTestCase):
         """
         The same, when it is there already.
         """
-        return self.successResultOf(Deferred.fromCoroutine(read_connect(self.link.clock, self.link.client.accepted[-1])))
+        return self.successResultOf(read_connect(self.link.clock, self.link.client.accepted[-1]))
 
     def refused(self, dialling: Deferred[IProtocol]) -> ConnectRefused:
         """

@@ -25,7 +25,7 @@ class AnsweringTests(StreamCase):
         """
         The head of a stream, perhaps later.
         """
-        reading = Deferred.fromCoroutine(read_connect(self.link.clock, peer))
+        reading = read_connect(self.link.clock, peer)
         self.link.flush()
         return reading
 

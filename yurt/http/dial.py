@@ -5,6 +5,7 @@ a connection that is ready to carry a request, or an error that says at which st
 
 from __future__ import annotations
 
+import socket
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,6 +95,23 @@ def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamC
     if isIPv6Address(host):
         return TCP6ClientEndpoint(reactor, host, port, timeout)
     return HostnameEndpoint(reactor, host.encode("idna"), port, timeout)
+
+
+def connect_at_once(reactor: Any, host: str, port: int, protocol: Protocol) -> bool:
+    """
+    Connect ``protocol`` to an address of this very host without a turn of the reactor.  False when that cannot be, which is no
+    failure: an endpoint finds out why, and waits where it helps.
+    """
+    family = socket.AF_INET6 if isIPv6Address(host) else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as handle:
+            # The first call leaves before the kernel has taken its own answer, the second one finds it there.
+            if handle.connect_ex((host, port)) and handle.connect_ex((host, port)):
+                return False
+            reactor.adoptStreamConnection(handle.fileno(), family, Build(lambda _: protocol))
+    except OSError:
+        return False
+    return True
 
 
 @implementer(IStreamClientEndpoint)

@@ -112,13 +112,16 @@ async def read_head(reactor: IReactorTime, stream: MuxStream) -> IncomingStream:
     return IncomingStream(reading, await reading.head)
 
 
-async def read_connect(reactor: IReactorTime, stream: MuxStream) -> IncomingConnect:
+def read_connect(reactor: IReactorTime, stream: MuxStream) -> Deferred[IncomingConnect]:
     """
     As :func:`read_head`, for a stream that must ask for a connection.
     """
     reading = _Reading(reactor)
     stream.attach(cast(IProtocol, reading))
-    head = await reading.head
+    return reading.head.addCallback(_asked_for, reading)
+
+
+def _asked_for(head: RequestHead, reading: _Reading) -> IncomingConnect:
     if head.method != b"CONNECT":
         reading.reject(f"{head.method.decode('ascii')} is not spoken here, only CONNECT")
     try:

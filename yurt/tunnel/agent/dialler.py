@@ -1,19 +1,19 @@
 """
 The streams that servers open: each becomes a connection to this node, or is refused with the reason.
 
-Dials do not wait for one another: each stream is served by a coroutine of its own.
+Dials do not wait for one another: what is not connected at once has a coroutine of its own.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectingCancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.http.dial import Build, tcp_endpoint
+from yurt.http.dial import Build, connect_at_once, tcp_endpoint
 from yurt.http.wire import tune
 from yurt.mux.connection import MuxStream
 from yurt.tunnel.agent.allowed import Allowed
@@ -45,33 +45,58 @@ class Dialler:
         """
         Serve a stream that a server has opened.
         """
-        serving = Deferred.fromCoroutine(self._serve(stream))
-        serving.addErrback(self._broken, stream)
+        asked = read_connect(self._reactor, stream)
+        asked.addCallbacks(self._serve, self._not_asked).addErrback(self._broken, stream)
+
+    def _not_asked(self, failure: Failure) -> None:
+        failure.trap(ConnectRefused)
+        self._metrics.refused(cast(ConnectRefused, failure.value).word)
 
     def _broken(self, failure: Failure, stream: MuxStream) -> None:
         self.log.failure("A stream could not be served", failure)
         stream.abortConnection()
 
-    async def _serve(self, stream: MuxStream) -> None:
-        try:
-            incoming = await read_connect(self._reactor, stream)
-        except ConnectRefused as refused:
-            self._metrics.refused(refused.word)
-            return
+    def _serve(self, incoming: IncomingConnect) -> Deferred[None] | None:
         began = self._reactor.seconds()
         splice = Splice()
-        dialling = Deferred.fromCoroutine(self._dial(incoming, splice))
+        try:
+            addresses = self._known_addresses(incoming)
+        except ConnectRefused as refused:
+            self._refuse(incoming, refused)
+            return None
+        if addresses is not None and connect_at_once(self._reactor, addresses[0], incoming.port, splice.left):
+            self._connected(incoming, splice, began)
+            return None
+        return Deferred.fromCoroutine(self._dial_and_wait(incoming, splice, addresses, began))
+
+    def _known_addresses(self, incoming: IncomingConnect) -> tuple[str, ...] | None:
+        """
+        What to dial; None for a name that must be looked up.  Raises :exc:`ConnectRefused`.
+        """
+        if self.draining:
+            raise ConnectRefused(503, "ServiceUnavailable", DRAINING, "the agent is about to stop")
+        self._allowed.check_port(incoming.port)
+        return self._allowed.addresses_of(incoming.host)
+
+    def _connected(self, incoming: IncomingConnect, splice: Splice, began: float) -> None:
+        took = self._reactor.seconds() - began
+        tune(splice.left.transport)
+        incoming.accept(splice.right)
+        self._metrics.dialled(took)
+
+    async def _dial_and_wait(
+        self, incoming: IncomingConnect, splice: Splice, addresses: tuple[str, ...] | None, began: float
+    ) -> None:
+        dialling = Deferred.fromCoroutine(self._dial(incoming, splice, addresses))
         incoming.on_lost = dialling.cancel
         try:
             await dialling
         except ConnectRefused as refused:
             self._refuse(incoming, refused)
-            return
         except (CancelledError, ConnectingCancelledError):
             self._metrics.abandoned()
-            return
-        self._metrics.dialled(self._reactor.seconds() - began)
-        incoming.accept(splice.right)
+        else:
+            self._connected(incoming, splice, began)
 
     def _refuse(self, incoming: IncomingConnect, refused: ConnectRefused) -> None:
         self._metrics.refused(refused.word)
@@ -79,16 +104,13 @@ class Dialler:
         self.log.debug("refused: {why}", why=message)
         incoming.refuse(refused.status, refused.reason, refused.word, message)
 
-    async def _dial(self, incoming: IncomingConnect, splice: Splice) -> None:
+    async def _dial(self, incoming: IncomingConnect, splice: Splice, addresses: tuple[str, ...] | None) -> None:
         """
         Connect ``splice.left``.  Raises :exc:`ConnectRefused`.
         """
-        if self.draining:
-            raise ConnectRefused(503, "ServiceUnavailable", DRAINING, "the agent is about to stop")
-        self._allowed.check_port(incoming.port)
         deadline = self._reactor.seconds() + DIAL_TIMEOUT
         last = ConnectRefused(504, "Timeout", TIMEOUT, f"nobody answered within {DIAL_TIMEOUT:g} s")
-        for address in await self._addresses(incoming.host):
+        for address in addresses or await self._look_up(incoming.host):
             left = deadline - self._reactor.seconds()
             if left <= 0:
                 break
@@ -98,17 +120,13 @@ class Dialler:
             except DIAL_ERRORS as error:
                 last = dial_failure(error, DIAL_TIMEOUT)
             else:
-                tune(splice.left.transport)
                 return
         raise last
 
-    async def _addresses(self, host: str) -> tuple[str, ...]:
+    async def _look_up(self, host: str) -> tuple[str, ...]:
         """
-        The node's own addresses that ``host`` stands for.  Raises :exc:`ConnectRefused`.
+        The node's own addresses that a name stands for.  Raises :exc:`ConnectRefused`.
         """
-        addresses = self._allowed.addresses_of(host)
-        if addresses is not None:
-            return addresses
         looking = self._names.addresses(host)
         try:
             found = await looking.addTimeout(DIAL_TIMEOUT, self._reactor)
