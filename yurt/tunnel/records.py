@@ -4,12 +4,16 @@ TLS under a link: many records at a time.
 Twisted's transport hands each record of 16 KiB on by itself, in both directions: a turn through Python, and one of the kernel,
 for each.  Here what is written at once is encrypted by one call and leaves in one piece, and what one read brought is
 delivered in one piece.
+
+So many records make it worth while to call OpenSSL past the methods of pyOpenSSL, which allocate a buffer and look for errors at
+each record, and to let all links share one buffer.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+from OpenSSL._util import ffi, lib
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Protocol
@@ -20,10 +24,12 @@ from yurt.http.wire import one_write
 
 RECORD_BYTES = 16 * 1024
 """What a record carries at most."""
-RECORD_OVERHEAD = 256
-"""More than a record adds to it."""
-CONTROL_BYTES = 16 * 1024
-"""Room for what TLS has to say itself beside the records of a write; what does not fit goes out with the next piece."""
+BUFFER_BYTES = 512 * 1024
+"""What passes between OpenSSL and us at once: more than one read of a socket brings, or one write of the mux needs."""
+
+_buffer = ffi.new("char[]", BUFFER_BYTES)
+_view = memoryview(ffi.buffer(_buffer))
+"""The same; nothing stays in it while anybody else is called."""
 
 
 class LinkTransport(TLSMemoryBIOProtocol):
@@ -46,45 +52,54 @@ class LinkTransport(TLSMemoryBIOProtocol):
         except Error:
             self._tlsShutdownFinished(Failure())
         else:
-            self._send(len(data) + (len(data) // RECORD_BYTES + 1) * RECORD_OVERHEAD + CONTROL_BYTES)
+            self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        self._send(CONTROL_BYTES)
-
-    def _send(self, room: int) -> None:
-        """
-        Hand what is encrypted to the transport, in pieces of at most ``room`` bytes.
-        """
-        while True:
-            try:
-                data = self._tlsConnection.bio_read(room)
-            except WantReadError:
-                return
-            cast(Any, self.transport).write(data)
-            if len(data) < room:
-                return
+        while (size := lib.BIO_read(self._tlsConnection._from_ssl, _buffer, BUFFER_BYTES)) > 0:
+            cast(Any, self.transport).write(bytes(_view[:size]))
 
     def _flushReceiveBIO(self) -> None:
-        records: list[bytes] = []
-        ended = False
-        reason: Failure | None = None
-        while not (ended or self._lostTLSConnection):
-            try:
-                records.append(self._tlsConnection.recv(RECORD_BYTES))
-            except WantReadError:
-                break
-            except ZeroReturnError:
-                ended = True
-            except Error:
-                ended, reason = True, Failure()
-        if records and not self._aborted:
-            cast(Protocol, self.wrappedProtocol).dataReceived(records[0] if len(records) == 1 else b"".join(records))
-        if ended and not self._lostTLSConnection:
-            if reason is None:
-                self._shutdownTLS()
-            self._tlsShutdownFinished(reason)
+        more = True
+        while more and not self._lostTLSConnection:
+            data, more, end = self._decrypt()
+            if data and not self._aborted:
+                cast(Protocol, self.wrappedProtocol).dataReceived(data)
+            if end is not None and not self._lostTLSConnection:
+                self._end_of_records(end)
         if self._tlsConnection is not None:
             self._flushSendBIO()
+
+    def _decrypt(self) -> tuple[bytes, bool, Failure | None]:
+        """
+        What the records hold that came, whether there may be more that had no room, and the end of all when that came.
+        """
+        tls, size = self._tlsConnection, 0
+        ssl = tls._ssl
+        while size <= BUFFER_BYTES - RECORD_BYTES:
+            count = lib.SSL_read(ssl, _buffer + size, RECORD_BYTES)
+            if count <= 0:
+                end = None if lib.SSL_get_error(ssl, count) == lib.SSL_ERROR_WANT_READ else _failure(tls, count)
+                return bytes(_view[:size]), False, end
+            size += count
+        return bytes(_view[:size]), True, None
+
+    def _end_of_records(self, end: Failure) -> None:
+        if end.check(ZeroReturnError):
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        else:
+            self._tlsShutdownFinished(end)
+
+
+def _failure(tls: Any, result: int) -> Failure:
+    """
+    Why OpenSSL returned ``result``.
+    """
+    try:
+        tls._raise_ssl_error(tls._ssl, result)
+    except Error:
+        return Failure()
+    raise AssertionError(f"OpenSSL returned {result} for no reason")
 
 
 def link_factory(creator: Any, is_client: bool, factory: IProtocolFactory) -> IProtocolFactory:
