@@ -21,7 +21,19 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from yurt.http import wire
-from yurt.http.wire import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, MAX_AT_ONCE, plain_turns, send_by_turn, tune
+from yurt.http.wire import (
+    KEEPALIVE_AFTER,
+    KEEPALIVE_INTERVAL,
+    KEEPALIVE_PROBES,
+    MAX_AT_ONCE,
+    MAX_PIECES,
+    STREAM_AT_ONCE,
+    one_write,
+    plain_turns,
+    send_at_once,
+    send_by_turn,
+    tune,
+)
 
 
 class Talker(Protocol):
@@ -99,6 +111,28 @@ class WriteAtOnceTests(TestCase):
             size += len(piece)
         cast(Any, listener.transport).resumeProducing()
         cast(Any, talker.transport).loseConnection()
+        await listener.over
+        self.assertEqual((listener.size, listener.seen.hexdigest()), (size, sent.hexdigest()))
+
+    async def test_pieces_in_a_row(self) -> None:
+        """
+        The pieces that were collected arrive whole and in order, also when the kernel takes some of them, or a part of one.
+        """
+        talker, listener = await self.connect()
+        transport = cast(Any, talker.transport)
+        send_at_once(transport, STREAM_AT_ONCE)
+        dice = random.Random(6)
+        sent = sha256()
+        size = 0
+        while size < 24 * 1024 * 1024:
+            pieces = [dice.randbytes(dice.choice((1, 10, 5000, 60_000))) for _ in range(dice.choice((1, 4, MAX_PIECES + 1)))]
+            with one_write:
+                for piece in pieces:
+                    transport.write(piece)
+                    sent.update(piece)
+                    size += len(piece)
+        cast(Any, listener.transport).resumeProducing()
+        transport.loseConnection()
         await listener.over
         self.assertEqual((listener.size, listener.seen.hexdigest()), (size, sent.hexdigest()))
 

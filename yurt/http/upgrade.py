@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
-from yurt.http.wire import Wire, allow_stall, half_close, tune
+from yurt.http.wire import STREAM_AT_ONCE, Wire, allow_stall, half_close, send_at_once, tune
 
 
 @implementer(IPushProducer)
@@ -39,6 +39,7 @@ class TransportStream:
         if not ended:
             wire.pauseProducing()
         allow_stall(wire)
+        send_at_once(wire, STREAM_AT_ONCE)
         wire.unregisterProducer()
         wire.registerProducer(self, True)
 

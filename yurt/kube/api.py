@@ -99,17 +99,13 @@ class ApiClient:
         """
         return await self._ask(b"PUT", path, body=document, timeout=timeout)
 
-    async def patch(
-        self, path: str, change: Any, content_type: str = MERGE_PATCH, *, timeout: float = CALL_TIMEOUT
-    ) -> Document:
+    async def patch(self, path: str, change: Any, content_type: str = MERGE_PATCH, *, timeout: float = CALL_TIMEOUT) -> Document:
         """
         Patch an object.  Raises :class:`ApiError`.
         """
         return await self._ask(b"PATCH", path, body=change, content_type=content_type, timeout=timeout)
 
-    async def delete(
-        self, path: str, *, uid: str = "", resource_version: str = "", timeout: float = CALL_TIMEOUT
-    ) -> Document:
+    async def delete(self, path: str, *, uid: str = "", resource_version: str = "", timeout: float = CALL_TIMEOUT) -> Document:
         """
         Delete an object; if they are given, only the one with this uid and this resourceVersion.  Raises :class:`ApiError`.
         """
@@ -117,9 +113,7 @@ class ApiClient:
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": wanted} if wanted else None
         return await self._ask(b"DELETE", path, body=options, timeout=timeout)
 
-    async def edit(
-        self, collection: str, name: str, change: Callable[[Document | None], Document | None]
-    ) -> bool:
+    async def edit(self, collection: str, name: str, change: Callable[[Document | None], Document | None]) -> bool:
         """
         Bring one object to what ``change`` makes of it: of its current state, or of None when it is not there, comes the
         state to be, or None to leave it.  When somebody else writes it in between, ``change`` is asked again.

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from yurt.http.connection import describe
 from yurt.http.dial import Build, tcp_endpoint
-from yurt.http.wire import tune
+from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import ClientTLS, peer_certificate
 from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, authority, dial_failure
@@ -39,12 +39,6 @@ from yurt.tunnel.records import link_factory
 
 HELLO_TIMEOUT = 10.0
 """Seconds within which the TLS hand-shake and the hello must be over, on either side."""
-
-MAX_AT_ONCE = 144 * 1024
-"""
-What a link sends without a turn of the reactor: what the mux hands over at once, and what TLS adds to that.  A link that had to
-wait for a turn for each piece carried two thirds of the bytes.
-"""
 
 DEAD_AFTER = MuxLimits().dead_after
 """Seconds after which the kernel gives up on bytes that nobody acknowledges; pings find the other silences."""
@@ -170,7 +164,7 @@ class AcceptingLink(_Link):
         self._reader = HelloReader()
 
     def connectionMade(self) -> None:
-        tune(self.transport, dead_after=DEAD_AFTER, at_once=MAX_AT_ONCE)
+        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE)
         self.timer = self._reactor.callLater(HELLO_TIMEOUT, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
@@ -272,7 +266,7 @@ class _DialledLink(_Link):
         self.greeted: Deferred[LinkInfo] = Deferred(lambda _: self.abort())
 
     def connectionMade(self) -> None:
-        tune(self.transport, dead_after=DEAD_AFTER, at_once=MAX_AT_ONCE)
+        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE)
         why = f"no answer to the hello within {self._timeout:g} s"
         self.timer = self._reactor.callLater(self._timeout, self._fail, TIMEOUT, why)
         transport = cast(Any, self.transport)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.http.dial import Build, connect_at_once, tcp_endpoint
-from yurt.http.wire import tune
+from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxStream
 from yurt.tunnel.agent.allowed import Allowed
 from yurt.tunnel.agent.metrics import AgentMetrics
@@ -80,7 +80,7 @@ class Dialler:
 
     def _connected(self, incoming: IncomingConnect, splice: Splice, began: float) -> None:
         took = self._reactor.seconds() - began
-        tune(splice.left.transport)
+        tune(splice.left.transport, at_once=STREAM_AT_ONCE)
         incoming.accept(splice.right)
         self._metrics.dialled(took)
 
