@@ -77,13 +77,24 @@ def two_meanings(shown: str, meant: str) -> bytes:
     The request of node edge-1 for a serving certificate that names ``shown`` in the attribute of another vendor, which some
     parsers take, and ``meant`` in the standard one, which signers take.
     """
+    attributes = (("060a2b06010401823702010e", [shown]), ("06092a864886f70d01090e", [meant]))
+    return _serving_by_hand(b"".join(_tlv(0x30, bytes.fromhex(oid) + _tlv(0x31, _names(names))) for oid, names in attributes))
+
+
+def named_twice(*names: str) -> bytes:
+    """
+    The same with several lists of alternative names, one for each name, in the one attribute.
+    """
+    return _serving_by_hand(_tlv(0x30, bytes.fromhex("06092a864886f70d01090e") + _tlv(0x31, _names(names))))
+
+
+def _serving_by_hand(attributes: bytes) -> bytes:
+    """
+    A request of node edge-1 for a serving certificate with these attributes, in DER.
+    """
     named = ((NameOID.ORGANIZATION_NAME, "system:nodes"), (NameOID.COMMON_NAME, f"system:node:{NODE}"))
     subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in named])
     public = key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    attributes = b"".join(
-        _tlv(0x30, bytes.fromhex(oid) + _tlv(0x31, _alternative_name(name)))
-        for oid, name in (("060a2b06010401823702010e", shown), ("06092a864886f70d01090e", meant))
-    )
     info = _tlv(0x30, b"\x02\x01\x00" + subject.public_bytes() + public + _tlv(0xA0, attributes))
     signature = key().sign(info, ec.ECDSA(hashes.SHA256()))
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")
@@ -91,11 +102,12 @@ def two_meanings(shown: str, meant: str) -> bytes:
     return b"-----BEGIN CERTIFICATE REQUEST-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE REQUEST-----\n"
 
 
-def _alternative_name(name: str) -> bytes:
+def _names(names: Sequence[str]) -> bytes:
     """
-    A list of extensions that holds one DNS name.
+    A list of extensions, each of which holds one DNS name.
     """
-    return _tlv(0x30, _tlv(0x30, bytes.fromhex("0603551d11") + _tlv(0x04, _tlv(0x30, _tlv(0x82, name.encode())))))
+    lists = (_tlv(0x04, _tlv(0x30, _tlv(0x82, name.encode()))) for name in names)
+    return _tlv(0x30, b"".join(_tlv(0x30, bytes.fromhex("0603551d11") + one) for one in lists))
 
 
 def _tlv(tag: int, content: bytes) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +25,7 @@ from tests.controllers.asking import (
     BOOTSTRAPPER,
     HUB,
     KUBELET_USER,
+    NODE,
     NODE_USER,
     NODES,
     OTHER_NODE,
@@ -30,6 +33,7 @@ from tests.controllers.asking import (
     SERVER_USER,
     TUNNEL,
     encoded,
+    named_twice,
     node,
     pkcs10,
     request,
@@ -82,6 +86,16 @@ def server(asker: Any = SERVER_USER, names: Sequence[str] = ("tunnel.example.com
     The tunnel server's request for its serving certificate.
     """
     return serving(asker, names, common_name="system:node:tunnel-server", **more)
+
+
+def rsa_request(common_name: str, organizations: Sequence[str]) -> bytes:
+    """
+    A request with another kind of key.
+    """
+    parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, one) for one in organizations]
+    name = x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    private = rsa.generate_private_key(65537, 2048)
+    return x509.CertificateSigningRequestBuilder().subject_name(name).sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def serving_of(pem: bytes) -> Document:
@@ -290,6 +304,22 @@ class TableTests(DecisionCase):
         ):
             self.assertEqual(self.approved(request(pem, BOOTSTRAPPER)), [])
             self.assertIn(why, self.refused(request(pem, BOOTSTRAPPER))[0])
+
+    def test_named_twice(self) -> None:
+        """
+        What cannot be read of a request of our daemons is refused with an Event, too.
+        """
+        for names in (("edge-1", "kubernetes.default.svc"), ("edge-1", "edge-1")):
+            self.assertEqual(self.approved(serving_of(named_twice(*names)), READY), [])
+            self.assertIn("cannot be read: Duplicate", self.refused(serving_of(named_twice(*names)), READY)[0])
+        self.assertEqual(len(self.approved(serving_of(named_twice("edge-1")), READY)), 1)
+
+    def test_other_keys(self) -> None:
+        """
+        The kind of key is its owner's choice.
+        """
+        pem = rsa_request(f"system:node:{NODE}", HUB)
+        self.assertEqual(len(self.approved(request(pem, BOOTSTRAPPER))), 1)
 
     def test_token_of_a_node(self) -> None:
         """

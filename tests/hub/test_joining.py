@@ -13,6 +13,7 @@ from tests.certs import issue, make_ca
 from tests.hub.site import USER, Reply, Site, config_map, names, until
 from tests.hub.test_reads import MAPS, HubCase
 from tests.miniapi.signing import Signer, invite, sign_request
+from yurt.hub import service as hub_service
 from yurt.hub.config import NodeCredentials
 from yurt.kube import authority
 from yurt.kube.bootstrap import ca_hash
@@ -321,3 +322,30 @@ class DiskTests(JoiningCase):
         self.site.start(**self.settings)
         await self.pending()
         self.assertNotIn("system:node:other", {seen.user for seen in self.api.seen})
+
+
+class KubeletTests(JoiningCase):
+    """
+    A hub that shows kubelet's certificate.
+    """
+
+    async def test_awaited(self) -> None:
+        """
+        While kubelet's certificate is not there, or torn, the hub serves its cache and says why; when it comes the hub is online.
+        """
+        self.patch(hub_service, "AWAITED_INTERVAL", 0.05)
+        pem, ca = self.site.folder / "kubelet.pem", self.site.folder / "kubelet-ca.crt"
+        files = NodeCredentials(ca_file=str(ca), cert_file=str(pem), key_file=str(pem), awaited=True)
+        identity = self.api.certificate(USER, "system:nodes")
+        await self.site.start_online()
+        await self.site.get(MAPS)
+        await self.site.restart(credentials=files)
+        self.assertIn("kubelet-ca.crt: No such file", (await self.reasons())[0])
+        self.assert_from(await self.site.get(MAPS), "cache")
+        ca.write_bytes(self.api.ca.cert_pem)
+        pem.write_bytes(identity.cert_pem[:100])
+        await until(lambda: "kubelet.pem" in self.site.service.refusal(), "the torn file is told")
+        pem.write_bytes(identity.cert_pem + identity.key_pem)
+        await self.site.online()
+        self.assertEqual(await self.reasons(), [])
+        self.assert_from(await self.site.get(MAPS), "cloud")

@@ -221,9 +221,13 @@ def _read_pkcs10(pem: bytes) -> Asked:
     request = x509.load_pem_x509_csr(pem)
     common_names = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     organizations = [str(one.value) for one in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-    extensions = [one.value for one in request.extensions]
+    try:
+        extensions, unreadable = [one.value for one in request.extensions], ""
+    except Exception as error:  # of many kinds, as above
+        extensions, unreadable = [], f"what it asks for beside its subject cannot be read: {error}"
     names = [name for one in extensions if isinstance(one, x509.SubjectAlternativeName) for name in one]
     flaws = {
+        unreadable: unreadable,
         "it is not one CERTIFICATE REQUEST in PEM and nothing else": not _PEM.fullmatch(pem),
         "it has attributes beside one request for extensions": [one.oid for one in request.attributes]
         not in ([], [_EXTENSION_REQUEST]),

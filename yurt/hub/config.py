@@ -21,7 +21,8 @@ from yurt.tls import Credentials
 class NodeCredentials:
     """
     Where the node's identity and the cluster's CA come from: files, which are read again when they change, or the inline
-    data of a kubeconfig.  Either a certificate with its key, or a token.
+    data of a kubeconfig.  Either a certificate with its key, or a token.  ``awaited`` files are somebody else's, who may write
+    them later: without them the hub serves its cache.
     """
 
     ca_file: str | None = None
@@ -33,6 +34,7 @@ class NodeCredentials:
     token: str | None = field(default=None, repr=False)
     token_file: str | None = None
     tls_server_name: str | None = None
+    awaited: bool = False
 
     def for_tls(self) -> Credentials:
         """

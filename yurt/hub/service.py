@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from twisted.application.internet import TimerService
 from twisted.application.service import IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
@@ -46,10 +47,13 @@ from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
 from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
-from yurt.tls import ClientTLS
+from yurt.tls import ClientTLS, CredentialsError
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that requests in flight have at a stop."""
+
+AWAITED_INTERVAL = 5.0
+"""Seconds between two looks at files that somebody else is to write."""
 
 KUBELET_PODS = ViewKey(Caller(NODE, "kubelet"), "/v1/pods", "", "", "", "")
 
@@ -68,6 +72,9 @@ class HubService(MultiService):
         self.started_at = 0.0
         self.joining = self.make_joining()
         credentials = config.credentials if self.joining is None else self.joining.credentials()
+        self.missing = _unusable(credentials) if credentials.awaited else ""
+        """Why the files that hold the node's identity cannot be used yet."""
+        credentials = NodeCredentials() if self.missing else credentials
         self.validity = Validity(credentials.for_tls())
         self.token = NodeToken(credentials)
         self.tls = ClientTLS(credentials.for_tls(), credentials.tls_server_name)
@@ -104,8 +111,15 @@ class HubService(MultiService):
         with_certificate = HTTPUpstream(self.reactor, url, self.tls, proxy)
         bare = HTTPUpstream(self.reactor, url, self.bare_tls, proxy)
         self.upstreams += [with_certificate, bare]
-        refusal = self.validity.refusal if self.joining is None else self.joining.refusal
-        return Server(url, AdmittedUpstream(self.reactor, with_certificate, refusal), bare)
+        return Server(url, AdmittedUpstream(self.reactor, with_certificate, self.refusal), bare)
+
+    def refusal(self) -> str:
+        """
+        Why the node cannot speak to the cloud; empty when it can.  Asked for each request.
+        """
+        if self.joining is not None:
+            return self.joining.refusal()
+        return self.missing or self.validity.refusal()
 
     def make_joining(self) -> Joining | None:
         """
@@ -142,6 +156,10 @@ class HubService(MultiService):
             self.add(self.pages)
         self.add(ReturnMemory(self.reactor))
         self.add(Core(self))
+        if self.missing:
+            looking = TimerService(AWAITED_INTERVAL, self.look_for_identity)
+            looking.clock = self.reactor
+            self.add(looking)
         for certificates in (self.joining, self.serving):
             if certificates is not None:
                 self.add(certificates)
@@ -189,6 +207,17 @@ class HubService(MultiService):
         self.follow_authorities(credentials)
         self.log.info("credentials were read again")
 
+    def look_for_identity(self) -> None:
+        """
+        Use the files that were awaited as soon as they are there, and whole.
+        """
+        if self.missing:
+            before, self.missing = self.missing, _unusable(self.config.credentials)
+            if not self.missing:
+                self.reload()
+            elif before != self.missing:
+                self.log.warn("{problem}", problem=self.missing)
+
     def renew(self) -> None:
         """
         Another certificate or another CA is there: it is for new connections, those that are open end with what they carry.
@@ -231,7 +260,7 @@ class HubService(MultiService):
             reasons.append(f"key of the cached secrets: {self.vault.problem}")
         if self.link is not None and self.link.problem:
             reasons.append(self.link.problem)
-        refusal = self.validity.refusal() if self.joining is None else self.joining.refusal()
+        refusal = self.refusal()
         if refusal:
             reasons.append(refusal)
         if not self.cloud.known:
@@ -344,6 +373,17 @@ class HubService(MultiService):
             filters_unfiltered=self.hub.filters.unfiltered,
             filters_degraded=self.hub.filters.degraded.keys(),
         )
+
+
+def _unusable(credentials: NodeCredentials) -> str:
+    """
+    Why these cannot be used; empty when they can.
+    """
+    try:
+        ClientTLS(credentials.for_tls())
+    except CredentialsError as error:
+        return str(error)
+    return ""
 
 
 class Core(Service):

@@ -308,7 +308,8 @@ class Options(DeclaredOptions):
         join = self.read_join(servers)
         credentials = NodeCredentials() if join else self.read_credentials(kubeconfig)
         try:
-            ClientTLS(credentials.for_tls())
+            if not credentials.awaited:
+                ClientTLS(credentials.for_tls())
         except CredentialsError as error:
             raise usage.UsageError(f"{'--kubeconfig: ' if kubeconfig else ''}{error}") from None
         self.config = HubConfig(
@@ -395,7 +396,8 @@ class Options(DeclaredOptions):
                 return NodeCredentials.of_kubeconfig(kubeconfig)
             except ValueError as error:
                 raise usage.UsageError(f"--kubeconfig: {error}") from None
-        if self["bootstrap-mode"] == "kubeletcertificate":
+        awaited = self["bootstrap-mode"] == "kubeletcertificate"
+        if awaited:
             named = {"ca-file": KUBELET_CA, "cert-file": KUBELET_CERTIFICATE, **named}
             named.setdefault("key-file", named["cert-file"])
         if "ca-file" not in named:
@@ -406,7 +408,7 @@ class Options(DeclaredOptions):
             raise usage.UsageError("--cert-file and --key-file belong together: give both")
         if "cert-file" not in named and "token-file" not in named:
             raise usage.UsageError("the node has no identity: give --cert-file and --key-file, or --token-file")
-        for option, path in named.items():
+        for option, path in () if awaited else named.items():
             try:
                 with open(path, "rb"):
                     pass
@@ -417,6 +419,7 @@ class Options(DeclaredOptions):
             cert_file=named.get("cert-file"),
             key_file=named.get("key-file"),
             token_file=named.get("token-file"),
+            awaited=awaited,
         )
 
     def read_filters(self) -> FilterSettings:
