@@ -352,6 +352,36 @@ class StatusTests(SynchronousTestCase):
         self.patch_status({"status": {"phase": "Running"}}, POD_STATUS)
         self.assertEqual((request.data, request.aborted), (b"", True))
 
+    def test_refused_state_is_taken_back(self) -> None:
+        """
+        A status that the cloud does not take is not read from the cache any more: the object is what it was before.
+        """
+        for refusal in (422, 409, 404):
+            self.site.offline()
+            self.patch_status({"status": {"phase": "Running"}}, POD_STATUS)
+            self.patch_status({"status": {"podIP": "10.0.0.9"}}, POD_STATUS)
+            self.assertEqual(self.site.fetch("GET", POD_STATUS).json["status"], {"phase": "Running", "podIP": "10.0.0.9"})
+            self.site.online()
+            reasons = {422: "Invalid", 409: "Conflict", 404: "NotFound"}
+            self.site.arriving(POD_STATUS).answer(refusal, {"kind": "Status", "reason": reasons[refusal], "code": refusal})
+            self.site.offline()
+            self.assertEqual(self.site.fetch("GET", POD_STATUS).json["status"], pod()["status"])
+            self.assertEqual(self.site.fetch("GET", POD_LIST).json["items"][0]["status"], pod()["status"])
+        self.assertEqual((self.site.hub.journal.dropped, len(self.site.hub.journal)), (3, 0))
+
+    def test_refused_but_newer(self) -> None:
+        """
+        A version that the cloud has told meanwhile stays.
+        """
+        self.site.offline()
+        self.patch_status({"status": {"phase": "Running"}}, POD_STATUS)
+        self.site.online()
+        patch = self.site.arriving(POD_STATUS)
+        self.site.store_list(POD_LIST, [pod(version=12, phase="Failed")], "12", "PodList")
+        patch.answer(422, {"kind": "Status", "reason": "Invalid", "code": 422})
+        self.site.offline()
+        self.assertEqual(self.site.fetch("GET", POD_STATUS).json["status"]["phase"], "Failed")
+
     def test_last_state_is_sent(self) -> None:
         """
         Of many changes the last state is sent, once, with the uid that it is about, before watches resume.

@@ -29,7 +29,7 @@ from yurt.hub.forward import MAX_KEPT_BODY, Forward
 from yurt.hub.housekeeping import Housekeeping
 from yurt.hub.identity import NODE, Credential, Tokens
 from yurt.hub.issuer import IssuerKeys
-from yurt.hub.journal import Journal
+from yurt.hub.journal import Entry, Journal
 from yurt.hub.lease import LeaseSettings, NodeLease
 from yurt.hub.loop import LoopUpstream
 from yurt.hub.metrics import HubMetrics
@@ -89,7 +89,7 @@ class Hub:
         self.documents = Documents(store.table("documents"))
         self.tokens = Tokens(store.table("tokens"), self.documents.jwks, now)
         self.token_answers = TokenAnswers(store.table("tokenrequests", secret=b""), now)
-        self.journal = Journal(reactor, store.table("journal", secret=b""), cloud, node_token.headers, self.sent)
+        self.journal = Journal(reactor, store.table("journal", secret=b""), cloud, node_token.headers, self.sent, self.refused)
         lease_settings = LeaseSettings(kubelet_grace=config.kubelet_health_grace_period)
         self.issuer_keys = IssuerKeys(reactor, cloud, self.documents, node_token.headers, now)
         self.housekeeping = Housekeeping(self, config.gc_frequency)
@@ -314,6 +314,13 @@ class Hub:
         The cloud answered a journalled write; watches bring what it made of it.
         """
         self.log.debug("journalled write to {target} done, {size} bytes came back", target=target, size=len(body))
+
+    def refused(self, entry: Entry) -> None:
+        """
+        The cloud did not take a journalled write; a status is again what it was before.
+        """
+        if entry.base:
+            self.turns.run(lambda: self.views.take_back(parse_request(b"GET", entry.target.encode()).gvr, entry.base))
 
     def drain(self) -> None:
         """

@@ -87,7 +87,7 @@ class Journal:
     The entries, and the sending of them.
 
     ``node_headers`` gives the Authorization of the node when it has a token instead of a certificate; ``sent`` hears about
-    each object that the cloud answered with (target and body).
+    each object that the cloud answered with (target and body), ``refused`` of each entry that it did not take.
     """
 
     log = Logger()
@@ -99,12 +99,14 @@ class Journal:
         cloud: Cloud,
         node_headers: Callable[[], Headers],
         sent: Callable[[str, bytes], None],
+        refused: Callable[[Entry], None],
     ) -> None:
         self._reactor = reactor
         self._table = table
         self._cloud = cloud
         self._node_headers = node_headers
         self._sent = sent
+        self._refused = refused
         self._events = 0
         self._statuses = 0
         self._next = 0
@@ -250,9 +252,10 @@ class Journal:
             self._errors += 1
             return False
         self._errors = 0
-        if self._table.get(key) == raw:
+        is_last = self._table.get(key) == raw
+        if is_last:
             self._remove(key)
-        self._settle(entry, response)
+        self._settle(entry, response, is_last=is_last)
         return True
 
     def _may_pass(self, response: FetchedResponse) -> bool:
@@ -263,7 +266,7 @@ class Journal:
             return False
         return response.status != 404 or read_failure(response.body).reason != "NotFound"
 
-    def _settle(self, entry: Entry, response: FetchedResponse) -> None:
+    def _settle(self, entry: Entry, response: FetchedResponse, *, is_last: bool) -> None:
         if response.status < 300:
             self._sent(entry.target, response.body)
         elif not (response.status == 409 and entry.method == "POST"):
@@ -273,6 +276,8 @@ class Journal:
                 method=entry.method, target=entry.target, status=response.status,
                 reason=read_failure(response.body).message[:MAX_REASON] or "no reason was given",
             )  # fmt: skip
+            if is_last:
+                self._refused(entry)
 
     def _remove(self, key: bytes) -> None:
         self._table.delete(key)

@@ -285,6 +285,16 @@ class Views(Reader):
         self._shelf.admit(view, member)
         self._touch(view)
 
+    def take_back(self, gvr: str, body: bytes) -> None:
+        """
+        The cloud did not take what was written here to an object that it has as ``body``, unless it has told a newer version.
+        """
+        meta = read_object(body).meta
+        member = member_of(meta.namespace, meta.name)
+        stored = self._shelf.get(gvr, "", member)
+        if stored is not None and stored.local and stored.resource_version == meta.resource_version:
+            self._shelf.put(gvr, "", member, StoredObject(self._wall(), False, meta.resource_version, body), stored)
+
     # How views change
 
     def _store(self, view: View, member: bytes, version: str, body: bytes, before: StoredObject | None) -> None:
