@@ -148,6 +148,13 @@ class MuxConnection(Protocol):
         return self._session.line.rtt
 
     @property
+    def heard_at(self) -> float:
+        """
+        When the last byte came, by the reactor's clock.
+        """
+        return self._heard_at
+
+    @property
     def closing(self) -> bool:
         """
         Whether this side takes no new streams, or the session has ended.

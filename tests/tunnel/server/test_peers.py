@@ -4,7 +4,8 @@ Tests of several servers: any of them reaches any node.
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
@@ -17,6 +18,7 @@ from yurt.tunnel.connect import NODE_HEADER, ConnectRefused
 from yurt.tunnel.hello import SERVER_NAME
 from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.server.members import Member
+from yurt.tunnel.server.peers import Peer, PeerLinks
 from yurt.tunnel.server.service import TunnelServer
 
 
@@ -140,6 +142,22 @@ class PeersTests(TestCase):
         self.assertEqual(len(self.one.peers.links()), 1)
         await self.two.stopService()
         await until(self.reactor, lambda: not self.one.peers.peers)
+
+    def test_silent_server(self) -> None:
+        """
+        Of several servers that have a node's agent the one is asked that was heard of last: another one's host may have died a
+        moment ago.
+        """
+        links = PeerLinks(self.reactor, self.one.peers_tls)
+        for number, heard_at in enumerate((3.0, 8.0, 9.0, 5.0)):
+            peer = Peer(Member(f"server-{number}", LOOPBACK, number + 1))
+            peer.mux = cast(Any, SimpleNamespace(heard_at=heard_at, closing=number == 2, peer_going_away=False))
+            peer.nodes = {"edge-1"}
+            links.peers[peer.member] = peer
+        chosen = links.with_node("edge-1")
+        assert chosen is not None
+        self.assertEqual(chosen.heard_at, 8.0)
+        self.assertIsNone(links.with_node("edge-2"))
 
     async def test_unreachable_server(self) -> None:
         """

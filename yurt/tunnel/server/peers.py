@@ -103,12 +103,12 @@ class PeerLinks(Service):
 
     def with_node(self, node: str) -> MuxConnection | None:
         """
-        A link to a server that has an agent of ``node``.
+        A link to a server that has an agent of ``node``: of several the one that was heard of last, for a server whose host died
+        stays among them until its silence has lasted long enough.
         """
-        for peer in self.peers.values():
-            if node in peer.nodes and peer.mux is not None and takes_streams(peer.mux):
-                return peer.mux
-        return None
+        links = [peer.mux for peer in self.peers.values() if node in peer.nodes and peer.mux is not None]
+        usable = [mux for mux in links if takes_streams(mux)]
+        return max(usable, key=lambda mux: mux.heard_at, default=None)
 
     def links(self) -> list[MuxConnection]:
         """
