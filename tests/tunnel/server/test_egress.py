@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionLost, TimeoutError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHostnameResolver, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
@@ -226,6 +226,28 @@ class DirectTests(SocketCase):
         self.assertEqual(answer.reason, f"127.0.0.1:{port}, dialled by the server: connection refused")
         _, answer = await self.connect(f"{'long' * 16}.example.com:443")
         self.assertEqual((answer.status, answer.headers["yurt-refused"]), (502, "name-unknown"))
+
+    async def test_pod_at_the_edge(self) -> None:
+        """
+        A pod that no packet reaches is told to be on a node that only dials out, if it is; not one that has refused itself.
+        """
+        self.allow_loopback()
+        for name, networks, has_agent in (("edge-2", ("fd00:1::/64", "127.2.0.0/24"), True), ("cloud", ("127.3.0.0/24",), False)):
+            node = Node(name, has_agent=has_agent, pod_networks=networks)
+            self.informer.changed(name, None, node)
+        _, answer = await self.connect("127.2.0.9:1")
+        self.assertEqual(answer.reason, "127.2.0.9:1, dialled by the server: connection refused")
+
+        class Silent:
+            def connect(self, factory: object) -> Deferred[Any]:
+                return fail(TimeoutError())
+
+        self.patch(egress, "tcp_endpoint", lambda *what: Silent())
+        _, answer = await self.connect("127.2.0.9:8443")
+        self.assertEqual((answer.status, answer.headers["yurt-refused"]), (504, "timeout"))
+        self.assertIn("it is of the pods on node edge-2, which only dials out", answer.json["message"])
+        _, answer = await self.connect("127.3.0.9:8443")
+        self.assertNotIn("it is of the pods", answer.json["message"])
 
     async def test_silent_name_server(self) -> None:
         """

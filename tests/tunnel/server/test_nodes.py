@@ -4,12 +4,13 @@ Tests of the nodes as the tunnel server knows them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.memory_cluster import ClusterCase
+from tests.tunnel.server.told import ToldInformer
 from yurt.tunnel.server.nodes import Node, Nodes, nodes_informer, read_node, this_boot
 
 
@@ -48,6 +49,23 @@ class ReadTests(SynchronousTestCase):
         )
         self.assertEqual(node.addresses, ("10.0.0.8", "fd00::8", "203.0.113.5"))
         self.assertEqual((node.internal_ip, node.hostname, node.names), ("10.0.0.8", "Edge-1", ("edge-1", "edge-1.example.com")))
+
+    def test_networks_of_pods(self) -> None:
+        """
+        Those that the cluster assigned are read, and a pod's address, in any spelling, tells its node.
+        """
+        networks = ["10.244.1.0/24", "fd00:244:0:1::/64"]
+        body = msgspec.json.encode({"metadata": {"name": "edge-1"}, "spec": {"podCIDR": networks[0], "podCIDRs": networks}})
+        self.assertEqual(read_node(body).pod_networks, tuple(networks))
+        informer = ToldInformer[Node]()
+        nodes = Nodes(cast(Any, informer))
+        informer.tell("edge-1", read_node(body))
+        informer.tell("edge-2", Node("edge-2", pod_networks=("nonsense", "10.244.2.0/24")))
+        found = {
+            text: getattr(nodes.by_pod(text), "name", None)
+            for text in ("10.244.1.5", "::ffff:10.244.1.5", "FD00:244:0:1::9", "10.244.2.1", "10.244.3.1", "edge-1")
+        }
+        self.assertEqual(list(found.values()), ["edge-1", "edge-1", "edge-1", "edge-2", None, None])
 
     def test_this_machine(self) -> None:
         """

@@ -24,7 +24,7 @@ from yurt.http.interfaces import ResponseHead
 from yurt.http.upgrade import StreamConnection
 from yurt.lifecycle import BACKLOG, Listen, StartFailed
 from yurt.options import host_port
-from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, dial_failure
+from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.nodes import Node, usual_spelling
 from yurt.tunnel.server.passage import Joined, Passage
@@ -124,7 +124,7 @@ class Opened(Passage):
             protocol = cast(StreamConnection, await dialling.addTimeout(DIAL_TIMEOUT, reactor, _too_late))
         except DIAL_ERRORS as problem:
             failed = dial_failure(problem, DIAL_TIMEOUT)
-            message = f"{where}, dialled by the server: {failed.message}"
+            message = f"{where}, dialled by the server: {failed.message}{self.hint(host, failed.word)}"
             raise Refused(failed.status, failed.reason, failed.word, message) from problem
         except ValueError as problem:  # of names that no name server can be asked for
             raise Refused(502, "BadGateway", NAME_UNKNOWN, f"{where}: that is no name of a host") from problem
@@ -134,6 +134,15 @@ class Opened(Passage):
             protocol.stream.abort()
             raise
         return protocol
+
+    def hint(self, host: str, word: str) -> str:
+        """
+        What may be the matter with an address that no packet reaches.
+        """
+        node = self.front.nodes.by_pod(host) if word in (TIMEOUT, UNREACHABLE) else None
+        if node is None or not node.has_agent:
+            return ""
+        return f"; it is of the pods on node {node.name}, which only dials out, and the tunnel leads to nodes, not to their pods"
 
     def check_address(self, host: str) -> None:
         """

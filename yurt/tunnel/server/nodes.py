@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
@@ -23,6 +23,9 @@ DEFAULT_KUBELET_PORT = 10250
 
 MAX_ADDRESSES = 32
 """Addresses of one node that are looked at."""
+
+MAX_POD_NETWORKS = 4
+"""Networks of one node's pods that are looked at; a cluster assigns one of each family."""
 
 MAX_SPELT = 16_384
 """Addresses whose usual spelling is remembered: those of a large cluster are asked for with each connection and each list."""
@@ -40,7 +43,7 @@ class Node:
     ``addresses`` are its IP addresses, each once and in its usual spelling, InternalIPs first; ``hostname`` is what it
     calls itself and ``names`` are all its host names, in lower case.  ``has_agent`` says whether it is to be reached
     through the tunnel (by either label of OpenYurt's), ``edge`` whether it is an edge worker, ``here`` whether it is
-    this machine.
+    this machine.  ``pod_networks`` are those that its pods have addresses of, in CIDR notation, where the cluster assigns them.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Node:
     edge: bool = False
     ready: bool = False
     here: bool = False
+    pod_networks: tuple[str, ...] = ()
 
 
 class _Address(msgspec.Struct):
@@ -89,8 +93,13 @@ class _Metadata(msgspec.Struct):
     labels: dict[str, str] | None = None
 
 
+class _Spec(msgspec.Struct):
+    podCIDRs: list[str] | None = None
+
+
 class _Node(msgspec.Struct):
     metadata: _Metadata
+    spec: _Spec | None = None
     status: _Status | None = None
 
 
@@ -133,6 +142,7 @@ def read_node(body: bytes, boot: str = "") -> Node:
         edge=edge,
         ready=any(one.type == "Ready" and one.status == "True" for one in status.conditions or ()),
         here=bool(boot) and status.nodeInfo is not None and status.nodeInfo.bootID == boot,
+        pod_networks=tuple((node.spec and node.spec.podCIDRs) or ())[:MAX_POD_NETWORKS],
     )
 
 
@@ -153,6 +163,19 @@ def usual_spelling(address: str) -> str:
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(parsed)
+
+
+def _is_within(address: str, networks: Iterable[str]) -> bool:
+    """
+    Whether an address is of one of these networks; what is none has no addresses.
+    """
+    for network in networks:
+        try:
+            if ip_address(address) in ip_network(network, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
 
 
 Callback = Callable[["Node | None", "Node | None"], object]
@@ -235,6 +258,13 @@ class Nodes:
         """
         host = host.removesuffix(".")
         return self._nodes.get(host) or self._nodes.get(host.lower()) or self.by_address(host)
+
+    def by_pod(self, address: str) -> Node | None:
+        """
+        The node whose pods have addresses like this one; all nodes are looked at.
+        """
+        spelt = usual_spelling(address)
+        return next((node for node in self._nodes.values() if spelt and _is_within(spelt, node.pod_networks)), None)
 
     def _rank(self, name: str, address: str) -> tuple[bool, bool, str]:
         return not self._connected(name), self._nodes[name].internal_ip != address, name
