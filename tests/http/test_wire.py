@@ -147,6 +147,21 @@ class WriteAtOnceTests(TestCase):
         await listener.over
         self.assertEqual(listener.seen.hexdigest(), sha256(b"last words").hexdigest())
 
+    async def test_closed_at_once(self) -> None:
+        """
+        A connection that holds nothing waits for no turn in which it could be written to before it is closed, or half closed.
+        """
+        for end in (wire.close, wire.half_close):
+            talker, listener = await self.connect()
+            transport = cast(Any, talker.transport)
+            with wire.one_write:
+                transport.write(b"last words")
+                end(transport)
+            self.assertNotIn(transport, reactor.getWriters())
+            cast(Any, listener.transport).resumeProducing()
+            await listener.over
+            self.assertEqual(listener.seen.hexdigest(), sha256(b"last words").hexdigest())
+
     async def test_peer_gone(self) -> None:
         """
         Writing to a peer that is gone raises nothing and ends the connection in the usual way.

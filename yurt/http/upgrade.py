@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
-from yurt.http.wire import STREAM_AT_ONCE, Wire, allow_stall, half_close, send_at_once, tune
+from yurt.http.wire import STREAM_AT_ONCE, Wire, allow_stall, close, half_close, send_at_once, tune
 
 
 @implementer(IPushProducer)
@@ -89,8 +89,7 @@ class TransportStream:
             self._close()
 
     def _close(self) -> None:
-        self._wire.unregisterProducer()
-        self._wire.loseConnection()
+        close(self._wire)
 
     def abort(self) -> None:
         """

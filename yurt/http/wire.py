@@ -9,13 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from select import EPOLLOUT
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IAddress
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 READ_BYTES = 256 * 1024
 """
@@ -89,15 +91,49 @@ def is_tls(wire: object) -> bool:
     return isinstance(wire, TLSMemoryBIOProtocol)
 
 
-def half_close(wire: object) -> None:
+def half_close(wire: Any) -> None:
     """
     End the writing direction after all that was written; close after it where that cannot be.
     """
-    cast(Wire, wire).unregisterProducer()
+    wire.unregisterProducer()
     if is_tls(wire) or not hasattr(wire, "loseWriteConnection"):
-        cast(Wire, wire).loseConnection()
+        wire.loseConnection()
+    elif _has_sent_all(wire):
+        wire._writeDisconnected = True
+        wire._closeWriteConnection()
     else:
         wire.loseWriteConnection()
+
+
+def close(wire: Any) -> None:
+    """
+    Close after all that was written.
+    """
+    wire.unregisterProducer()
+    if _has_sent_all(wire):
+        wire.stopReading()
+        wire.disconnecting = 1
+        wire.reactor.callLater(0, _end, wire)
+    else:
+        wire.loseConnection()
+
+
+def _end(tcp: Connection) -> None:
+    if not tcp._aborting:
+        tcp.connectionLost(Failure(CONNECTION_DONE))
+
+
+def _has_sent_all(wire: object) -> bool:
+    """
+    Whether the kernel has all that was written to a TCP connection, so that nobody need wait until it can be written to again.
+    """
+    one_write.flush()
+    return (
+        isinstance(wire, Connection)
+        and bool(wire.connected)
+        and not (wire.TLS or wire.disconnecting or wire._writeDisconnecting or wire._aborting)
+        and not (wire.dataBuffer or wire._tempDataLen)
+    )
 
 
 def socket_of(wire: object) -> socket.socket | None:
@@ -166,13 +202,15 @@ class OneWrite:
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
-        if self._depth == 0 and self._held:
+        if self._depth == 0:
             self.flush()
 
     def flush(self) -> None:
         """
         Send what was collected so far.
         """
+        if not self._held:
+            return
         held, self._held = self._held, {}
         for tcp, (at_once, pieces) in held.items():
             _send(tcp, at_once, pieces)

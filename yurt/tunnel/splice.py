@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from yurt.http.wire import Wire, half_close
+from yurt.http.wire import Wire, close, half_close
 
 
 class Splice:
@@ -151,8 +151,7 @@ class Half(Protocol):
         Close when all is written.
         """
         if not self.lost:
-            cast(Wire, self.wire).unregisterProducer()
-            cast(Wire, self.wire).loseConnection()
+            close(self.wire)
 
     def abort(self) -> None:
         """
