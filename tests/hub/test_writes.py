@@ -154,6 +154,17 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(sent.body, body)
         self.assertIn((b"Content-Type", media.encode()), sent.head.headers)
 
+    def test_another_namespace(self) -> None:
+        """
+        An event of another namespace than its path's is refused at once, as it would be later.
+        """
+        reply = self.site.fetch("POST", EVENTS, self.event(namespace="other"))
+        self.assertEqual((reply.status, reply.json["reason"]), (400, "BadRequest"))
+        meta = encode_bytes(1, encode_bytes(1, b"e") + encode_bytes(3, b"other"))
+        body = MAGIC + encode_bytes(1, encode_bytes(1, b"v1") + encode_bytes(2, b"Event")) + encode_bytes(2, meta)
+        self.assertEqual(self.site.fetch("POST", EVENTS, body, content_type="application/vnd.kubernetes.protobuf").status, 400)
+        self.assertEqual(len(self.site.hub.journal), 0)
+
     def test_events_k8s_io(self) -> None:
         """
         Events of the newer group count, too.

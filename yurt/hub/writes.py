@@ -202,6 +202,10 @@ class EventWrite(Write):
         """
         head, body = self.request.head, self.body
         target = head.target.decode("latin-1")
+        if self.is_elsewhere(body):
+            message = "the namespace of the provided object does not match the namespace sent on the request"
+            self.answer_status(400, "BadRequest", message)
+            return True
         if self.info.verb == "create":
             answer, content_type = self.created(body)
             status = 201
@@ -218,6 +222,13 @@ class EventWrite(Write):
         self.hub.journal.add_event(entry)
         self.acknowledge(status, answer, content_type)
         return True
+
+    def is_elsewhere(self, body: bytes) -> bool:
+        """
+        Whether a new event names another namespace than the request, which no API server takes.
+        """
+        named = read_body_head(body).meta.namespace if self.info.verb == "create" else ""
+        return named not in ("", self.info.namespace)
 
     def created(self, body: bytes) -> tuple[bytes, bytes]:
         """
