@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mux.links import End, HalfCloseable, Link, Memory, Stalled
 from tests.mux.test_session import frames
-from yurt.mux.connection import CLOSE_PATIENCE, COMPANY, MEASURE_EVERY, MuxConnection, MuxLimits, MuxStream
+from yurt.mux.connection import CLOSE_PATIENCE, COMPANY, MEASURE_EVERY, MuxConnection, MuxLimits, MuxStream, why_lost
 from yurt.mux.frames import ACK, DATA, GO_AWAY, PING, SYN, WINDOW_UPDATE, MuxClosed, head
 from yurt.mux.limits import BATCH
 
@@ -94,9 +94,23 @@ class LifeTests(SynchronousTestCase):
         alone = Alone()
         alone.mux.connectionLost(Failure(ConnectionLost("cable cut")))
         alone.mux.dataReceived(b"noise")
-        self.assertEqual(len(alone.end.lost), 1)
-        self.assertIn("cable cut", alone.end.lost[0])
+        self.assertEqual(alone.end.lost, ["cable cut"])
         self.assertEqual(alone.clock.getDelayedCalls(), [])
+
+    def test_why_lost(self) -> None:
+        """
+        People are told what happened, in words of their own where the transport has none.
+        """
+        for error, why in (
+            (ConnectionLost(), "reset by the peer, or cut"),
+            (ConnectionLost("Connection lost"), "reset by the peer, or cut"),
+            (ConnectionLost("no sign of life for 13.5 s"), "no sign of life for 13.5 s"),
+            (ConnectionDone(), "the peer closed"),
+            (ConnectionAborted(), "cut by this side"),
+            (OSError("disk"), "connection lost: disk"),
+        ):
+            self.assertIn(why, why_lost(Failure(error)))
+            self.assertNotIn("non-clean", why_lost(Failure(error)))
 
     def test_attach_after_the_end(self) -> None:
         """

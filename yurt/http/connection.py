@@ -10,7 +10,7 @@ from typing import cast
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -468,4 +468,6 @@ def describe(failure: Failure) -> str:
         return "TLS: its certificate is for another name"
     if isinstance(value, SSL.Error) and value.args and isinstance(value.args[0], list):
         return "TLS: " + "; ".join(entry[-1] for entry in value.args[0])
+    if isinstance(value, ConnectionLost) and value.args:  # without the words that Twisted puts around it
+        return " ".join(str(value.args[0]).split())
     return " ".join((str(value) or type(value).__name__).split())

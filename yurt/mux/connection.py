@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -23,7 +23,7 @@ from yurt.mux.session import Session
 from yurt.mux.stream import Stream
 from yurt.mux.transport import MuxAddress, MuxStream
 
-__all__ = ["MuxAddress", "MuxConnection", "MuxLimits", "MuxStream"]
+__all__ = ["MuxAddress", "MuxConnection", "MuxLimits", "MuxStream", "why_lost"]
 
 MEASURE_EVERY: Final = 60.0
 """Seconds after which the round trip is measured on a busy line, too."""
@@ -39,6 +39,9 @@ CLOSE_PATIENCE: Final = 2.0
 
 COMPANY: Final = 0.005
 """Seconds that something may wait for more to be said, so that both leave in one piece."""
+
+UNSAID: Final = "Connection lost"
+"""What Twisted's transports say when the kernel has said nothing else."""
 
 TCP_NOTSENT_LOWAT: Final = 25
 """From linux/tcp.h; the socket module has no name for it."""
@@ -209,8 +212,7 @@ class MuxConnection(Protocol):
         The transport is gone.
         """
         self._stop_timers()
-        done = reason.check(ConnectionDone)
-        self._end(MuxError("the peer closed the connection" if done else f"connection lost: {reason.getErrorMessage()}"))
+        self._end(MuxError(why_lost(reason)))
 
     def _end(self, reason: MuxError) -> None:
         if self._over:
@@ -362,6 +364,22 @@ class MuxConnection(Protocol):
         for stream in [stream for stream, began in self._lingering.items() if began <= since]:
             self._session.reset(stream)
             self.lingered(stream)
+
+
+def why_lost(reason: Failure) -> str:
+    """
+    Why a connection or a stream ended, for people: what was said of it, without the words that Twisted puts around it.
+    """
+    value = reason.value
+    if isinstance(value, ConnectionDone):
+        return "the peer closed the connection"
+    if isinstance(value, ConnectionAborted):
+        return "the connection was cut by this side"
+    if not isinstance(value, ConnectionLost):
+        return f"connection lost: {reason.getErrorMessage()}"
+    said = str(value.args[0]) if value.args else UNSAID
+    return "the connection was reset by the peer, or cut on the way" if said == UNSAID else said
+
 
 
 def _text(address: IAddress) -> str:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
 from yurt.kube.status import status_body
-from yurt.mux.connection import MuxStream
+from yurt.mux.connection import MuxStream, why_lost
 from yurt.options import host_port
 from yurt.tunnel.connect import (
     MALFORMED,
@@ -245,7 +245,7 @@ class _Reading(PassThrough):
         if self.inner is not None:
             self.inner.connectionLost(reason)
         elif not self.head.called:
-            why = f"the stream was lost within its head: {reason.getErrorMessage()}"
+            why = f"the stream was lost within its head: {why_lost(reason)}"
             self.head.errback(Failure(ConnectRefused(502, "BadGateway", NOT_CONNECTED, why)))
         elif self.incoming is not None and self.incoming.on_lost is not None:
             on_lost, self.incoming.on_lost = self.incoming.on_lost, None

@@ -26,7 +26,7 @@ from yurt.http.heads import get_header, serialise_request
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
 from yurt.http.parser import ResponseParser
 from yurt.kube.status import REASONS, read_failure
-from yurt.mux.connection import MuxConnection, MuxStream
+from yurt.mux.connection import MuxConnection, MuxStream, why_lost
 from yurt.mux.frames import MuxClosed, NoStreamLeft
 from yurt.tunnel.connect import (
     EXHAUSTED,
@@ -211,5 +211,5 @@ class _Opening(PassThrough):
         elif self._waiting and self._early is not None and reason.check(ConnectionDone, ConnectionAborted):
             self._end(reason, lost=True)
         elif self._waiting:
-            why = f"{self._endpoint.target}: the stream was lost before an answer: {reason.getErrorMessage()}"
+            why = f"{self._endpoint.target}: the stream was lost before an answer: {why_lost(reason)}"
             self._end(Failure(ConnectRefused(502, "BadGateway", NOT_CONNECTED, why)), lost=True)
