@@ -112,7 +112,14 @@ class ListenTests(TestCase):
             parent = MultiService()
             service.setServiceParent(parent)
             error = self.assertRaises(StartFailed, parent.privilegedStartService)
-        self.assertIn("test on 127.0.0.1: Address already in use", str(error))
+        self.assertIn("test on 127.0.0.1: Address already in use; end the process that holds it", str(error))
+
+    def test_address_of_another_machine(self) -> None:
+        """
+        What to do depends on what is wrong.
+        """
+        error = self.assertRaises(StartFailed, self.listen("192.0.2.77").startService)
+        self.assertIn("choose an address that this machine has", str(error))
 
     async def test_stops(self) -> None:
         """

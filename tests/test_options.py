@@ -180,8 +180,8 @@ class ParserTests(SynchronousTestCase):
         """
         IPv4 and IPv6 in canonical form, brackets allowed; no names, no networks.
         """
-        texts = ("127.0.0.1", "::1", "[fd00::2:1]", "FD00:0::1", "")
-        self.assertEqual([address(text) for text in texts], ["127.0.0.1", "::1", "fd00::2:1", "fd00::1", ""])
+        texts = ("127.0.0.1", "::1", "[fd00::2:1]", "FD00:0::1", "::ffff:127.0.0.1", "")
+        self.assertEqual([address(text) for text in texts], ["127.0.0.1", "::1", "fd00::2:1", "fd00::1", "127.0.0.1", ""])
         for text in ("localhost", "10.0.0.0/8", "1.2.3", "01.2.3.4"):
             self.assertRaises(ValueError, address, text)
 

@@ -7,6 +7,7 @@ either listens or says why not.
 
 from __future__ import annotations
 
+import errno
 import resource
 import signal
 import time
@@ -114,6 +115,8 @@ class Listen(Service):
         self.port: IListeningPort | None = None
         self.problem: str | None = None
         """Why it does not listen; None while it does, and before it was to."""
+        self.advice = "choose another address"
+        """What to do about the problem."""
 
     @property
     def address(self) -> IAddress | None:
@@ -129,7 +132,7 @@ class Listen(Service):
         super().privilegedStartService()
         if not self.start_listening():
             # The parent process of a daemon shows no more than 100 characters: what and why come first.
-            raise StartFailed(f"{self.problem}; end the process that holds it or choose another address")
+            raise StartFailed(f"{self.problem}; {self.advice}")
 
     def startService(self) -> None:
         """
@@ -159,7 +162,10 @@ class Listen(Service):
             waiting.cancel()
             self.problem = f"{self.what}: the endpoint does not bind at once"
         elif isinstance(outcome[0], Failure):
+            error = getattr(outcome[0].value, "socketError", outcome[0].value)
+            code = error.errno if isinstance(error, OSError) else None
             self.problem = f"{self.what}: {_reason(outcome[0])}"
+            self.advice = ADVICE.get(code, self.advice)
         else:
             self.port, self.problem = outcome[0], None
             self.log.info("listening for {what}", what=self.what)
@@ -219,6 +225,14 @@ class OnHangup(Service):
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         self.reactor.callFromThread(self.reload)
+
+
+ADVICE: dict[int | None, str] = {
+    errno.EADDRINUSE: "end the process that holds it or choose another address",
+    errno.EADDRNOTAVAIL: "choose an address that this machine has",
+    errno.EACCES: "choose a port from 1024 on, or run it as root",
+}
+"""What to do about a socket that cannot be bound, by the system's error."""
 
 
 def _reason(failure: Failure) -> str:

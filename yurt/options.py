@@ -242,13 +242,15 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 def address(text: str) -> str:
     """
-    An IPv4 or IPv6 address in its canonical form; ``[::1]`` is taken for ``::1``, an empty text stays empty.
+    An IPv4 or IPv6 address in its canonical form; ``[::1]`` is taken for ``::1``, an IPv4 address that is written as one of IPv6
+    (``::ffff:127.0.0.1``) for itself, and an empty text stays empty.
     """
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not bare:
         return ""
     try:
-        return str(ip_address(bare))
+        found = ip_address(bare)
+        return str(getattr(found, "ipv4_mapped", None) or found)
     except ValueError:
         raise ValueError("write an IP address, such as 127.0.0.1 or ::1") from None
 
