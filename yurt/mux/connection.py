@@ -381,7 +381,6 @@ def why_lost(reason: Failure) -> str:
     return "the connection was reset by the peer, or cut on the way" if said == UNSAID else said
 
 
-
 def _text(address: IAddress) -> str:
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     return str(address) if host is None else f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"

@@ -144,6 +144,13 @@ class HostTests(SynchronousTestCase):
             self.assertEqual(refused.status, status, host)
             self.assertIn(word, refused.message, host)
 
+    def test_own_door_of_a_cloud_node(self) -> None:
+        """
+        Who asks the server by the address of its own node, which has no agent, is told to name the node that is meant.
+        """
+        with self.assertRaisesRegex(Refused, "port 10263 .* name the one that is meant in Host or X-Tunnel-Proxy-Host"):
+            route_on(Node("cloud-1", ("10.0.0.1",), "10.0.0.1"), "10.0.0.1", 10263, PORTS, tls=True)
+
     def test_node_without_address(self) -> None:
         """
         A node that nobody knows an address of cannot be asked yet.

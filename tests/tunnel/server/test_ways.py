@@ -129,6 +129,9 @@ class WaysTests(SynchronousTestCase):
         error = self.no_way("edge-1")
         self.assertEqual((error.status, error.word), (503, "not-connected"))
         self.assertIn("has not been here since this server started 3 min ago", error.message)
+        self.assertNotIn("labels", error.message)
+        self.ways.wants_agent = lambda node: node != "edge-1"
+        self.assertIn("; by its labels it needs none: it is to be reached directly", self.no_way("edge-1").message)
 
     def test_unknown_node(self) -> None:
         """

@@ -133,6 +133,13 @@ class Cluster(MultiService):
             return None
         return self.nodes.by_name(name) is not None
 
+    def wants_agent(self, name: str) -> bool:
+        """
+        Whether the node of that name, if there is one, is to be reached through an agent.
+        """
+        node = self.nodes.by_name(name)
+        return node is None or node.has_agent
+
     def __contains__(self, address: object) -> bool:
         """
         Whether this is an address of the tunnel's own Services.

@@ -140,6 +140,7 @@ class TunnelServer(MultiService):
             self.refusals,
             peers=self.peers,
             is_node=self.cluster.is_node,
+            wants_agent=self.cluster.wants_agent,
             now=time.time,
         )
         self.peer_streams = PeerStreams(reactor, self.ways, self.registry)

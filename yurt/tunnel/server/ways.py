@@ -57,8 +57,8 @@ class Ways:
     """
     Finds ways to nodes.
 
-    ``is_node`` says whether the cluster has a node of that name, None when that cannot be known; ``now`` is the time of day in
-    seconds.
+    ``is_node`` says whether the cluster has a node of that name, None when that cannot be known; ``wants_agent`` whether such a
+    node is to have an agent; ``now`` is the time of day in seconds.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Ways:
         *,
         peers: Peers | None = None,
         is_node: Callable[[str], bool | None] = lambda node: None,
+        wants_agent: Callable[[str], bool] = lambda node: True,
         now: Callable[[], float],
     ) -> None:
         self.reactor = reactor
@@ -79,6 +80,7 @@ class Ways:
         self.metrics = refusals.metrics
         self.peers = peers
         self.is_node = is_node
+        self.wants_agent = wants_agent
         self.now = now
         self.started = now()
 
@@ -122,7 +124,10 @@ class Ways:
         known = self.is_node(node)
         if known is False or (known is None and last is None):
             return NoWay(404, "NotFound", UNKNOWN_NODE, f"node {node} is not known here: {self._unknown(known)}")
-        return NoWay(503, "ServiceUnavailable", NOT_CONNECTED, f"node {node} is not connected: {self._absence(last)}")
+        absence = self._absence(last)
+        if known and not self.wants_agent(node):
+            absence += "; by its labels it needs none: it is to be reached directly"
+        return NoWay(503, "ServiceUnavailable", NOT_CONNECTED, f"node {node} is not connected: {absence}")
 
     def _unknown(self, known: bool | None) -> str:
         return "the cluster has no Node of this name" if known is False else self._absence(None)
