@@ -14,16 +14,14 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import certs
 from tests.http.memory import Application, hello
 from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.dial import Address, Build, connect_at_once, dial, parse_address, tls_factory
+from yurt.http.dial import Build, connect_at_once, parse_address, tls_factory
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.server import HTTPServerFactory
@@ -82,51 +80,10 @@ class Proxy(Pipe):
         connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), back).addCallback(connected)
 
 
-class Pieces(Protocol):
+class FactoryTests(SynchronousTestCase):
     """
-    Notes what comes, piece by piece.
+    TLS around a factory.
     """
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.lost = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.pieces.append(data)
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        self.lost = True
-
-
-class RecordsTests(SynchronousTestCase):
-    """
-    What TLS makes of what is read.
-    """
-
-    def setUp(self) -> None:
-        ca = certs.make_ca()
-        identity = certs.issue(ca, "server", dns=["localhost"], ips=["127.0.0.1"])
-        clock = MemoryReactorClock()
-        self.client, self.server = Pieces(), Pieces()
-        creator = ClientTLS(Credentials(ca_data=ca.cert_pem)).creator("127.0.0.1")
-        dial(clock, Address("https", "127.0.0.1", 443), Build(lambda _: self.client), creator, None, 10.0)
-        tls = ServerTLS(Credentials(cert_data=identity.cert_pem, key_data=identity.key_pem))
-        behind: Any = TLSMemoryBIOFactory(tls, False, Build(lambda _: self.server), clock=clock)
-        address: Any = None
-        dialled, answering = clock.tcpClients[0][2].buildProtocol(address), behind.buildProtocol(address)
-        ends = [(end, FakeTransport(end, isServer=end is answering)) for end in (answering, dialled)]
-        self.pump = connect(*ends[0], *ends[1], clock=clock)
-        self.pump.flush()
-
-    def test_one_piece(self) -> None:
-        """
-        The many records of one read arrive as one piece.
-        """
-        data = bytes(range(256)) * 1000
-        cast(Any, self.server.transport).write(data)
-        self.pump.flush()
-        self.assertEqual([len(piece) for piece in self.client.pieces], [len(data)])
-        self.assertEqual(self.client.pieces, [data])
 
     def test_unwanted(self) -> None:
         """
@@ -136,19 +93,6 @@ class RecordsTests(SynchronousTestCase):
         tls = ServerTLS(Credentials(cert_data=identity.cert_pem, key_data=identity.key_pem))
         nobody: Any = tls_factory(tls, False, cast(IProtocolFactory, Build(lambda _: cast(Any, None))))
         self.assertIsNone(nobody.buildProtocol(None))
-
-    def test_last_words(self) -> None:
-        """
-        What comes together with the end of the connection arrives before it; each read is a piece of its own.
-        """
-        for data in (b"first", b"second"):
-            cast(Any, self.server.transport).write(data)
-            self.pump.flush()
-        cast(Any, self.server.transport).write(b"last")
-        cast(Any, self.server.transport).loseConnection()
-        self.pump.flush()
-        self.assertEqual(self.client.pieces, [b"first", b"second", b"last"])
-        self.assertTrue(self.client.lost)
 
 
 class LoopbackTests(TestCase):

@@ -31,7 +31,7 @@ from zope.interface import implementer
 from yurt.http.heads import serialise_request
 from yurt.http.interfaces import Headers, RequestHead, UpstreamError
 from yurt.http.parser import ResponseParser
-from yurt.http.wire import one_write
+from yurt.http.records import RecordProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,37 +272,12 @@ def _endpoint(reactor: Any, address: Address, proxy: str | None, timeout: float)
     return ConnectEndpoint(reactor, proxy, address.target, timeout)
 
 
-class _TLSProtocol(TLSMemoryBIOProtocol):
-    """
-    Passes on the many records of one read in one piece, for what is done with a piece costs the same however long it is.
-    """
-
-    def __init__(self, factory: TLSMemoryBIOFactory, wrapped: Protocol) -> None:
-        super().__init__(factory, wrapped)
-        self._records: list[bytes] = []
-        self._deliver = wrapped.dataReceived
-        wrapped.dataReceived = self._records.append  # type: ignore[assignment]  # the base class calls it
-
-    def dataReceived(self, data: bytes) -> None:
-        with one_write:
-            super().dataReceived(data)
-            records = self._records
-            if records:
-                data = records[0] if len(records) == 1 else b"".join(records)
-                records.clear()
-                self._deliver(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        vars(self.wrappedProtocol).pop("dataReceived", None)  # what may still come is the last
-        super().connectionLost(reason)
-
-
 class _TLSFactory(TLSMemoryBIOFactory):
     """
     Makes them; none where the factory beneath wants no further connection, which Twisted's own would wrap nevertheless.
     """
 
-    protocol = _TLSProtocol
+    protocol = RecordProtocol
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         wrapped = self.wrappedFactory.buildProtocol(addr)
