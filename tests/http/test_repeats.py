@@ -98,3 +98,12 @@ class RepeatsTests(SynchronousTestCase):
             parser.feed(get(b"/%d" % number))
         kept = [number for number in range(MAX_REPEATED + 1) if self.repeats.find(get(b"/%d" % number)) is not None]
         self.assertEqual(kept, list(range(1, MAX_REPEATED + 1)))
+
+    def test_memo(self) -> None:
+        """
+        Only a head that may come again has a memo.
+        """
+        parser = self.parser()
+        parser.feed(get(b"/a"))
+        parser.feed(post(b"hello"))
+        self.assertEqual([message.head.memo for message in parser.begun], [{}, None])

@@ -37,6 +37,15 @@ def frame_request(head: RequestHead, host: bytes, body: bool, upgrade: bool) -> 
 
     ``Expect`` is dropped: the body is sent without waiting.
     """
+    if body or upgrade or head.memo is None:
+        return _frame(head, host, body, upgrade)
+    framed: tuple[bytes, bool] | None = head.memo.get(host)
+    if framed is None:
+        framed = head.memo[host] = _frame(head, host, body, upgrade)
+    return framed
+
+
+def _frame(head: RequestHead, host: bytes, body: bool, upgrade: bool) -> tuple[bytes, bool]:
     fields: Headers = [(b"Host", host)]
     named: set[bytes] = set()
     chunked = body

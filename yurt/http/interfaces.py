@@ -9,9 +9,9 @@ these names, so an HTTP/2 upstream can take the place of the HTTP/1.1 one withou
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography.x509 import Certificate
 from twisted.internet.interfaces import IAddress
@@ -27,12 +27,14 @@ class RequestHead:
 
     ``target`` is the request target as received (origin form: path and query; of a CONNECT: host and port, not checked).
     ``http10`` is true for HTTP/1.0 peers.  Not to be changed: requests that are alike share it.
+    ``memo`` keeps, by who has made it, what is made of a head that may come again; None of one that may not.
     """
 
     method: bytes
     target: bytes
     headers: Headers = field(default_factory=list)
     http10: bool = False
+    memo: dict[Hashable, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)

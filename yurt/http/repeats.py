@@ -30,4 +30,5 @@ class Repeats:
         """
         if len(self._heads) >= MAX_REPEATED:
             del self._heads[next(iter(self._heads))]
+        head.memo = {}
         self._heads[data] = head

@@ -615,6 +615,16 @@ def narrow(head: RequestHead, accept: bytes, *, plain: bool = False) -> RequestH
     """
     ``head`` with ``accept`` as its Accept, and with ``plain`` without Accept-Encoding.
     """
+    if head.memo is None:
+        return _narrow(head, accept, plain)
+    narrowed: RequestHead | None = head.memo.get((accept, plain))
+    if narrowed is None:
+        narrowed = head.memo[accept, plain] = _narrow(head, accept, plain)
+        narrowed.memo = {}
+    return narrowed
+
+
+def _narrow(head: RequestHead, accept: bytes, plain: bool) -> RequestHead:
     dropped = (b"accept", b"accept-encoding") if plain else (b"accept",)
     headers = without(head.headers, *dropped)
     headers.append((b"Accept", accept))

@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import FlowControlled, Headers, IncomingRequest
+from yurt.http.interfaces import FlowControlled, Headers, IncomingRequest, RequestHead
 from yurt.hub.accept import read_accept
 from yurt.hub.answers import FROM_HUB, JSON, answer_status
 from yurt.hub.cache.views import GETS, Caller
@@ -125,24 +125,34 @@ class HubProxy:
         """
         Take one request.
         """
-        hub, head = self.hub, request.head
-        credential = read_credential(head.headers)
+        hub, memo = self.hub, request.head.memo
+        asked: tuple[Credential, RequestInfo, Caller] | None = None if memo is None else memo.get(self)
+        if asked is None:
+            asked = self.read(request.head)
+            if memo is not None:
+                memo[self] = asked
+        credential, info, caller = asked
         door = request.door
         assert isinstance(door, Door)
         if credential.kind == "none" and not (door.lends_node_identity and is_loopback(request.peer)):
             message = f"a caller on {door.name} must bring its own credentials, such as its service-account token"
             answer_status(request, 401, "Unauthorized", message)
             return
-        info = parse_request(head.method, head.target)
-        component = hub.agents.component(get_header(head.headers, b"user-agent"))
-        if component == "kubelet" and credential.kind == "none" and self.is_own_lease(info):
+        if caller.component == "kubelet" and credential.kind == "none" and self.is_own_lease(info):
             LeaseCall(hub, request, info).begin()
-            return
-        caller = remembered_caller(NODE if credential.kind == "none" else self.identity(credential), component)
-        if hub.filters.settled or not hub.filters.covers(component, info):
+        elif hub.filters.settled or not hub.filters.covers(caller.component, info):
             self.carry(request, info, caller, credential)
         else:
             hub.filters.when_settled(lambda: self.carry(request, info, caller, credential))
+
+    def read(self, head: RequestHead) -> tuple[Credential, RequestInfo, Caller]:
+        """
+        What a head shows, what it asks for, and for whom.
+        """
+        credential = read_credential(head.headers)
+        component = self.hub.agents.component(get_header(head.headers, b"user-agent"))
+        identity = NODE if credential.kind == "none" else self.identity(credential)
+        return credential, parse_request(head.method, head.target), remembered_caller(identity, component)
 
     def carry(self, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
         """
