@@ -67,6 +67,23 @@ class ReadTests(SynchronousTestCase):
         }
         self.assertEqual(list(found.values()), ["edge-1", "edge-1", "edge-1", "edge-2", None, None])
 
+    def test_named_by_address(self) -> None:
+        """
+        A host name that is an address is one of the node's, behind the others.
+        """
+        pairs = (("Hostname", "10.0.0.9"), ("InternalIP", "10.0.0.8"), ("ExternalIP", "203.0.113.5"))
+        self.assertEqual(read_node(node_body(addresses=addresses(*pairs))).addresses, ("10.0.0.8", "203.0.113.5", "10.0.0.9"))
+        self.assertEqual(read_node(node_body(addresses=addresses(pairs[0]))).addresses, ("10.0.0.9",))
+
+    def test_odd_addresses(self) -> None:
+        """
+        A node whose status has no address, none at all, or nonsense, has none; one that has only IPv6 has that.
+        """
+        nonsense = addresses(("InternalIP", ""), ("New", "10.0.0.1"))
+        for status in ({}, {"addresses": None}, {"addresses": []}, {"addresses": nonsense}):
+            self.assertEqual(read_node(node_body(**status)).addresses, ())
+        self.assertEqual(read_node(node_body(addresses=addresses(("InternalIP", "FD00::8")))).addresses, ("fd00::8",))
+
     def test_this_machine(self) -> None:
         """
         The node whose kubelet names the boot of this machine is this machine, whatever it is called.
@@ -228,6 +245,17 @@ class ClusterTests(ClusterCase):
         self.assertEqual((self.nodes.by_address("192.168.1.2"), self.nodes.by_host("box-1")), (None, None))
         self.api.remove("nodes", "edge-1")
         self.assertEqual((self.nodes.by_address("192.168.1.3"), len(self.nodes)), (None, 1))
+
+    def test_named_by_its_address(self) -> None:
+        """
+        A node whose host name is its address changes and goes like any other.
+        """
+        self.follow(self.informer)
+        for address in ("192.168.1.2", "192.168.1.3"):
+            self.put_node("n", ("InternalIP", address), ("Hostname", address))
+            self.assertEqual(getattr(self.nodes.by_address(address), "name"), "n")
+        self.assertIsNone(self.nodes.by_address("192.168.1.2"))
+        self.assertEqual(len(self.nodes), 1)
 
     def test_same_address(self) -> None:
         """

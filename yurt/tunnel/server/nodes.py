@@ -31,6 +31,8 @@ MAX_SPELT = 16_384
 """Addresses whose usual spelling is remembered: those of a large cluster are asked for with each connection and each list."""
 
 
+_NAMES = ("Hostname", "InternalDNS", "ExternalDNS")
+
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 """What this boot of this machine is called (random(4)); a kubelet puts it in the status of its node (NodeSystemInfo)."""
 
@@ -126,8 +128,10 @@ def read_node(body: bytes, boot: str = "") -> Node:
     labels = node.metadata.labels or {}
     listed = (status.addresses or [])[:MAX_ADDRESSES]
     internal = _addresses(listed, "InternalIP")
-    addresses = tuple(dict.fromkeys([*internal, *_addresses(listed, "ExternalIP")]))
-    names = [one.address.lower() for kind in ("Hostname", "InternalDNS", "ExternalDNS") for one in listed if one.type == kind]
+    # A host name that is an address is dialled as one: it is what kube-apiserver prefers.
+    others = [one for kind in ("ExternalIP", *_NAMES) for one in _addresses(listed, kind)]
+    addresses = tuple(dict.fromkeys([*internal, *others]))
+    names = [one.address.lower() for kind in _NAMES for one in listed if one.type == kind]
     hostname = next((one.address for one in listed if one.type == "Hostname"), "")
     endpoint = status.daemonEndpoints.kubeletEndpoint if status.daemonEndpoints else None
     edge = labels.get(EDGE_LABEL) == "true"
@@ -310,7 +314,7 @@ class Nodes:
 
     def _unindex(self, node: Node) -> None:
         del self._nodes[node.name]
-        for key in (*node.addresses, *node.names):
+        for key in {*node.addresses, *node.names}:
             names = self._by_address[key]
             names.discard(node.name)
             if not names:
