@@ -402,6 +402,33 @@ class ChainsContract(_Mixin):
         self.edit(InsertText("OUTPUT", jump))
         self.assert_repaired(1)
 
+    def test_barred(self) -> None:
+        """
+        Behind a rule that takes all connections the way is never gone; it is put before it, whole.  One that takes those to a
+        destination, or to other ports, is somebody's will and bars nothing.
+        """
+        self.ensure()
+        jump = tunnel_chains(RULES, "ipv4").jump
+        for bar in ("-p tcp -j ACCEPT", "-p tcp -m tcp --dport 10250 -j RETURN", "-j ACCEPT"):
+            self.edit(DeleteText("OUTPUT", jump), InsertText("OUTPUT", jump), InsertText("OUTPUT", bar))
+            self.assert_repaired(1)
+            self.edit(DeleteText("OUTPUT", bar))
+        for exception in ("-d 10.0.0.9/32 -p tcp -j ACCEPT", "-p tcp -m tcp --dport 80 -j RETURN", "-p udp -j ACCEPT"):
+            self.edit(InsertText("OUTPUT", exception))
+            self.assertEqual(self.ensure(), Outcome())
+            self.edit(DeleteText("OUTPUT", exception))
+
+    def test_goto(self) -> None:
+        """
+        A rule that goes to our chain without coming back is someone else's, even with our comment.
+        """
+        self.ensure()
+        theirs = tunnel_chains(RULES, "ipv4").jump.replace("-j", "-g")
+        self.edit(InsertText("OUTPUT", theirs))
+        self.assertEqual(self.ensure(), Outcome())
+        self.edit(DeleteText("OUTPUT", theirs))
+        self.assertEqual(self.ensure(), Outcome())
+
     def test_other_jump(self) -> None:
         """
         A jump with our comment that says something else is replaced.

@@ -114,7 +114,7 @@ class FakeChains:
         jumps = tuple(text for text in table[wanted.origin] if wanted.is_jump(text))
         theirs = [text for name, rules in table.items() for text in rules if name not in ours and text not in jumps]
         used = frozenset(name for name in ours if any(name in split(text) for text in theirs))
-        return SeenChains(ours, jumps, used)
+        return SeenChains(ours, jumps, used, wanted.is_barred(table[wanted.origin]))
 
     def apply(self, family: Family, table: str, edits: Sequence[ChainEdit]) -> None:
         if self.busy:

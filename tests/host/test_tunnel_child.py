@@ -11,8 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.host.contracts import DIRECT, DIVERSIONS, RULES
 from tests.host.fakes import FakeChains
 from yurt.host import chains, tunnel_child
+from yurt.host.backend import Choice
 from yurt.host.chains import ChainEdit, ChainSet, SeenChains
-from yurt.host.errors import FirewallError
+from yurt.host.errors import FirewallError, NoFirewall
 from yurt.host.firewall import Family
 from yurt.host.messages import Known, Request, Result, decode_request, decode_result, encode
 from yurt.host.tools import Flavour
@@ -52,13 +53,21 @@ class DoTunnelTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.edges: dict[Flavour, LooksChains] = {"nft": LooksChains(), "legacy": LooksChains()}
         self.used: Flavour = "nft"
-        self.patch(tunnel_child, "chains_of", lambda flavour: self.edges[flavour])
+        self.opened: list[Flavour] = []
+        self.patch(tunnel_child, "chains_of", self.edge)
         self.patch(tunnel_child, "choose_backend", self.choose)
         self.patch(chains, "PAUSE", 0.0)
 
-    def choose(self, mark: str) -> tuple[Flavour, list[Flavour]]:
+    def edge(self, flavour: Flavour) -> LooksChains:
+        self.opened.append(flavour)
+        return self.edges[flavour]
+
+    def choose(self, mark: str) -> Choice:
+        if not self.edges:
+            raise NoFirewall("no iptables")
         other: Flavour = "legacy" if self.used == "nft" else "nft"
-        return self.used, [other] if any(mark in name for name in self.edges[other].tables["ipv4"]) else []
+        left = other in self.edges and any(mark in name for name in self.edges[other].tables["ipv4"])
+        return Choice(self.used, "so told", (other,) if left else ())
 
     def do(self, wanted: TunnelRules, known: TunnelRules | None = None, action: str = "ensure") -> Result:
         """
@@ -99,12 +108,44 @@ class DoTunnelTests(SynchronousTestCase):
 
     def test_moved(self) -> None:
         """
-        When the host uses the other flavour now, what was left in the first goes.
+        When the host uses the other flavour now, what was left in the first goes, after the new rules are there.
         """
         self.do(RULES)
         self.used = "legacy"
+        self.opened.clear()
         result = self.do(RULES)
         self.assertEqual((result.flavour, self.names("nft"), len(self.names("legacy"))), ("legacy", set(), 3))
+        self.assertEqual((self.opened, result.reason), (["legacy", "nft"], "so told"))
+
+    def test_cannot_leave(self) -> None:
+        """
+        What cannot be removed from the other flavour is a problem; the rules are there all the same.
+        """
+        self.do(RULES)
+        self.used = "legacy"
+        self.edges["nft"].without = "ipv4"
+        result = self.do(RULES)
+        self.assertEqual((result.flavour, len(self.names("legacy"))), ("legacy", 3))
+        self.assertEqual(result.problems, ("ipv4: no such table",))
+
+    def test_no_iptables(self) -> None:
+        """
+        Without iptables there is nothing to remove, and nothing can be made.
+        """
+        self.edges.clear()
+        self.assertEqual(self.do(RULES, action="remove"), Result(checked=True))
+        self.assertRaises(FirewallError, self.do, RULES)
+
+    def test_half_as_believed(self) -> None:
+        """
+        When one family is as believed and the other is not, the ways that changed in the first are told all the same.
+        """
+        self.do(IPV4_ONLY)
+        more = TunnelRules((*DIRECT, "10.0.0.3", "fd00::3"), DIVERSIONS)
+        result = self.do(more, RULES)
+        self.assertEqual((result.checked, result.problems), (True, ()))
+        self.assertIn(Flow("ipv4", "10.0.0.3", 10250), result.flows)
+        self.assertEqual(len(self.names("nft", "ipv6")), 2)
 
     def test_difference(self) -> None:
         """

@@ -45,7 +45,8 @@ class FakeMachine:
         if request.link is not None:
             self.present = self.gives if request.action == "ensure" else ()
         kind = "tap" if request.link is not None and self.present else ""
-        return succeed(Result(self.changes, self.problems, kind, "legacy" if request.rules else ""))
+        backend, reason = ("legacy", "so told") if request.rules else ("", "")
+        return succeed(Result(self.changes, self.problems, kind, backend, reason))
 
     def count_cancel(self) -> None:
         self.cancelled += 1
@@ -300,6 +301,7 @@ class PodLinkTests(SynchronousTestCase):
                 "addresses": list(BOTH),
                 "iptables": True,
                 "backend": "legacy",
+                "reason": "so told",
                 "ready": True,
                 "problem": None,
             },

@@ -4,6 +4,8 @@ Tests for :mod:`yurt.tunnel.server.redirect` in a real daemon on the running ker
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kernel.namespaces import TOOL_SECONDS, Namespace, add_namespace, end, read_line, saved_rules
+from yurt.host.iptables_restore_edge import quote
 from yurt.host.tunnel_rules import TUNNEL_COMMENT, TUNNEL_ROOT
 
 if TYPE_CHECKING:
@@ -57,6 +60,18 @@ def wait_for_end(pid: int) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"process {pid} is still there")
         time.sleep(0.01)
+
+
+def openers(path: str) -> set[str]:
+    """
+    The processes that have a file open.
+    """
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == path:
+                found.add(link.parts[2])
+    return found
 
 
 class RedirectContract(_Mixin):
@@ -325,6 +340,82 @@ class RedirectContract(_Mixin):
         self.assertEqual(set(near), {json.dumps([10250, NODE, 10250])})
         self.assertGreater(min(*far.values(), *near.values()), 50)
 
+    def test_two_servers(self) -> None:
+        """
+        Of two servers on a host one keeps the rules; the other says which does, and keeps them as soon as that one was killed.
+        A stop of one that does not keep them leaves them.
+        """
+        first, second = self.start(), self.start()
+        self.tell(first, [NODE])
+        self.state_with(first, problem=None)
+        rules = self.saved()
+        self.tell(second, [])
+        found = self.state_with(second, backend=None, direct_addresses=0)
+        while "another yurt-tunnel-server" not in found["problem"]:
+            found = self.state_with(second, backend=None)
+        self.assertIn(f"process {first.pid}", found["problem"])
+        third = self.start()
+        self.tell(third, [])
+        self.stop(third)
+        self.assertEqual(self.saved(), rules)
+        first.kill()
+        first.wait()
+        self.state_with(second, problem=None, direct_addresses=0)
+        self.assertNotIn(f"-d {NODE}/32", self.saved())
+        self.stop(second)
+        self.assertEqual(self.saved(), self.before)
+
+    def test_host_changes(self) -> None:
+        """
+        When the host begins to use the other firewall, as kubelet's chain tells, the rules go there with the next check, and no
+        connection goes astray meanwhile.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start(period=0.5)
+        self.tell(daemon, [])
+        state = self.state_with(daemon, problem=None)
+        self.assertIn("most rules of others are there", state["reason"])
+        ask(dialler, f"watch {FAR} 10250")
+        other = "legacy" if self.flavour == "nft" else "nft"
+        self.cloud.run(f"iptables-{other}", "-w", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
+        state = self.state_with(daemon, backend="legacy" if other == "legacy" else "nf_tables", problem=None)
+        self.assertIn("KUBE-IPTABLES-HINT", state["reason"])
+        self.assertIn(TUNNEL_ROOT, saved_rules(self.cloud, other))
+        self.assertEqual(self.saved(), self.before)
+        ask(dialler, "end")
+        (far,) = json.loads(read_line(dialler))
+        self.assertEqual(set(far), {json.dumps([10263, FAR, 10250])})
+        self.stop(daemon)
+        self.assertNotIn(TUNNEL_ROOT, saved_rules(self.cloud, other))
+
+    def test_meddled(self) -> None:
+        """
+        In both families: chains deleted, a rule for all connections put before the jump, the jump doubled, rules of ours in
+        another order, and of others in our chains: a check puts all as it was, and leaves what is not ours.
+        """
+        daemon = self.start(period=0.5)
+        self.tell(daemon, [NODE, NODE6])
+        self.state_with(daemon, problem=None)
+        wanted = self.saved()
+        chain, jump = f"{TUNNEL_ROOT}-10250", ["-p", "tcp", "-m", "comment", "--comment", TUNNEL_COMMENT, "-j", TUNNEL_ROOT]
+        meddlings = (
+            (["-F"], ["-X"]),
+            (["-A", "OUTPUT", *jump], ["-I", "OUTPUT", *jump]),
+            (["-D", "OUTPUT", *jump], ["-A", "OUTPUT", "-p", "tcp", "-j", "ACCEPT"], ["-A", "OUTPUT", *jump]),
+            (["-D", chain, "1"], ["-A", chain, "-p", "tcp", "-j", "ACCEPT"], ["-I", TUNNEL_ROOT, "-p", "udp", "-j", "RETURN"]),
+            (["-N", f"{TUNNEL_ROOT}-9"], ["-I", TUNNEL_ROOT, "-p", "tcp", "-j", f"{TUNNEL_ROOT}-9"]),
+        )
+        bar = "-A OUTPUT -p tcp -j ACCEPT"
+        theirs = "-A POSTROUTING -o e9 -j RETURN\n"
+        for meddling in meddlings:
+            lines = "\n".join(" ".join(map(quote, words)) for words in meddling)
+            for family in ("iptables", "ip6tables"):
+                self.cloud.run(f"{family}-{self.flavour}-restore", "--noflush", text=f"*nat\n{lines}\nCOMMIT\n")
+            self.state_with(daemon, problem=None)
+            while self.saved().replace(f"{bar}\n", "").replace(theirs, "") != wanted.replace(theirs, ""):
+                self.state_with(daemon, problem=None)
+        self.assertLess(self.saved().index(TUNNEL_COMMENT), self.saved().index(bar))
+
     def test_rule_by_hand(self) -> None:
         """
         A rule that someone put into a chain of ours by hand goes with the next check, the others stay as they were.
@@ -353,3 +444,21 @@ class LegacyTests(RedirectContract, SynchronousTestCase):
     """
 
     flavour, backend = "legacy", "legacy"
+
+    def test_lock_held(self) -> None:
+        """
+        While another program holds the lock of the tables a change waits for it, and is made then; nothing has failed.
+        """
+        daemon = self.start()
+        self.tell(daemon, [])
+        self.state_with(daemon, problem=None)
+        with open("/run/xtables.lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.tell(daemon, [NODE])
+            deadline = time.monotonic() + TOOL_SECONDS
+            while len(openers("/run/xtables.lock")) < 2:
+                self.assertLess(time.monotonic(), deadline, "nobody waits")
+                time.sleep(0.01)
+            self.assertNotIn(f"-d {NODE}/32", self.saved())
+        state = self.state_with(daemon, direct_addresses=1)
+        self.assertEqual((state["problem"], state["failures"]), (None, 0))

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 from yurt.host.backend import choose_backend, rules_of
-from yurt.host.errors import FirewallError, HostError
+from yurt.host.errors import FirewallError, HostError, NoFirewall
 from yurt.host.firewall import FAMILIES, Firewall, RuleSet, ensure_rules
 from yurt.host.links import ensure_link, remove_link
 from yurt.host.messages import Request, Result, decode_request, encode
@@ -58,12 +58,27 @@ def _do_rules(request: Request, result: Result) -> Result:
     changes: list[str] = []
     problems: list[str] = []
     nothing = RuleSet(rules.comment, rules.slots, ())
-    chosen, others = choose_backend(rules.comment)
-    for other in others:
-        _each_family(rules_of(other), nothing, changes, problems)
-    firewall = rules_of(chosen)
-    _each_family(firewall, rules if request.action == "ensure" else nothing, changes, problems)
-    return replace(result, changes=(*result.changes, *changes), problems=(*result.problems, *problems), backend=firewall.name)
+    wanted = rules if request.action == "ensure" else nothing
+    try:
+        choice = choose_backend(rules.comment)
+    except NoFirewall:
+        if wanted.rules:
+            raise
+        return result
+    firewall = rules_of(choice.flavour)
+    _each_family(firewall, wanted, changes, problems)
+    for other in choice.others:
+        try:
+            _each_family(rules_of(other), nothing, changes, problems)
+        except FirewallError as error:
+            problems.append(f"rules of an earlier run are left: {error}")
+    return replace(
+        result,
+        changes=(*result.changes, *changes),
+        problems=(*result.problems, *problems),
+        backend=firewall.name,
+        reason=choice.reason,
+    )
 
 
 def _each_family(firewall: Firewall, rules: RuleSet, changes: list[str], problems: list[str]) -> None:

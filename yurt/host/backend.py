@@ -4,8 +4,10 @@ Which of the two firewalls of a Linux host is the one in use.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from yurt.host.chains import ChainFirewall
-from yurt.host.errors import FirewallError
+from yurt.host.errors import FirewallError, NoFirewall
 from yurt.host.firewall import FAMILIES, POD_COMMENT, Family, Firewall
 from yurt.host.iptables_restore_edge import RestoreFirewall
 from yurt.host.restore_chains import RestoreChains
@@ -20,24 +22,33 @@ _OURS = f"-A {TUNNEL_ROOT}"
 _HINTS = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")
 
 
-def choose_flavour(legacy: str, nft: str, default: Flavour) -> Flavour:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    The flavour to use, why, and the others in which an earlier run of ours left something.
+    """
+
+    flavour: Flavour
+    reason: str
+    others: tuple[Flavour, ...] = ()
+
+
+def choose_flavour(legacy: str, nft: str, default: Flavour) -> Choice:
     """
     Decide from what the two ``iptables-save`` print: kubelet's hint wins, then the larger number of rules, then the default.
 
     Our own rules do not count, or a wrong choice would confirm itself.
     """
-    if _is_hinted(nft):
-        return "nft"
-    if _is_hinted(legacy):
-        return "legacy"
-    surplus = _rules(legacy) - _rules(nft)
-    if surplus == 0:
-        return default
-    return "legacy" if surplus > 0 else "nft"
-
-
-def _is_hinted(text: str) -> bool:
-    return any(f":{hint} " in text for hint in _HINTS)
+    saved: dict[Flavour, str] = {"nft": nft, "legacy": legacy}
+    for flavour, text in saved.items():
+        hint = next((hint for hint in _HINTS if f":{hint} " in text), None)
+        if hint is not None:
+            return Choice(flavour, f"kubelet's chain {hint} is there")
+    counts = {flavour: _rules(text) for flavour, text in saved.items()}
+    if counts["nft"] == counts["legacy"]:
+        return Choice(default, f"plain iptables uses it, and the rules of others do not tell ({counts['nft']} in each flavour)")
+    more, less = sorted(_FLAVOURS, key=lambda flavour: -counts[flavour])
+    return Choice(more, f"most rules of others are there ({counts[more]}, and {counts[less]} elsewhere)")
 
 
 def _rules(text: str) -> int:
@@ -48,18 +59,19 @@ def _is_ours(line: str) -> bool:
     return POD_COMMENT in line or TUNNEL_COMMENT in line
 
 
-def choose_backend(mark: str) -> tuple[Flavour, list[Flavour]]:
+def choose_backend(mark: str) -> Choice:
     """
     The flavour that holds the host's rules, and the others in which an earlier run of ours left any: some in which ``mark`` is.
 
-    Raises FirewallError when there is no iptables, or the one in use cannot be read.
+    Raises NoFirewall when there is no iptables, FirewallError when the one in use cannot be read.
     """
     default = default_flavour()
     if default is None:
-        raise FirewallError("no iptables on this host: install the package iptables, or turn --enable-iptables off")
+        raise NoFirewall("no iptables on this host: install the package iptables, or turn --enable-iptables off")
     saved = {flavour: _saved(flavour, default) for flavour in _FLAVOURS}
-    chosen = choose_flavour(saved["legacy"], saved["nft"], default)
-    return chosen, [other for other in _FLAVOURS if other != chosen and mark in saved[other]]
+    choice = choose_flavour(saved["legacy"], saved["nft"], default)
+    others = tuple(other for other in _FLAVOURS if other != choice.flavour and mark in saved[other])
+    return replace(choice, others=others)
 
 
 def rules_of(flavour: Flavour) -> Firewall:
@@ -105,11 +117,15 @@ def _has_legacy_tables() -> bool:
 def _saved(flavour: Flavour, default: Flavour) -> str:
     if flavour == "legacy" and not _has_legacy_tables():
         return ""
-    programs = [find_tool(family, flavour, "save") for family in FAMILIES]
+    return "".join(_saved_of(family, flavour, default) for family in FAMILIES)
+
+
+def _saved_of(family: Family, flavour: Flavour, default: Flavour) -> str:
+    program = find_tool(family, flavour, "save")
     try:
-        return "".join(run_tool([program]) for program in programs if program is not None)
+        return "" if program is None else run_tool([program])
     except FirewallError:
-        # A kernel may lack the one that is not in use.
-        if flavour == default:
+        # A kernel may lack the one that is not in use, and IPv6; who wants rules there is told when they cannot be made.
+        if flavour == default and family == "ipv4":
             raise
         return ""

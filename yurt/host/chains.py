@@ -21,6 +21,9 @@ from yurt.host.firewall import PAUSE, ROUNDS, Family, clauses
 MAX_DELETIONS = 64
 """Rules that are deleted one by one from a chain; for more it is written anew, since each is looked for in the whole chain."""
 
+_VERDICTS = frozenset({"ACCEPT", "RETURN", "DROP", "DNAT", "REDIRECT", "NETMAP"})
+_INDIFFERENT = ("--comment", "--to-destination", "--to-ports", "--to", "--random", "--persistent")
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -75,16 +78,37 @@ class ChainSet:
         return ("--comment", self.comment) in said and ("-j", self.root) in said
 
 
+    def is_barred(self, origin: Iterable[str]) -> bool:
+        """
+        Whether, of the rules of ``origin`` in their order, one before the first jump of ours takes all connections that are to
+        be ours, or all of a port.  One for some of them, such as those to one destination, is somebody's will and does not count.
+        """
+        for text in origin:
+            if self.is_jump(text):
+                return False
+            if self._takes_all(text):
+                return True
+        return False
+
+    def _takes_all(self, text: str) -> bool:
+        ports = {chain.name.removeprefix(f"{self.root}-") for chain in self.chains}
+        said = clauses(split(text))
+        ends = [clause for clause in said if clause[0] == "-j" and clause[1:] and clause[1] in _VERDICTS]
+        plain = {("-p", "tcp"), ("-m", "comment"), *ends, *(("--dport", port) for port in ports)}
+        return bool(ends) and all(clause in plain or clause[0] in _INDIFFERENT for clause in said)
+
+
 @dataclass(frozen=True, slots=True)
 class SeenChains:
     """
     What there is: the rules of each chain of ours, our rules in the chain of others, and those of our chains that rules of others
-    lead to.
+    lead to.  ``barred`` says that a rule of others takes all connections before they get to the first of ours.
     """
 
     chains: Mapping[str, Sequence[str]]
     jumps: Sequence[str]
     used: frozenset[str] = frozenset()
+    barred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,12 +258,15 @@ def _fill(chain: Chain, seen: Sequence[str]) -> list[ChainEdit]:
 
 def _lead(seen: SeenChains, wanted: ChainSet) -> list[ChainEdit]:
     """
-    Leave one jump in the chain of others, or none.  Where in that chain it stands is not corrected: two programs that both want
-    the first place would never end.
+    Leave one jump in the chain of others, or none.  Where in that chain it stands is corrected only where nothing gets to it:
+    two programs that both want the first place would never end.
     """
     jumps = list(seen.jumps)
     if not wanted.chains:
         return [DeleteText(wanted.origin, jump) for jump in jumps]
+    if seen.barred:
+        # Of two rules that say the same the first is deleted.
+        return [*(DeleteText(wanted.origin, jump) for jump in jumps), InsertText(wanted.origin, wanted.jump)]
     said = _respell(jumps, [wanted.jump])
     if wanted.jump not in said:
         # The new one first: its own comment is also on those that are deleted.

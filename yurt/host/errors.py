@@ -21,3 +21,9 @@ class FirewallError(HostError):
     """
     The firewall rules cannot be read or changed.
     """
+
+
+class NoFirewall(FirewallError):
+    """
+    There is no iptables on this host, and so no rule of ours.
+    """

@@ -89,10 +89,11 @@ def _see(family: Family, wanted: ChainSet) -> SeenChains:
     reader = _Reader(family, table)
     chains = {chain.name: list(reader.texts(chain)) for chain in table.chains if wanted.owns(chain.name)}
     origins = [chain for chain in table.chains if chain.name == wanted.origin]
-    jumps = [text for chain in origins for text in reader.texts(chain) if wanted.is_jump(text)]
+    origin = [text for chain in origins for text in reader.texts(chain)]
+    jumps = list(filter(wanted.is_jump, origin))
     known = Counter(wanted.target(text) for texts in (*chains.values(), jumps) for text in texts)
     used = {name for name in chains if _references(table, name) > known[name]}
-    return SeenChains(chains, jumps, frozenset(used))
+    return SeenChains(chains, jumps, frozenset(used), wanted.is_barred(origin))
 
 
 def _apply_all(family: Family, table: str, edits: Sequence[ChainEdit]) -> None:

@@ -168,8 +168,8 @@ def make_entry(rule: Rule) -> Any:
             setattr(entry, _FIELDS[word], next(words))
         elif word == "-m":
             part = entry.create_match(next(words))
-        elif word == "-j":
-            part = _target(entry, next(words))
+        elif word in ("-j", "-g"):
+            part = _target(entry, next(words), word == "-g")
         else:
             setattr(part, word.lstrip("-").replace("-", "_"), next(words))
     entry.final_check()
@@ -179,9 +179,9 @@ def make_entry(rule: Rule) -> Any:
     return entry
 
 
-def _target(entry: Any, name: str) -> Any:
+def _target(entry: Any, name: str, goto: bool) -> Any:
     if name != "NOTRACK":
-        return entry.create_target(name)
+        return entry.create_target(name, goto=goto)
     # An alias that iptc resolves without the flag that makes it one: the rule would do nothing.
     target = entry.create_target("CT")
     target.notrack = ""
@@ -200,7 +200,9 @@ def read_spec(entry: Any) -> tuple[str, ...]:
     for match in entry.matches:
         words += ["-m", match.name, *_parameters(match)]
     target = entry.target
-    return (*words, "-j", target.name, *_parameters(target)) if target is not None else tuple(words)
+    if target is None:
+        return tuple(words)
+    return (*words, "-g" if target.goto else "-j", target.name, *_parameters(target))
 
 
 def _parameters(part: Any) -> list[str]:

@@ -46,14 +46,16 @@ class Result:
     """
     What was done and what could not be, as sentences.
 
-    ``link_kind`` is empty without a link, ``backend`` without rules; ``flavour`` is that of the tunnel's chains.  ``checked``
-    says that what there is was looked at, ``flows`` are the destinations whose way has changed, at most MAX_FLOWS.
+    ``link_kind`` is empty without a link, ``backend`` without rules; ``reason`` says why it is that one, and is empty when that
+    was not asked; ``flavour`` is that of the tunnel's chains.  ``checked`` says that what there is was looked at, ``flows`` are
+    the destinations whose way has changed, at most MAX_FLOWS.
     """
 
     changes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     link_kind: str = ""
     backend: str = ""
+    reason: str = ""
     flavour: Flavour | None = None
     checked: bool = False
     flows: tuple[Flow, ...] = ()

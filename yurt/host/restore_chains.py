@@ -56,7 +56,7 @@ def parse_chains(text: str, wanted: ChainSet) -> SeenChains:
     Read what ``iptables-save`` printed of one table.
     """
     chains: dict[str, list[str]] = {}
-    jumps = []
+    origin = []
     used = set()
     for line in text.splitlines():
         if line.startswith(":"):
@@ -67,11 +67,15 @@ def parse_chains(text: str, wanted: ChainSet) -> SeenChains:
             name, _, rule = line[3:].partition(" ")
             if name in chains:
                 chains[name].append(rule)
-            elif name == wanted.origin and wanted.is_jump(rule):
-                jumps.append(rule)
-            elif (target := wanted.target(rule)) is not None:
+                continue
+            if name == wanted.origin:
+                origin.append(rule)
+                if wanted.is_jump(rule):
+                    continue
+            if (target := wanted.target(rule)) is not None:
                 used.add(target)
-    return SeenChains(chains, jumps, frozenset(used))
+    jumps = list(filter(wanted.is_jump, origin))
+    return SeenChains(chains, jumps, frozenset(used), wanted.is_barred(origin))
 
 
 def edit_text(table: str, edits: Sequence[ChainEdit]) -> str:

@@ -24,7 +24,7 @@ TOOL_TIMEOUT = 8.0
 MAX_TOOL_OUTPUT = 64 * 1024 * 1024
 """Bytes of a tool's answer: some 600,000 rules."""
 
-LOCK_TIMEOUT = 5.0
+LOCK_TIMEOUT = 12.0
 """Seconds that a change of the legacy tables waits for another program's."""
 
 _LOCK_PAUSE = 0.01

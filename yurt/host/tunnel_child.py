@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from yurt.host.backend import chains_of, choose_backend
 from yurt.host.chains import ChainSet, Outcome, change_chains, ensure_chains
-from yurt.host.errors import FirewallError
+from yurt.host.errors import FirewallError, NoFirewall
 from yurt.host.firewall import FAMILIES, Family
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tools import Flavour
@@ -28,23 +28,38 @@ def do_tunnel(request: Request, result: Result) -> Result:
         return result
     wanted = request.tunnel if request.action == "ensure" else TunnelRules()
     if request.known is not None:
+        result, done = _change(request.known, wanted, result)
+        if done:
+            return result
+    try:
+        choice = choose_backend(TUNNEL_ROOT)
+    except NoFirewall:
+        if wanted.diversions:
+            raise
+        return replace(result, checked=True)
+    # First the new ones, then the old ones away: no moment is without.
+    result = _ensure(choice.flavour, wanted, result)
+    for other in choice.others:
         try:
-            return _change(request.known, wanted, result)
-        except FirewallError:
-            pass  # it is not as believed; looking tells how it is
-    chosen, others = choose_backend(TUNNEL_ROOT)
-    for other in others:
-        result = _ensure(other, TunnelRules(), result)
-    return _ensure(chosen, wanted, result)
+            result = replace(_ensure(other, TunnelRules(), result), backend=result.backend, flavour=result.flavour)
+        except FirewallError as error:
+            result = replace(result, problems=(*result.problems, f"rules of an earlier run are left: {error}"))
+    return replace(result, reason=choice.reason)
 
 
-def _change(known: Known, wanted: TunnelRules, result: Result) -> Result:
+def _change(known: Known, wanted: TunnelRules, result: Result) -> tuple[Result, bool]:
+    """
+    Apply the difference; and whether that was all: if not, it is not as believed, and looking tells how it is.
+    """
     before, after = difference(known.tunnel, wanted)
-    firewall = chains_of(known.flavour)
-    for family in FAMILIES:
-        outcome = change_chains(firewall, family, tunnel_chains(before, family), tunnel_chains(after, family))
-        result = _add(result, family, outcome)
-    return replace(result, backend=firewall.name, flavour=known.flavour)
+    try:
+        firewall = chains_of(known.flavour)
+        for family in FAMILIES:
+            outcome = change_chains(firewall, family, tunnel_chains(before, family), tunnel_chains(after, family))
+            result = _add(result, family, outcome)
+    except FirewallError:
+        return result, False
+    return replace(result, backend=firewall.name, flavour=known.flavour), True
 
 
 def _ensure(flavour: Flavour, wanted: TunnelRules, result: Result) -> Result:

@@ -35,8 +35,8 @@ FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
 """Seconds that are never exceeded between two tries."""
 
-STOP_TIMEOUT = 5.0
-"""Seconds that a clean stop waits for link and rules to be removed."""
+STOP_TIMEOUT = 15.0
+"""Seconds that a clean stop waits for link and rules to be removed: another program may hold the lock of the legacy tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class PodLink(Service):
         self._problems: dict[str, str] = {}
         self._addresses: tuple[str, ...] = ()
         self._kind = ""
-        self._backend = ""
+        self._backend = self._reason = ""
         self._loops: list[Deferred[None]] = []
 
     @property
@@ -137,6 +137,7 @@ class PodLink(Service):
             "addresses": list(self._addresses),
             "iptables": self._settings.enable_iptables,
             "backend": self._backend or None,
+            "reason": self._reason or None,
             "ready": self.ready,
             "problem": self.problem,
         }
@@ -211,7 +212,7 @@ class PodLink(Service):
 
     async def _check_rules(self) -> str | None:
         result = await self._ask(Request("ensure", rules=self._rules))
-        self._backend = result.backend
+        self._backend, self._reason = result.backend, result.reason
         return f"firewall rules: {'; '.join(result.problems)}" if result.problems else None
 
     async def _ask(self, request: Request) -> Result:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.internet.base import ReactorBase
@@ -460,10 +460,17 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from yurt.host.firewall import pod_rules
+    from yurt.host.leftovers import Leftovers
+    from yurt.host.messages import Request
     from yurt.hub.service import HubService
 
     use_steady_time(cast(ReactorBase, reactor))
     send_by_turn(reactor)
     stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
-    return HubService(reactor, options.config, raise_file_limit())
+    hub = HubService(reactor, options.config, raise_file_limit())
+    settings = options.config.pod_link
+    if not (settings.enable_dummy_if and settings.enable_iptables):
+        hub.add(Leftovers(cast(Any, reactor), Request("remove", rules=pod_rules((), ()))))
+    return hub

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.host.test_leftovers import FakeSole
 from tests.tunnel.server.told import ToldCluster
 from yurt.host.errors import HostError
 from yurt.host.messages import Known, Request, Result
@@ -20,6 +21,7 @@ from yurt.tunnel.server.redirect import (
     FIRST_RETRY,
     GATHER,
     LAST_RETRY,
+    OTHER_LOOK,
     STOP_TIMEOUT,
     SYNC_LOOK,
     Bound,
@@ -135,7 +137,9 @@ class Machine:
         changes = () if wanted == self.rules else ("changed",)
         flows = (Flow("ipv4", "10.0.0.1", 10250),) if changes else ()
         self.rules = wanted
-        done.callback(Result(changes, self.problems, "", "legacy", "legacy", request.known is None, flows))
+        looked = request.known is None
+        reason = "so it is" if looked else ""
+        done.callback(Result(changes, self.problems, "", "legacy", reason, "legacy", looked, flows))
 
     def count_cancel(self) -> None:
         self.cancelled += 1
@@ -162,6 +166,7 @@ class RedirectTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.machine = Machine()
+        self.sole = FakeSole()
         self.cluster = ToldCluster()
         self.cluster.node("cloud", "10.0.0.1")
         self.cluster.node("edge", "10.0.0.9", has_agent=True)
@@ -178,6 +183,7 @@ class RedirectTests(SynchronousTestCase):
             DOORS,
             period=PERIOD,
             child=cast(Any, self.machine),
+            sole=cast(Any, self.sole),
             flows=cast(Any, self.machine),
             hostname="Here",
             is_own=lambda address: address == "10.0.0.7",
@@ -433,6 +439,7 @@ class RedirectTests(SynchronousTestCase):
                     {"port": 10250, "destination": "127.0.0.1:10263"},
                     {"port": 10255, "destination": "127.0.0.1:10264"},
                 ],
+                "reason": "so it is",
                 "changes": 1,
                 "repairs": 0,
                 "failures": 0,
@@ -452,6 +459,41 @@ class RedirectTests(SynchronousTestCase):
         self.assertEqual((self.machine.asked(), self.machine.closed), ([Request("remove", tunnel=TunnelRules())], True))
         self.cluster.node("a", "10.0.0.3")
         self.assertEqual((self.clock.getDelayedCalls(), self.machine.asked()), ([], []))
+
+    def test_another_server(self) -> None:
+        """
+        While another server on this host keeps the rules they are left to it; when it is gone they are this one's.
+        """
+        self.sole.free, self.sole.holder = False, 42
+        self.start()
+        self.assertIn("(process 42): stop one of them", self.redirect.problem or "")
+        self.clock.pump([OTHER_LOOK] * 3)
+        self.assertEqual(self.machine.asked(), [])
+        self.sole.free = True
+        self.clock.advance(OTHER_LOOK)
+        self.assertEqual([request.action for request in self.machine.asked()], ["ensure"])
+        self.assertIsNone(self.redirect.problem)
+
+    def test_another_server_at_stop(self) -> None:
+        """
+        A stop removes nothing that another server keeps.
+        """
+        self.sole.free = False
+        self.start()
+        stopped = self.redirect.stopService()
+        self.clock.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual((self.machine.asked(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_stop_leaves_the_name(self) -> None:
+        """
+        After a stop another server can keep the rules.
+        """
+        self.start()
+        self.assertTrue(self.sole.taken)
+        self.redirect.stopService()
+        self.clock.advance(0)
+        self.assertFalse(self.sole.taken)
 
     def test_stop_before_nodes(self) -> None:
         """

@@ -24,6 +24,7 @@ from yurt.host.firewall import FAMILIES, Family
 from yurt.host.flows import Flows
 from yurt.host.kept import KeptChild
 from yurt.host.messages import Known, Request, Result
+from yurt.host.sole import Sole
 from yurt.host.tunnel_rules import Diversion, TunnelRules, spell
 from yurt.tunnel.server.nodes import Node, Nodes
 from yurt.tunnel.server.ports import LivePorts, Ports, Security
@@ -41,7 +42,16 @@ LAST_RETRY = 60.0
 """Seconds that are never exceeded between two tries."""
 
 STOP_TIMEOUT = 5.0
-"""Seconds that a clean stop waits for a change to end, and then for the rules to be removed."""
+"""Seconds that a clean stop waits for a change to end."""
+
+REMOVE_TIMEOUT = 15.0
+"""Seconds that it then waits for the rules to be removed: another program may hold the lock of the legacy tables."""
+
+OTHER_LOOK = 1.0
+"""Seconds between two looks whether another server on this host still keeps the rules."""
+
+SOLE_NAME = "yurt-tunnel-server-rules"
+"""The name that the server has that keeps the rules of this host; see :mod:`yurt.host.sole`."""
 
 _LOOPBACK: dict[Family, str] = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
@@ -90,13 +100,24 @@ def wanted_rules(direct: Iterable[str], ports: Mapping[int, Security], doors: Ma
     return TunnelRules(tuple(sorted(address for address in spelt if address is not None)), tuple(diversions))
 
 
+def describe_other(sole: Sole) -> str:
+    """
+    Say that another server keeps the rules, and which.
+    """
+    who = f"process {sole.holder}" if sole.holder else "a process of another container"
+    return (
+        f"firewall rules: another yurt-tunnel-server keeps those of this host ({who}): stop one of them, "
+        "or give it --enable-iptables=false"
+    )
+
+
 class Redirect(Service):
     """
     Keeps the rules, from when nodes and ports are known until the stop, which removes them.
 
     Rules that an earlier run left are kept as they are until both are known: without the list of nodes no rule can be told to be
     wrong.  A change of nodes or ports is made alone, without looking at what else there is; every ``period`` seconds all is
-    compared, and put right.
+    compared, and put right.  Of several servers on a host one keeps them; when it stops or dies, another one.
     """
 
     log = Logger()
@@ -111,6 +132,7 @@ class Redirect(Service):
         *,
         period: float = 60.0,
         child: KeptChild | None = None,
+        sole: Sole | None = None,
         flows: Flows | None = None,
         hostname: str | None = None,
         is_own: Callable[[str], bool] = is_own_address,
@@ -121,6 +143,7 @@ class Redirect(Service):
         self._doors = doors
         self._period = period
         self._child = KeptChild(reactor) if child is None else child
+        self._sole = Sole(SOLE_NAME) if sole is None else sole
         self._flows = Flows(reactor) if flows is None else flows
         self._hostname = socket.gethostname() if hostname is None else hostname
         self._is_own = is_own
@@ -136,6 +159,8 @@ class Redirect(Service):
         """What is missing and why, for readiness; None when nothing is known to be."""
         self.backend: str | None = None
         """The firewall that is used, ``nf_tables`` or ``legacy``; None before it is known."""
+        self.reason: str | None = None
+        """Why it is that one."""
         self.changes = self.repairs = self.failures = 0
         """Times that rules were changed; that they were found changed by others; that a child failed."""
 
@@ -153,6 +178,7 @@ class Redirect(Service):
         """
         return {
             "backend": self.backend,
+            "reason": self.reason,
             "direct_addresses": len(self.rules.direct),
             "diversions": [{"port": d.port, "destination": d.destination} for d in self.rules.diversions],
             "changes": self.changes,
@@ -172,7 +198,7 @@ class Redirect(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Remove what is ours; fires when that is done, or after twice STOP_TIMEOUT.
+        Remove what is ours; fires when that is done, or after STOP_TIMEOUT and REMOVE_TIMEOUT.
         """
         super().stopService()
         for end in self._ends:
@@ -244,6 +270,9 @@ class Redirect(Service):
         if not (self._nodes.synced and self._ports.synced):
             self._tell("firewall rules: waiting for the first list of nodes and ports")
             return SYNC_LOOK
+        if not self._sole.take():
+            self._tell(describe_other(self._sole))
+            return OTHER_LOOK
         self._changed = False
         direct = frozenset[str]().union(*map(self._direct, self._nodes.all()))
         wanted = wanted_rules(direct, self._ports.ports.tunnel_ports, self._doors)
@@ -265,7 +294,7 @@ class Redirect(Service):
         self._note(result, None if self._failed else self._known, wanted)
         self._failed = bool(result.problems)
         self.failures += self._failed
-        self.backend = result.backend or self.backend
+        self._note_backend(result)
         if result.flavour is not None and not self._failed:
             self._known = Known(result.flavour, wanted)
         if result.checked:
@@ -286,6 +315,11 @@ class Redirect(Service):
             self.repairs += 1
             self.log.warn("another program had changed the firewall rules of the tunnel; they are as they were")
 
+    def _note_backend(self, result: Result) -> None:
+        if result.backend and result.backend != self.backend:
+            self.log.info("firewall rules: by {backend}: {reason}", backend=result.backend, reason=result.reason)
+        self.backend, self.reason = result.backend or self.backend, result.reason or self.reason
+
     def _tell(self, problem: str | None) -> None:
         before, self.problem = self.problem, problem
         if problem is not None and problem != before:
@@ -296,13 +330,17 @@ class Redirect(Service):
     async def _remove(self, loop: Deferred[None]) -> None:
         # A change that is being made is let end: a tool that is cut off may still make it when all has been removed.
         await _within(loop, STOP_TIMEOUT, self._reactor)
+        if not self._sole.take():
+            self._child.close()
+            return
         try:
-            result = await self._child.ask(Request("remove", tunnel=TunnelRules()), STOP_TIMEOUT)
+            result = await self._child.ask(Request("remove", tunnel=TunnelRules()), REMOVE_TIMEOUT)
         except HostError as error:
             self.log.warn("the firewall rules of the tunnel were not removed: {reason}", reason=str(error))
             return
         finally:
             self._child.close()
+            self._sole.leave()
         for problem in result.problems:
             self.log.warn("stopping: {problem}", problem=problem)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.internet.base import ReactorBase
@@ -252,6 +252,11 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from yurt.host.leftovers import Leftovers
+    from yurt.host.messages import Request
+    from yurt.host.sole import Sole
+    from yurt.host.tunnel_rules import TunnelRules
+    from yurt.tunnel.server.redirect import SOLE_NAME
     from yurt.tunnel.server.service import TunnelServer
 
     use_steady_time(cast(ReactorBase, reactor))
@@ -259,6 +264,9 @@ def makeService(options: Options) -> IService:
     stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     try:
-        return TunnelServer(reactor, options.config, raise_file_limit())
+        server = TunnelServer(reactor, options.config, raise_file_limit())
+        if server.redirect is None:
+            server.add(Leftovers(cast(Any, reactor), Request("remove", tunnel=TunnelRules()), Sole(SOLE_NAME)))
+        return server
     except (KubeconfigError, CredentialsError) as error:
         raise SystemExit(f"{options.program}: --kubeconfig: {error}") from None
