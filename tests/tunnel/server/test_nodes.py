@@ -80,7 +80,8 @@ class ReadTests(SynchronousTestCase):
         A node whose status has no address, none at all, or nonsense, has none; one that has only IPv6 has that.
         """
         nonsense = addresses(("InternalIP", ""), ("New", "10.0.0.1"))
-        for status in ({}, {"addresses": None}, {"addresses": []}, {"addresses": nonsense}):
+        odd: list[dict[str, Any]] = [{}, {"addresses": None}, {"addresses": []}, {"addresses": nonsense}]
+        for status in odd:
             self.assertEqual(read_node(node_body(**status)).addresses, ())
         self.assertEqual(read_node(node_body(addresses=addresses(("InternalIP", "FD00::8")))).addresses, ("fd00::8",))
 
