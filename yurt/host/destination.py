@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 SO_ORIGINAL_DST = 80
@@ -19,6 +20,9 @@ _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
 
 DISCARD_PORT = 9
 """Any port does: nothing is sent to it."""
+
+MAX_SPELT = 1024
+"""Addresses whose usual spelling is remembered: those of this host are asked for with each connection."""
 
 Destination = tuple[str, int]
 """Address and port."""
@@ -46,6 +50,7 @@ def local_destination(connection: socket.socket) -> Destination:
     return plain_address(host), port
 
 
+@lru_cache(MAX_SPELT)
 def plain_address(text: str) -> str:
     """
     The address of a socket in its usual spelling: without zone, and without IPv6's wrapping of IPv4; empty for anything else.

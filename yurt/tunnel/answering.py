@@ -19,6 +19,7 @@ from yurt.kube.status import status_body
 from yurt.mux.connection import MuxStream, why_lost
 from yurt.options import host_port
 from yurt.tunnel.connect import (
+    ACCEPTED,
     MALFORMED,
     MAX_HEAD_BYTES,
     NOT_CONNECTED,
@@ -30,8 +31,6 @@ from yurt.tunnel.connect import (
 
 HEAD_TIMEOUT = 10.0
 """Seconds within which the head of a stream must be whole."""
-
-ACCEPTED = b"HTTP/1.1 200 OK\r\n\r\n"
 
 _PHRASES = {
     400: b"Bad Request",

@@ -20,6 +20,9 @@ from zope.interface import implementer
 MAX_HEAD_BYTES = 8 * 1024
 """Most bytes of the head that opens a stream, of its answer's head, and of a refusal's body."""
 
+ACCEPTED = b"HTTP/1.1 200 OK\r\n\r\n"
+"""The answer to a head whose connection is there, as ours give it."""
+
 NODE_HEADER = b"Yurt-Node"
 """Names the node, in a head that one server sends to another."""
 REFUSED_HEADER = b"Yurt-Refused"

@@ -29,6 +29,7 @@ from yurt.kube.status import REASONS, read_failure
 from yurt.mux.connection import MuxConnection, MuxStream, why_lost
 from yurt.mux.frames import MuxClosed, NoStreamLeft
 from yurt.tunnel.connect import (
+    ACCEPTED,
     EXHAUSTED,
     FORBIDDEN,
     MALFORMED,
@@ -98,7 +99,7 @@ class StreamEndpoint:
 
 class _Opening(PassThrough):
     """
-    Sends the head and waits for the answer.
+    Sends the head and waits for the answer.  The usual one is known by sight; others are parsed.
     """
 
     def __init__(self, endpoint: StreamEndpoint, reactor: IReactorTime, factory: IProtocolFactory) -> None:
@@ -107,8 +108,7 @@ class _Opening(PassThrough):
         self._factory = factory
         self._waiting = True
         self._timer: IDelayedCall | None = None
-        self._parser = ResponseParser(MAX_HEAD_BYTES)
-        self._parser.expect(b"CONNECT")
+        self._parser: ResponseParser | None = None
         self._early: IProtocol | None = None
         self.opened: Deferred[IProtocol] = Deferred(self._cancelled)
 
@@ -144,6 +144,12 @@ class _Opening(PassThrough):
         if not self._waiting:
             return
         parser = self._parser
+        if parser is None:
+            if data.startswith(ACCEPTED):
+                self._open(data[len(ACCEPTED) :])
+                return
+            parser = self._parser = ResponseParser(MAX_HEAD_BYTES)
+            parser.expect(b"CONNECT")
         parser.feed(data)
         head = parser.head
         if parser.error is not None:
@@ -151,7 +157,7 @@ class _Opening(PassThrough):
         elif head is not None and 200 <= head.status < 300:
             self._open(parser.rest)
         elif head is not None and (parser.complete or sum(map(len, parser.chunks)) > MAX_HEAD_BYTES):
-            self._refused(head)
+            self._refused(head, parser)
 
     def _open(self, rest: bytes) -> None:
         if self._endpoint.answered is not None:
@@ -163,8 +169,8 @@ class _Opening(PassThrough):
         if rest:
             inner.dataReceived(rest)
 
-    def _refused(self, head: ResponseHead) -> None:
-        said = read_failure(b"".join(self._parser.chunks))
+    def _refused(self, head: ResponseHead, parser: ResponseParser) -> None:
+        said = read_failure(b"".join(parser.chunks))
         word = (get_header(head.headers, REFUSED_HEADER.lower()) or b"").decode("latin-1")
         if word not in WORDS:
             word = _WORD_OF.get(head.status, UNREACHABLE)
@@ -200,8 +206,8 @@ class _Opening(PassThrough):
     def readConnectionLost(self) -> None:
         if not self._waiting:
             super().readConnectionLost()
-        elif self._parser.head is not None:
-            self._refused(self._parser.head)
+        elif self._parser is not None and self._parser.head is not None:
+            self._refused(self._parser.head, self._parser)
         else:
             self._fail(502, "BadGateway", UNREACHABLE, "the stream ended without an answer")
 
