@@ -204,6 +204,8 @@ class MuxConnection(Protocol):
             return
         self._busy = False
         self.flush()
+        if session.has_late:
+            self.flush_soon()
         if session.peer_going_away and not going and self.on_go_away is not None:
             self.on_go_away()
 
@@ -256,7 +258,6 @@ class MuxConnection(Protocol):
         except Exception:
             self.log.failure("stream {number} of {peer} could not be accepted", number=stream.number, peer=self.peer)
             cast(MuxStream, stream).abortConnection()
-        self.flush_soon()
 
     def flush(self) -> None:
         """

@@ -215,6 +215,13 @@ class Session:
         self._control, self._late = self._late + self._control, []
 
     @property
+    def has_late(self) -> bool:
+        """
+        Whether anything waits for something else to be said.
+        """
+        return bool(self._late)
+
+    @property
     def has_output(self) -> bool:
         """
         Whether there is anything to send that must not wait.
