@@ -4,9 +4,6 @@ Names are found although the DNS server may be gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.task import Clock
@@ -14,40 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.http.resolver import SlowResolver
 from yurt.http.names import LOOKUP_PATIENCE, MAX_ADDRESSES, MAX_NAMES, RememberingResolver
-
-
-@implementer(IHostnameResolver)
-class SlowResolver:
-    """
-    Answers when it is told to.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, IResolutionReceiver]] = []
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        self.asked.append((hostName, resolutionReceiver))
-        resolution: Any = object()
-        resolutionReceiver.resolutionBegan(resolution)
-        return resolution  # type: ignore[no-any-return]  # nobody looks at it
-
-    def answer(self, *addresses: str) -> None:
-        """
-        To the oldest question; none at all is a failure.
-        """
-        _, receiver = self.asked.pop(0)
-        for address in addresses:
-            kind = IPv6Address if ":" in address else IPv4Address
-            receiver.addressResolved(kind("TCP", address, 6443))
-        receiver.resolutionComplete()
 
 
 @implementer(IResolutionReceiver)
@@ -80,7 +45,7 @@ class RememberingResolverTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.beneath = SlowResolver()
+        self.beneath = SlowResolver(6443)
         self.resolver = RememberingResolver(self.beneath, self.clock)
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
 
@@ -202,7 +167,7 @@ class RestartTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.memory = Shelf()
-        self.beneath = SlowResolver()
+        self.beneath = SlowResolver(6443)
         self.start()
 
     def start(self) -> None:

@@ -4,46 +4,12 @@ Tests of :mod:`yurt.tunnel.agent.names`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
+from tests.http.resolver import SlowResolver
 from yurt.tunnel.agent.names import Names
-
-
-@implementer(IHostnameResolver)
-class FakeResolver:
-    """
-    Answers when the test says so.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, IResolutionReceiver]] = []
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        self.asked.append((hostName, resolutionReceiver))
-        return None  # type: ignore[return-value]  # nobody looks at it
-
-    def answer(self, *addresses: IAddress) -> None:
-        """
-        To the oldest question.
-        """
-        _, receiver = self.asked.pop(0)
-        for address in addresses:
-            receiver.addressResolved(address)
-        receiver.resolutionComplete()
 
 
 class NamesTests(SynchronousTestCase):
@@ -52,7 +18,7 @@ class NamesTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.resolver = FakeResolver()
+        self.resolver = SlowResolver()
         self.reactor = Clock()
         setattr(self.reactor, "nameResolver", self.resolver)
         self.names = Names(self.reactor)
@@ -63,8 +29,7 @@ class NamesTests(SynchronousTestCase):
         """
         looking = self.names.addresses("tunnel.test")
         self.assertNoResult(looking)
-        one, two = IPv4Address("TCP", "10.0.0.1", 0), IPv6Address("TCP", "fd00::1", 0)
-        self.resolver.answer(two, one, two)
+        self.resolver.answer("fd00::1", "10.0.0.1", "fd00::1")
         self.assertEqual(self.successResultOf(looking), ("fd00::1", "10.0.0.1"))
 
     def test_anew(self) -> None:
@@ -73,7 +38,7 @@ class NamesTests(SynchronousTestCase):
         """
         for address in ("10.0.0.1", "10.0.0.2"):
             looking = self.names.addresses("tunnel.test")
-            self.resolver.answer(IPv4Address("TCP", address, 0))
+            self.resolver.answer(address)
             self.assertEqual(self.successResultOf(looking), (address,))
 
     def test_unknown(self) -> None:
@@ -89,7 +54,7 @@ class NamesTests(SynchronousTestCase):
         When nobody answers any more, the addresses of the time before are given after a moment.
         """
         self.names.addresses("tunnel.test")
-        self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
+        self.resolver.answer("10.0.0.1")
         looking = self.names.addresses("tunnel.test")
         self.assertNoResult(looking)
         self.reactor.advance(1.0)
@@ -102,4 +67,4 @@ class NamesTests(SynchronousTestCase):
         looking = self.names.addresses("tunnel.test")
         looking.cancel()
         self.failureResultOf(looking, CancelledError)
-        self.resolver.answer(IPv4Address("TCP", "10.0.0.1", 0))
+        self.resolver.answer("10.0.0.1")
