@@ -72,6 +72,18 @@ class VersionTests(SynchronousTestCase):
         self.assertEqual(self.site.fetch("GET", f"{MAPS}?resourceVersion=20").status, 200)
         self.assertEqual(self.site.fetch("GET", f"{MAPS}?resourceVersion=21").status, 504)
 
+    def test_watch(self) -> None:
+        """
+        A watch that begins with a state at least so new is answered likewise; one that goes on from a version is held.
+        """
+        initial = f"{MAPS}?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+        reply = self.site.fetch("GET", f"{initial}&resourceVersion=11")
+        self.assertEqual((reply.status, reply.json["details"]["causes"][0]["reason"]), (504, "ResourceVersionTooLarge"))
+        for query in ("", "&resourceVersion=", "&resourceVersion=0", "&resourceVersion=10"):
+            told = self.site.ask("GET", initial + query)
+            self.assertEqual([event["type"] for event in told.events], ["ADDED", "BOOKMARK"], query)
+        self.assertEqual(self.site.ask("GET", f"{MAPS}?watch=true&resourceVersion=11").status, 200)
+
     def test_newer_in_another_form(self) -> None:
         """
         The form that is new enough is taken.

@@ -62,3 +62,13 @@ def answer_status(
         headers.append((b"WWW-Authenticate", b"Bearer"))
     body = status_body(code, reason, message, details=details, retry_after=retry_after)
     request.respond(code, headers, body)
+
+
+def answer_too_large(request: IncomingRequest, asked: str, current: str, details: dict[str, str] | None) -> None:
+    """
+    Tell a client that asks for a state at least so new as ``asked`` that ``current`` is the newest there is: 504, with the cause
+    by which client-go knows to ask again without that demand.
+    """
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    message = f"Too large resource version: {asked}, current: {current}"
+    answer_status(request, 504, "Timeout", message, details={**(details or {}), "causes": [cause]})

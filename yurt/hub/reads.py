@@ -15,7 +15,7 @@ from twisted.internet.defer import gatherResults
 from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import Accept, is_json, read_accept
-from yurt.hub.answers import answer_status, cached_headers
+from yurt.hub.answers import answer_status, answer_too_large, cached_headers
 from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward, narrow
@@ -73,6 +73,14 @@ def view_key(caller: Caller, info: RequestInfo, form: str) -> ViewKey:
     The view that a list or watch of ``caller`` fills.
     """
     return ViewKey(caller, info.gvr, form, info.namespace, info.label_selector, info.field_selector)
+
+
+def is_too_old(resource_version: str, info: RequestInfo) -> bool:
+    """
+    Whether a state of that version is older than a list or watch wants it to be.
+    """
+    asked = info.query.get("resourceVersion", "")
+    return asked.isdecimal() and is_newer(asked, resource_version)
 
 
 class Read(Forward):
@@ -370,20 +378,10 @@ class ListRead(Read):
         if super().answer_from_cache():
             return True
         if self.newest_known:
-            self.answer_too_large()
+            self.series.from_hub += 1
+            answer_too_large(self.request, self.info.query["resourceVersion"], self.newest_known, self.details)
+            self.done()
         return self.finished
-
-    def answer_too_large(self) -> None:
-        """
-        Whoever asks for a state at least so new gets no older one: 504 with the cause by which client-go knows to list again
-        without that demand.
-        """
-        asked = self.info.query["resourceVersion"]
-        message = f"Too large resource version: {asked}, current: {self.newest_known}"
-        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-        self.series.from_hub += 1
-        answer_status(self.request, 504, "Timeout", message, details={**(self.details or {}), "causes": [cause]})
-        self.done()
 
     def answer_form(self, form: str) -> bool:
         """
@@ -398,7 +396,7 @@ class ListRead(Read):
             return False
         if self.wants_another_state(found.resource_version) or (form == TABLE and self.lacks_objects(found.body)):
             return False
-        if self.wants_newer_state(found.resource_version):
+        if is_too_old(found.resource_version, self.info):
             self.newest_known = found.resource_version
             return False
         self.respond_cached(found.body, found.stored_at)
@@ -410,13 +408,6 @@ class ListRead(Read):
         """
         query = self.info.query
         return query.get("resourceVersionMatch") == "Exact" and query.get("resourceVersion") != resource_version
-
-    def wants_newer_state(self, resource_version: str) -> bool:
-        """
-        Whether the list is to be newer than the cache's.
-        """
-        asked = self.info.query.get("resourceVersion", "")
-        return asked.isdecimal() and is_newer(asked, resource_version)
 
     def lacks_objects(self, table: bytes) -> bool:
         """

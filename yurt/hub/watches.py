@@ -24,13 +24,22 @@ from twisted.python.failure import Failure
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import read_accept
-from yurt.hub.answers import FROM_CACHE, FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, cached_headers, name_source
+from yurt.hub.answers import (
+    FROM_CACHE,
+    FROM_CLOUD,
+    RETRY_AFTER_OFFLINE,
+    answer_status,
+    answer_too_large,
+    cached_headers,
+    name_source,
+)
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.filtered import NO_JSON
 from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
+from yurt.hub.reads import is_too_old
 from yurt.hub.resumption import Resumption
 from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
@@ -167,6 +176,10 @@ class Watch:
             found = self.feed.find_state()
             if found is None:
                 self.unavailable("the cache never saw this for this caller")
+                return
+            if is_too_old(found.resource_version, self.info):
+                answer_too_large(self.request, progress.version, found.resource_version, None)
+                self.end()
                 return
             progress.tell_state(found.resource_version, found.kind.removesuffix("List"), found.api_version)
             if not progress.from_now:
