@@ -14,6 +14,7 @@ from .process import in_namespace, wait_for
 
 SLICES = "/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices"
 KUBE_PROXY = "kube-proxy/v1.20.2"
+INGRESS = "my-ingress/1.0"
 TOPOLOGY = "openyurt.io/topologyKeys"
 SELECTOR = "?labelSelector=kubernetes.io/service-name%3Dfiltered"
 MANIFEST = Path(__file__).parents[2] / "etc" / "kubernetes" / "yurthub.yaml"
@@ -59,13 +60,13 @@ class FilterTests(ClusterCase):
         """
         return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
 
-    def watch_slices(self) -> Follower:
+    def watch_slices(self, agent: str = KUBE_PROXY) -> Follower:
         """
-        kube-proxy's watch, from what it is shown now.
+        A component's watch, from what it is shown now.
         """
-        version = self.cluster.ask_hub(SLICES + SELECTOR, agent=KUBE_PROXY).json["metadata"]["resourceVersion"]
+        version = self.cluster.ask_hub(SLICES + SELECTOR, agent=agent).json["metadata"]["resourceVersion"]
         url = f"http://127.0.0.1:10261{SLICES}{SELECTOR}&watch=true&resourceVersion={version}"
-        return self.follow(in_namespace(self.cluster.node.namespace, ["curl", "-s", "-g", "-N", "-A", KUBE_PROXY, url]))
+        return self.follow(in_namespace(self.cluster.node.namespace, ["curl", "-s", "-g", "-N", "-A", agent, url]))
 
     def told(self, watch: Follower) -> list[list[str]]:
         """
@@ -160,10 +161,11 @@ class FilterTests(ClusterCase):
 
     def test_topology(self) -> None:
         """
-        kube-proxy is shown the endpoints of its node, others all; an open watch hears when the Service changes its mind; without
-        the cloud, and after a restart without it, all is as it was.
+        kube-proxy is shown the endpoints of its node, others all; an open watch hears when the Service changes its mind, and one
+        of another component when the ConfigMap names that; without the cloud, and after a restart without it, all is as it was.
         """
         self.cluster.kubectl("apply", "-f", str(MANIFEST))
+        self.restart_hub("--cache-agents", "my-ingress")
         self.make_endpoints()
         near, both = ["10.244.9.1"], ["10.244.9.1", "10.244.9.2"]
         wait_for("filtered slices", lambda: self.addresses(KUBE_PROXY) == near, 20)
@@ -175,6 +177,14 @@ class FilterTests(ClusterCase):
         self.assertEqual((event["type"], event["object"]["metadata"]["name"]), ("MODIFIED", "filtered-1"))
         self.cluster.kubectl("annotate", "service", "filtered", f"{TOPOLOGY}=kubernetes.io/hostname")
         wait_for("filtered slices", lambda: self.addresses(KUBE_PROXY) == near, 20)
+        watch = self.watch_slices(INGRESS)
+        self.addCleanup(self.cluster.kubectl, "delete", "configmap", "yurt-hub-cfg", "-n", "kube-system", "--ignore-not-found")
+        self.cluster.kubectl(
+            "create", "configmap", "yurt-hub-cfg", "-n", "kube-system", "--from-literal=servicetopology=my-ingress"
+        )
+        wait_for("the difference", lambda: self.told(watch) == [near], 20)
+        self.cluster.kubectl("delete", "configmap", "yurt-hub-cfg", "-n", "kube-system")
+        wait_for("the difference back", lambda: self.told(watch) == [near, both], 20)
         self.addCleanup(self.cluster.heal)
         self.cluster.cut()
         wait_for("the loss of the cloud", lambda: not self.cloud_is_reachable(), 20)
