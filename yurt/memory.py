@@ -15,6 +15,10 @@ from twisted.internet.task import LoopingCall
 M_ARENA_MAX = -8
 """A parameter of mallopt(3), from malloc.h of the GNU C library."""
 
+M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD = -1
+"""The same: from which size on a block comes from the kernel and goes back by itself, and what is kept free beyond which."""
+
 MADV_DONTNEED = 4
 """Advice of madvise(2): nothing is lost where nothing was written."""
 
@@ -27,6 +31,13 @@ The same where most of what is made belongs to connections: one that has ended i
 Ten thousand dials that were given up left 85 MB with the others, and 15 with these.
 """
 
+OWN_BLOCK = 4 * 1024 * 1024
+MAX_FREE = 8 * 1024 * 1024
+"""
+Bytes of such a block, and of what is kept free until the next :func:`trim`.  The library's own measures give back the memory of
+each long list, and to get it anew, page by page, takes a fifth of the time that such a list does.
+"""
+
 QUIET_LOOKS = 4
 """Looks at the youngest since the last look at all, after which the next quiet moment is used for one."""
 
@@ -36,14 +47,16 @@ TRIM_INTERVAL = 2.0
 
 def be_frugal() -> None:
     """
-    One arena for all threads; nothing where the C library is not GNU's.
+    One arena for all threads, and no memory given back but by :func:`trim`; nothing where the C library is not GNU's.
 
-    Its thresholds stay what they are: they adapt themselves until one is set, and then each buffer that a socket is read
-    into comes from the kernel and goes back, at a third of the time that a small GET takes.
+    Its thresholds adapt themselves until one is set, so both are: with the first at its default, each buffer that a socket is
+    read into would come from the kernel and go back, at a third of the time that a small GET takes.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(M_ARENA_MAX, 1)
+        library.mallopt(M_MMAP_THRESHOLD, OWN_BLOCK)
+        library.mallopt(M_TRIM_THRESHOLD, MAX_FREE)
 
 
 def trim() -> None:
