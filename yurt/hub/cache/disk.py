@@ -55,6 +55,9 @@ log = Logger()
 
 _CHECKSUM = struct.Struct("<I")
 _TAIL_LENGTH = struct.Struct("<H")
+_HEAD = struct.Struct("<IH")
+"""Both, as they begin a record."""
+_CHECKED_FROM, _HEAD_SIZE, _read_head = _CHECKSUM.size, _HEAD.size, _HEAD.unpack_from
 _LOCKED = 0x8000
 """Added to the length of the key's tail in a record whose value is encrypted."""
 
@@ -119,17 +122,15 @@ def unseal(disk_key: bytes, record: bytes, secrets: Secrets | None = None) -> tu
     """
     Key and value of a record.  Raises BadRecord.
     """
-    if len(record) < _CHECKSUM.size + _TAIL_LENGTH.size:
+    if len(record) < _HEAD_SIZE:
         raise BadRecord(disk_key)
-    (checksum,) = _CHECKSUM.unpack_from(record)
-    if crc32(record[_CHECKSUM.size :], crc32(disk_key)) != checksum:
+    checksum, length = _read_head(record)
+    if crc32(record[_CHECKED_FROM:], crc32(disk_key)) != checksum:
         raise BadRecord(disk_key)
-    (length,) = _TAIL_LENGTH.unpack_from(record, _CHECKSUM.size)
-    at = _CHECKSUM.size + _TAIL_LENGTH.size
     if not length:
-        return disk_key, record[at:]
-    until = at + (length & ~_LOCKED)
-    key, value = record[at:until] or disk_key, record[until:]
+        return disk_key, record[_HEAD_SIZE:]
+    until = _HEAD_SIZE + (length & ~_LOCKED)
+    key, value = record[_HEAD_SIZE:until] or disk_key, record[until:]
     return key, _unlocked(key, value, secrets) if length & _LOCKED else value
 
 

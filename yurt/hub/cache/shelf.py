@@ -225,7 +225,10 @@ class Shelf:
         """
         What a view holds, in order; of one namespace only when one is given.
         """
-        return (member for member, state in self.states(view, namespace) if state == HELD)
+        prefix = f"{namespace}/".encode() if namespace else b""
+        for key, state in self._members.scan(view.id + prefix):
+            if state == HELD:
+                yield key[VIEW_ID_SIZE:]
 
     def states(self, view: View, namespace: str = "") -> Iterator[tuple[bytes, bytes]]:
         """

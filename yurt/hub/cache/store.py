@@ -358,11 +358,12 @@ class Store:
         self._put_anew(key, None)
 
     def _get_many(self, keys: list[bytes]) -> Iterator[bytes | None]:
-        found = self._read_many([key for key in keys if len(key) <= MAX_KEY and not self._is_pending(key)])
+        pending, committing, secrets = self._pending.entries, self._committing.entries, self._secrets
+        found = self._read_many([key for key in keys if len(key) <= MAX_KEY and key not in pending and key not in committing])
         for key in keys:
-            record = found.get(key)
+            record = found.pop(key, None)
             try:
-                yield self._get(key) if record is None else unseal(key, record, self._secrets)[1]
+                yield self._get(key) if record is None else unseal(key, record, secrets)[1]
             except BadRecord:
                 yield self._get(key)
 
@@ -390,9 +391,9 @@ class Store:
     def _is_pending(self, key: bytes) -> bool:
         return key in self._pending.entries or key in self._committing.entries
 
-    def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _scan(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
         """
-        Keys and values in order.  Between two chunks others may write: then a scan gives what it finds there.
+        Keys and values in order, in chunks.  Between two of them others may write: then a scan gives what it finds there.
         """
         local = {shorten(key): key for key in self._committing.entries if key.startswith(prefix)}
         local.update((shorten(key), key) for key in self._pending.entries if key.startswith(prefix))
@@ -405,10 +406,8 @@ class Store:
             while waiting and (after is None or waiting[-1] <= after):
                 disk_key = waiting.pop()
                 found[disk_key] = (local[disk_key], self._get(local[disk_key]))
-            for disk_key in sorted(found) if local else found:
-                key, value = found[disk_key]
-                if value is not None:
-                    yield key, value
+            in_order = [found[disk_key] for disk_key in sorted(found)] if local else found.values()
+            yield [(key, value) for key, value in in_order if value is not None]
             if after is None:
                 return
 
@@ -426,14 +425,15 @@ class Store:
             return []
 
     def _unsealed(self, rows: list[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, tuple[bytes, bytes | None]]]:
+        pending, committing, secrets = self._pending.entries, self._committing.entries, self._secrets
         for disk_key, record in rows:
             try:
-                key, value = unseal(disk_key, record, self._secrets)
+                key, value = unseal(disk_key, record, secrets)
             except BadRecord as error:
                 self._drop(disk_key, error)
                 continue
             if key.startswith(prefix):
-                yield disk_key, (key, self._get(key) if self._is_pending(key) else value)
+                yield disk_key, (key, self._get(key) if key in pending or key in committing else value)
 
     # Commits
 
@@ -606,8 +606,9 @@ class Table:
         Keys that begin with ``prefix`` and their values, in order of the keys (of their first MAX_PREFIX bytes).
         """
         length = len(self._prefix)
-        for key, value in self._store._scan(self._prefix + prefix):
-            yield key[length:], value
+        for rows in self._store._scan(self._prefix + prefix):
+            for key, value in rows:
+                yield key[length:], value
 
     def is_pending(self, key: bytes) -> bool:
         """
