@@ -55,8 +55,11 @@ class LinkTransport(TLSMemoryBIOProtocol):
             self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        while (size := lib.BIO_read(self._tlsConnection._from_ssl, _buffer, BUFFER_BYTES)) > 0:
-            cast(Any, self.transport).write(bytes(_view[:size]))
+        size = BUFFER_BYTES
+        while size == BUFFER_BYTES:
+            size = lib.BIO_read(self._tlsConnection._from_ssl, _buffer, BUFFER_BYTES)
+            if size > 0:
+                cast(Any, self.transport).write(bytes(_view[:size]))
 
     def _flushReceiveBIO(self) -> None:
         more = True
