@@ -131,7 +131,7 @@ class Allowed:
                 canonical.append(_canonical(text))
             except ValueError:
                 continue
-        own = tuple(address for address in canonical if address in self._addresses or ip_address(address).is_loopback)
+        own = tuple(address for address in canonical if address in self._addresses or _is_loopback(address))
         if not own:
             own = self._asked(canonical)
         if not own:
@@ -157,6 +157,11 @@ def _canonical(text: str) -> str:
             raise ValueError("a scope is not taken")
         return str(address.ipv4_mapped or address)
     return str(address)
+
+
+@lru_cache(MAX_SPELT)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
 
 
 def _forbidden(message: str) -> ConnectRefused:

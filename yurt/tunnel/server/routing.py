@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead
 from yurt.options import host_port
 from yurt.tunnel.connect import ConnectRefused
-from yurt.tunnel.server.nodes import Node, Nodes, usual_spelling
+from yurt.tunnel.server.nodes import MAX_SPELT, Node, Nodes, usual_spelling
 from yurt.tunnel.server.ports import KUBELET_PORT, KUBELET_READ_ONLY_PORT, NAME, NAMESPACE, Ports
 
 PROXY_HOST, PROXY_DEST = b"x-tunnel-proxy-host", b"x-tunnel-proxy-dest"
@@ -78,6 +79,7 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@lru_cache(MAX_SPELT)
 def is_loopback(host: str) -> bool:
     """
     Whether this is an address that every machine has for itself.
