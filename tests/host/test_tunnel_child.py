@@ -14,7 +14,7 @@ from yurt.host import chains, tunnel_child
 from yurt.host.backend import Choice
 from yurt.host.chains import ChainEdit, ChainSet, SeenChains
 from yurt.host.errors import FirewallError, NoFirewall
-from yurt.host.firewall import Family
+from yurt.host.firewall import FAMILIES, Family
 from yurt.host.messages import Known, Request, Result, decode_request, decode_result, encode
 from yurt.host.tools import Flavour
 from yurt.host.tunnel_child import MAX_CHANGES, do_tunnel
@@ -25,8 +25,10 @@ IPV4_ONLY = TunnelRules(DIRECT, DIVERSIONS[:2])
 
 class LooksChains(FakeChains):
     """
-    Counts looks; ``without`` is a family that this host does not have.
+    Counts looks; ``without`` is a family that this host does not have, ``stuck`` one that cannot be changed.
     """
+
+    stuck: Family | None = None
 
     def __init__(self, without: Family | None = None) -> None:
         super().__init__()
@@ -42,6 +44,8 @@ class LooksChains(FakeChains):
     def apply(self, family: Family, table: str, edits: Sequence[ChainEdit]) -> None:
         if family == self.without:
             raise FirewallError(f"{family}: no such table")
+        if family == self.stuck:
+            raise FirewallError(f"{family}: cannot be changed")
         super().apply(family, table, edits)
 
 
@@ -173,6 +177,18 @@ class DoTunnelTests(SynchronousTestCase):
         self.edges["nft"].without = "ipv6"
         self.assertEqual(self.do(IPV4_ONLY).problems, ())
         self.assertEqual(self.do(RULES).problems, ("ipv6: no such table",))
+
+    def test_cannot_remove(self) -> None:
+        """
+        Rules that are seen and cannot be removed are told, in either family.
+        """
+        self.do(RULES)
+        for family in FAMILIES:
+            self.edges["nft"].stuck = family
+            self.assertEqual(self.do(RULES, action="remove").problems, (f"{family}: cannot be changed",))
+            self.assertNotEqual(self.names("nft", family), set())
+            self.edges["nft"].stuck = None
+            self.do(RULES)
 
     def test_without_ipv4(self) -> None:
         """

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from yurt.host.errors import FirewallError
+from yurt.host.errors import FirewallError, NotApplied
 from yurt.host.firewall import PAUSE, ROUNDS, Family, clauses
 
 MAX_DELETIONS = 64
@@ -330,7 +330,7 @@ def ensure_chains(firewall: ChainFirewall, family: Family, wanted: ChainSet) -> 
     """
     Read, plan and apply until the chains are as wanted.
 
-    Tries again when another program changed the same table meanwhile.  Raises FirewallError.
+    Tries again when another program changed the same table meanwhile.  Raises FirewallError, NotApplied when it could be read.
     """
     attempt = 1
     while True:
@@ -340,9 +340,9 @@ def ensure_chains(firewall: ChainFirewall, family: Family, wanted: ChainSet) -> 
             if edits:
                 firewall.apply(family, wanted.table, edits)
             return outcome(family, seen, wanted, edits)
-        except FirewallError:
+        except FirewallError as error:
             if attempt == ROUNDS:
-                raise
+                raise NotApplied(str(error)) from error
         attempt += 1
         time.sleep(PAUSE)
 

@@ -27,3 +27,9 @@ class NoFirewall(FirewallError):
     """
     There is no iptables on this host, and so no rule of ours.
     """
+
+
+class NotApplied(FirewallError):
+    """
+    The firewall rules were read, and could not be changed.
+    """

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from yurt.host.backend import chains_of, choose_backend
 from yurt.host.chains import ChainSet, Outcome, change_chains, ensure_chains
-from yurt.host.errors import FirewallError, NoFirewall
+from yurt.host.errors import FirewallError, NoFirewall, NotApplied
 from yurt.host.firewall import FAMILIES, Family
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tools import Flavour
@@ -69,8 +69,8 @@ def _ensure(flavour: Flavour, wanted: TunnelRules, result: Result) -> Result:
         try:
             result = _add(result, family, ensure_chains(firewall, family, chains))
         except FirewallError as error:
-            # A host without IPv6 has no rules there to miss.
-            if _is_missed(chains, family):
+            # A host without IPv6 has no rules there to miss, and none that are left.
+            if _is_missed(chains, family) or isinstance(error, NotApplied):
                 result = replace(result, problems=(*result.problems, str(error)))
     return replace(result, backend=firewall.name, flavour=flavour, checked=True)
 
