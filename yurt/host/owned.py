@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
-from yurt.host.destination import Destination, plain_address
+from yurt.host.destination import Destination
 
 TABLES = "/proc/net/tcp", "/proc/net/tcp6"
+
+MAPPED = bytes(10) + b"\xff\xff"
+"""What stands before an IPv4 address within one of IPv6."""
 
 
 def without_owner(ends: Collection[Destination], tables: Collection[str] = TABLES) -> set[Destination]:
@@ -22,33 +25,30 @@ def without_owner(ends: Collection[Destination], tables: Collection[str] = TABLE
     Those of ``ends``, addresses and ports on this host, whose connections the kernel still knows, but no process holds any more.
     One that is not in the tables may be in another namespace, behind a translated address: nothing is said of it.
     """
+    printed = {text: end for end in ends for text in _printed(end)}
     owned: set[Destination] = set()
     left: set[Destination] = set()
-    for path in tables:
+    for path in tables if printed else ():
         try:
             with open(path, encoding="ascii") as table:
-                next(table, None)
-                for end, inode in map(_row, table):
-                    (left if inode == "0" else owned).add(end)
+                for words in map(str.split, table):  # thousands, of which few are asked for
+                    end = printed.get(words[1])
+                    if end is not None:
+                        (left if words[9] == "0" else owned).add(end)
         except OSError:
             continue  # a kernel without IPv6
-    return (set(ends) & left) - owned
+    return left - owned
 
 
-def _row(line: str) -> tuple[Destination, str]:
+def _printed(end: Destination) -> Iterator[str]:
     """
-    The local end of a connection, and the inode of its socket: 0 when no process has it.
+    How the tables print an end: in hexadecimal digits, an address word by word as the machine keeps them.  A socket of IPv6
+    shows an IPv4 address within one of IPv6.
     """
-    words = line.split()
-    address, _, port = words[1].partition(":")
-    packed = b"".join(_words(bytes.fromhex(address)))
-    return (plain_address(str(ip_address(packed))), int(port, 16)), words[9]
-
-
-def _words(packed: bytes) -> Iterator[bytes]:
-    """
-    The four bytes of each word in the order of the network; the kernel prints words of its own.
-    """
-    for start in range(0, len(packed), 4):
-        word = packed[start : start + 4]
-        yield word if sys.byteorder == "big" else word[::-1]
+    host, port = end
+    address = ip_address(host)
+    forms = [address.packed] if isinstance(address, IPv6Address) else [address.packed, MAPPED + address.packed]
+    for packed in forms:
+        words = (packed[start : start + 4] for start in range(0, len(packed), 4))
+        swapped = b"".join(word if sys.byteorder == "big" else word[::-1] for word in words)
+        yield f"{swapped.hex().upper()}:{port:04X}"

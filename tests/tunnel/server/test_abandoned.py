@@ -5,14 +5,16 @@ Tests of :mod:`yurt.tunnel.server.abandoned`: real callers of a whole server, be
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.tunnel.server.site import LOOPBACK, PATIENCE, Agent, Client, Site, free_ports, until
+from tests.tunnel.server.site import LOOPBACK, Agent, Client, Site, free_ports, until
 from yurt.tunnel.server import abandoned
+from yurt.tunnel.server.abandoned import LINGER, LOOK, PATIENCE, Abandoned, Open
 from yurt.tunnel.server.service import TunnelServer
 
 KUBELET = ("10.0.0.8", 10250)
@@ -21,24 +23,11 @@ PIECE = bytes(64 * 1024)
 
 class Deaf(Client):
     """
-    A kubelet that reads nothing, until it is told to read a piece now and then.
+    A kubelet that reads nothing.
     """
-
-    taken = 0
 
     def connectionMade(self) -> None:
         self.wire.pauseProducing()
-
-    def read_slowly(self) -> None:
-        """
-        Read one piece every few milliseconds.
-        """
-        self.wire.resumeProducing()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.taken += len(data)
-        self.wire.pauseProducing()
-        self.wire.reactor.callLater(0.02, self.wire.resumeProducing)
 
 
 class AbandonedTests(TestCase):
@@ -61,7 +50,6 @@ class AbandonedTests(TestCase):
             self.looks += 1
 
         self.patch(abandoned.Abandoned, "look", counted)
-        self.sent = 0
         self.site = Site(self, reactor)
         self.server: TunnelServer = self.site.server()
         self.kubelets: list[Deaf] = []
@@ -69,7 +57,7 @@ class AbandonedTests(TestCase):
 
         class Kubelet(Deaf):
             def connectionMade(self) -> None:
-                kubelets.append(self)
+                kubelets.append(self)  # the reactor does not keep what is not read
                 super().connectionMade()
 
         self.agent: Agent = await self.site.agent(self.server, target=self.site.listen(Kubelet))
@@ -86,10 +74,10 @@ class AbandonedTests(TestCase):
         caller.setblocking(False)
         caller.sendall(head)
         await until(self.reactor, lambda: self.agent.mux.streams == 1)
-        stalled = self.sent = 0
+        stalled = 0
         while stalled < 50:
             try:
-                self.sent += caller.send(PIECE)
+                caller.send(PIECE)
                 stalled = 0
             except BlockingIOError:
                 stalled += 1
@@ -147,19 +135,102 @@ class AbandonedTests(TestCase):
         client.wire.abortConnection()
         await self.is_cut()
 
-    async def test_slow_node(self) -> None:
+
+class FakeReactor(Clock):
+    """
+    A clock whose reactor reads from nobody.
+    """
+
+    def getReaders(self) -> list[object]:
         """
-        A node that still takes what was sent gets all of it, however long that is after its caller has gone.
+        See IReactorFDSet.
         """
-        self.patch(abandoned, "PATIENCE", 1.0)
-        self.patch(abandoned, "LINGER", PATIENCE)
-        caller = await self.caller(self.server.config.secure_port, diverted=True)
-        caller.close()
-        began = self.reactor.seconds()
-        (kubelet,) = self.kubelets
-        kubelet.read_slowly()
-        await until(self.reactor, lambda: kubelet.ended)
-        self.assertEqual(kubelet.taken, self.sent)
-        self.assertGreater(self.reactor.seconds() - began, abandoned.PATIENCE)
-        kubelet.wire.loseConnection()
-        await self.is_cut()
+        return []
+
+
+class FakeTransport:
+    """
+    The server's end of a Unix socket, the other one of which is ``caller``.
+    """
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.socket, self.caller = socket.socketpair()
+        self.aborted = 0
+
+    def fileno(self) -> int:
+        """
+        See IReadDescriptor.
+        """
+        return self.socket.fileno()
+
+    def getPeer(self) -> object:
+        """
+        See ITransport.
+        """
+        return object()
+
+    def abortConnection(self) -> None:
+        """
+        See IAbortable.
+        """
+        self.aborted += 1
+
+
+class PatienceTests(SynchronousTestCase):
+    """
+    Tests of how long an abandoned connection is let be.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.transport = FakeTransport()
+        self.addCleanup(self.transport.socket.close)
+        self.addCleanup(self.transport.caller.close)
+        self.open = Open(self.transport, False)
+        self.service = Abandoned(self.reactor, lambda: [self.open])
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+
+    def passes(self, seconds: float) -> None:
+        """
+        So much time passes, with its looks.
+        """
+        self.reactor.pump([LOOK] * int(seconds / LOOK))
+
+    def test_caller_that_waits(self) -> None:
+        """
+        A caller that is there is never cut.
+        """
+        self.transport.caller.sendall(b"x")
+        self.passes(10 * LINGER)
+        self.assertEqual(self.transport.aborted, 0)
+
+    def test_nothing_is_taken(self) -> None:
+        """
+        One that is gone is cut when nothing of what it sent was taken for PATIENCE, counted from the last that was.
+        """
+        self.transport.caller.sendall(b"some bytes")
+        self.transport.caller.close()
+        for number in range(1, 20):
+            self.passes(PATIENCE)
+            self.open = replace(self.open, passed_on=number)
+        self.passes(PATIENCE)
+        self.transport.socket.recv(4)
+        self.passes(PATIENCE)
+        self.assertEqual(self.transport.aborted, 0)
+        self.passes(LOOK)
+        self.assertEqual(self.transport.aborted, 1)
+
+    def test_all_was_passed_on(self) -> None:
+        """
+        Where its end was read, too, the node has LINGER for what it still has to read.
+        """
+        self.open = replace(self.open, ended=True)
+        self.transport.caller.close()
+        self.passes(LINGER)
+        self.assertEqual(self.transport.aborted, 0)
+        self.passes(LOOK)
+        self.assertEqual(self.transport.aborted, 1)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
