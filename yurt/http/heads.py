@@ -25,6 +25,9 @@ HOP_BY_HOP = frozenset(
 END_TO_END = frozenset((b"authorization", b"content-length", b"content-type", b"cookie", b"host"))
 """Fields that a ``Connection`` header cannot talk a proxy into dropping: who asks and how much follows must stay."""
 
+_NAMES_NOTHING = frozenset((b"keep-alive", b"close"))
+"""The usual values of ``Connection``, which name no further field."""
+
 
 def get_header(headers: Headers, name: bytes) -> bytes | None:
     """
@@ -67,12 +70,18 @@ def end_to_end(headers: Headers) -> Headers:
     """
     The fields that a proxy passes on: not the hop-by-hop ones, nor those that ``Connection`` names.
     """
-    drop = HOP_BY_HOP
-    for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":
-            named = {token.strip() for token in value.lower().split(b",")}
-            drop = drop | (named - END_TO_END)
-    return [field for field in headers if field[0].lower() not in drop]
+    kept: Headers = []
+    named: set[bytes] = set()
+    for field in headers:
+        key = field[0].lower()
+        if key not in HOP_BY_HOP:
+            kept.append(field)
+        elif key == b"connection":
+            value = field[1].lower()
+            if value not in _NAMES_NOTHING:
+                named.update(token.strip() for token in value.split(b","))
+    named -= END_TO_END
+    return [field for field in kept if field[0].lower() not in named] if named else kept
 
 
 def parse_length(value: bytes) -> int | None:
@@ -87,9 +96,11 @@ def serialise_fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     Fields as they stand in a head or in trailers, each with its line end.  Raises ``ValueError`` when one holds a line end
     of its own, which would let its author write further fields.
     """
-    lines = [b"%b: %b\r\n" % field for field in headers]
-    data = b"".join(lines)
-    if data.count(b"\n") != len(lines) or data.count(b"\r") != len(lines):
+    lines = [b": ".join(field) for field in headers]
+    ends = len(lines)
+    lines.append(b"")
+    data = b"\r\n".join(lines)
+    if data.count(b"\n") != ends or data.count(b"\r") != ends:
         raise ValueError("a header field holds a line end")
     return data
 
