@@ -18,7 +18,7 @@ from yurt.tunnel.server.abandoned import LINGER, LOOK, PATIENCE, Abandoned, Open
 from yurt.tunnel.server.service import TunnelServer
 
 KUBELET = ("10.0.0.8", 10250)
-PIECE = bytes(64 * 1024)
+PIECE = bytes(1024 * 1024)
 
 
 class Deaf(Client):
