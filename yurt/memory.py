@@ -41,7 +41,7 @@ each long list, and to get it anew, page by page, takes a fifth of the time that
 QUIET_LOOKS = 4
 """Looks at the youngest since the last look at all, after which the next quiet moment is used for one."""
 
-TRIM_INTERVAL = 2.0
+TRIM_INTERVAL = 1.0
 """Seconds between two calls of :func:`trim`; one takes about a millisecond."""
 
 
