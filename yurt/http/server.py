@@ -35,7 +35,8 @@ from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
 from yurt.http.repeats import Repeats
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, half_close, one_write, socket_of, tune
+from yurt.http.wire import Wire, half_close, one_write, tune
+from yurt.sockets import socket_of
 from yurt.tls import peer_certificate, requested_name
 
 

@@ -19,6 +19,8 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from yurt.sockets import socket_of, tcp_of
+
 READ_BYTES = 256 * 1024
 """
 Most bytes of one read, and the amount of unsent data above which a source is held back.  Four times Twisted's
@@ -136,21 +138,12 @@ def _has_sent_all(wire: object) -> bool:
     )
 
 
-def socket_of(wire: object) -> socket.socket | None:
-    """
-    The TCP socket under a transport; None where there is none, as under a Unix socket's.
-    """
-    tcp = _tcp_of(wire)
-    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
-    return handle if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6) else None
-
-
 def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT_ONCE) -> None:
     """
     Send writes of up to ``at_once`` bytes at once, read in large pieces, and find out about a peer that vanished: by keep-alive
     probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
     """
-    tcp = _tcp_of(wire)
+    tcp = tcp_of(wire)
     if hasattr(tcp, "bufferSize"):
         tcp.bufferSize = READ_BYTES
     send_at_once(wire, at_once)
@@ -171,14 +164,10 @@ def send_at_once(wire: object, most: int) -> None:
     """
     Send writes of up to ``most`` bytes without a turn of the reactor.
     """
-    tcp = _tcp_of(wire)
+    tcp = tcp_of(wire)
     if isinstance(tcp, Connection):
         tcp.SEND_LIMIT = max(tcp.SEND_LIMIT, most)
         tcp.write = partial(one_write.write, tcp, most)  # type: ignore[method-assign]
-
-
-def _tcp_of(wire: object) -> Any:
-    return wire.transport if isinstance(wire, TLSMemoryBIOProtocol) else wire
 
 
 def _probe(handle: socket.socket, after: int, interval: int, count: int) -> None:

@@ -13,7 +13,6 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,6 +21,7 @@ from yurt.mux.limits import BATCH, KERNEL_BUFFER, MuxLimits
 from yurt.mux.session import Session
 from yurt.mux.stream import Stream
 from yurt.mux.transport import MuxAddress, MuxStream
+from yurt.sockets import socket_of
 
 __all__ = ["MuxAddress", "MuxConnection", "MuxLimits", "MuxStream", "why_lost"]
 
@@ -391,7 +391,6 @@ def _bound_kernel_buffer(transport: Any) -> None:
     """
     Let the kernel take no more than it can soon send, so that a stream's turn comes soon, too.
     """
-    tcp: Any = transport.transport if isinstance(transport, TLSMemoryBIOProtocol) else transport
-    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
-    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+    handle = socket_of(transport)
+    if handle is not None:
         handle.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, KERNEL_BUFFER)

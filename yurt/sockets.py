@@ -1,0 +1,26 @@
+"""
+The socket under a transport of Twisted.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+
+def tcp_of(transport: object) -> Any:
+    """
+    The transport below TLS, or ``transport`` itself where there is none.
+    """
+    return transport.transport if isinstance(transport, TLSMemoryBIOProtocol) else transport
+
+
+def socket_of(transport: object) -> socket.socket | None:
+    """
+    The TCP socket under a transport; None where there is none, as under a Unix socket's.
+    """
+    tcp = tcp_of(transport)
+    handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
+    return handle if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6) else None
