@@ -717,12 +717,17 @@ class EndTests(SynchronousTestCase):
 
     def test_slow_head(self) -> None:
         """
-        A head that trickles in is cut off, however often a byte comes.
+        A head that trickles in is 408 and the end, however often a byte comes; a client that stays after that is cut off.
         """
-        side = ServerSide(hello, ServerLimits(head_timeout=5, idle_timeout=100))
-        for byte in b"GET / H":
+        side = ServerSide(hello, ServerLimits(head_timeout=5, idle_timeout=100, linger_timeout=5))
+        for byte in b"GET /":
             side.feed(bytes([byte]))
             side.clock.advance(1)
+        answer = side.take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), answer)
+        self.assertIn(b'"reason":"Timeout"', answer.replace(b": ", b":"))
+        self.assertEqual((side.wire.write_ended, side.wire.aborted), (True, False))
+        side.clock.advance(5)
         self.assertTrue(side.wire.aborted)
 
 

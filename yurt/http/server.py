@@ -458,6 +458,8 @@ class ServerConnection(Protocol):
         if current is not None and current.awaits_body and not (self._closing or self._ended):
             message = f"the rest of the request body did not come for {self._limits.body_timeout:g} s"
             self._refuse(408, "Timeout", message)
+        elif self._in_head and not (self._closing or self._waiting):
+            self._refuse(408, "Timeout", f"the rest of the request head did not come for {self._limits.head_timeout:g} s")
         elif self._closing or self._current is not None or self._in_head:
             self.wire.abortConnection()
         else:
