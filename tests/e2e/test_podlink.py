@@ -160,7 +160,8 @@ class PodLinkTests(ClusterCase):
         self.addCleanup(self.cluster.stop_approver)
         self.restart_hub(*options)
         wait_for("pods to be sent to the hub", self.pods_are_sent_to_hub, 30)
-        self.assertEqual(self.hub_status()["servingCertificate"]["state"], "issued")
+        # one that an earlier test left may lack the IPv6 address, and is asked for anew
+        wait_for("the certificate", lambda: self.hub_status()["servingCertificate"]["state"] == "issued", 30)
         self.cluster.remove_pods("client")
         self.cluster.make_pods(self.web_pod("client"))
         inside = Inside(self.pod_process())

@@ -261,7 +261,7 @@ class EnduranceTests(TunnelCase):
         """
         follower = self.follow(self.tunnel.kubectl_command("logs", "-f", "--tail=1", TALKER))
         quiet = self.follow(self.tunnel.kubectl_command("exec", WEB, "--", "sh", "-c", "sleep 60; echo still here"))
-        wait_for("a line", lambda: numbers(follower.text), 20)
+        wait_for("a line", lambda: numbers(follower.text), 60)
         there, back = self.file(BIG), Path(self.cluster.folder, "back")
         self.addCleanup(back.unlink, missing_ok=True)
         self.addCleanup(self.tunnel.kubectl, "exec", WEB, "--", "rm", "-f", "/tmp/copied")
@@ -272,9 +272,11 @@ class EnduranceTests(TunnelCase):
         self.tunnel.kubectl("cp", f"{WEB}:/tmp/copied", str(back), timeout=240)
         self.assertEqual(self.digest(back), wanted)
         quiet.wait_for("still here", 70)
+        # how many lines a pod that may use what processor is left has printed, it knows only itself
+        last = numbers(self.tunnel.kubectl("logs", "--tail=1", TALKER))[-1]
+        wait_for("the log's last line", lambda: numbers(follower.text)[-1] >= last, 60)
         seen = numbers(follower.text)
         self.assertEqual(seen, list(range(seen[0], seen[0] + len(seen))))
-        self.assertTrue(len(seen) > 55, f"only {len(seen)} lines in more than a minute")
         self.assertFalse(follower.ended)
 
 
