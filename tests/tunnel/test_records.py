@@ -19,8 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.mux.links import Source
 from tests.tunnel.links import NAME, client_tls, server_tls
 from yurt.http.dial import Build
+from yurt.http.records import MAX_RECORD
 from yurt.tls import ServerTLS
-from yurt.tunnel.records import RECORD_BYTES, link_factory
+from yurt.tunnel.records import link_factory
 
 
 class Pieces(Protocol):
@@ -81,7 +82,7 @@ class RecordTests(SynchronousTestCase):
         What is written at once arrives unchanged, both ways, and in one piece although it makes many records.
         """
         self.join()
-        for size in (1, RECORD_BYTES, RECORD_BYTES + 1, 300_000):
+        for size in (1, MAX_RECORD, MAX_RECORD + 1, 300_000):
             data = os.urandom(size)
             for one, other in ((self.client, self.server), (self.server, self.client)):
                 other.pieces.clear()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.logger import Logger
 
@@ -24,7 +23,7 @@ from yurt.hub.cloud import Cloud
 from yurt.kube.api import ApiClient
 from yurt.kube.csr.enrolment import State
 from yurt.kube.csr.files import CertificateFiles
-from yurt.kube.csr.pem import Held
+from yurt.kube.csr.pem import Held, has_issued
 from yurt.kube.csr.service import AccessError, CertificateService
 from yurt.kube.csr.wanted import NODE_PREFIX, serving
 from yurt.tls import Credentials, CredentialsError, ServerTLS
@@ -188,15 +187,7 @@ def is_vouched_for(pem: bytes, authorities: bytes) -> bool:
         known = x509.load_pem_x509_certificates(authorities)
     except ValueError:
         return True
-    return any(_issued(one, issuer) for one in x509.load_pem_x509_certificates(pem) for issuer in known)
-
-
-def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
+    return any(has_issued(issuer, one) for one in x509.load_pem_x509_certificates(pem) for issuer in known)
 
 
 def serving_addresses(addresses: Iterable[str]) -> tuple[str, ...]:

@@ -20,10 +20,9 @@ from twisted.internet.protocol import Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from yurt.http.records import MAX_RECORD
 from yurt.http.wire import one_write
 
-RECORD_BYTES = 16 * 1024
-"""What a record carries at most."""
 BUFFER_BYTES = 512 * 1024
 """What passes between OpenSSL and us at once: more than one read of a socket brings, or one write of the mux needs."""
 
@@ -78,8 +77,8 @@ class LinkTransport(TLSMemoryBIOProtocol):
         """
         tls, size = self._tlsConnection, 0
         ssl = tls._ssl
-        while size <= BUFFER_BYTES - RECORD_BYTES:
-            count = lib.SSL_read(ssl, _buffer + size, RECORD_BYTES)
+        while size <= BUFFER_BYTES - MAX_RECORD:
+            count = lib.SSL_read(ssl, _buffer + size, MAX_RECORD)
             if count <= 0:
                 end = None if lib.SSL_get_error(ssl, count) == lib.SSL_ERROR_WANT_READ else _failure(tls, count)
                 return bytes(_view[:size]), False, end

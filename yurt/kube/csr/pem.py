@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
@@ -149,3 +150,14 @@ def _alternative_names(certificate: x509.Certificate) -> tuple[frozenset[str], f
         return frozenset(), frozenset()
     addresses = (str(one) for one in names.get_values_for_type(x509.IPAddress))
     return frozenset(names.get_values_for_type(x509.DNSName)), frozenset(addresses)
+
+
+def has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """
+    Whether a certificate bears the signature and the name of an authority.
+    """
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

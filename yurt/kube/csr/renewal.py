@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from yurt.kube.csr.files import read_small
+from yurt.kube.csr.pem import has_issued
 from yurt.kube.kubeconfig import Kubeconfig
 
 ANNOTATION = "yurt.openyurt.io/renews"
@@ -69,7 +70,7 @@ class Renewed:
         shown = self.certificate
         if not shown.not_valid_before_utc.timestamp() <= now < shown.not_valid_after_utc.timestamp():
             return "is not valid now"
-        if not any(_has_issued(one, shown) for one in authorities):
+        if not any(has_issued(one, shown) for one in authorities):
             return "was not issued by the cluster's CA, as the controllers' kubeconfig names it"
         key = shown.public_key()
         try:
@@ -113,11 +114,3 @@ def authorities_of(kubeconfig: Kubeconfig) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except (OSError, ValueError):
         return []
-
-
-def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
