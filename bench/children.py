@@ -88,16 +88,6 @@ class Child:
                 self._process.wait()
 
 
-def free_port() -> int:
-    """
-    A TCP port of loopback that nobody listens on.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def is_listening(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)

@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.children import Child, free_port, is_listening
+from bench.children import Child, is_listening
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -37,7 +37,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 ``unit`` is all the rest."""
 STAGES = (
     (("unit",), ("lint", "packaging", "etc", "contract", "interop")),
-    (("kernel", "e2e"), ("e2e-tunnel",)),
+    (("e2e",), ("e2e-tunnel", "kernel")),
 )
 """One after the other; the lanes of a stage run side by side.  There are two: machines have two cores."""
 LIVE = True
@@ -51,11 +51,12 @@ SUITE_SECONDS = 3600
 @dataclass
 class Counts:
     """
-    How many checks passed and failed, and which were skipped for what reason.
+    How many checks passed and failed, what the failures were, and which were skipped for what reason.
     """
 
     passed: int = 0
     failed: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, other: Counts) -> None:
@@ -64,6 +65,7 @@ class Counts:
         """
         self.passed += other.passed
         self.failed += other.failed
+        self.failures += other.failures
         self.skipped += other.skipped
 
     def summary(self) -> str:
@@ -120,6 +122,7 @@ def run_lint(output: IO[bytes] | None = None) -> Counts:
         say(" ".join(["+", *command]), output)
         if subprocess.run(command, cwd=ROOT, env=environ, stdout=output, stderr=output and subprocess.STDOUT).returncode:
             counts.failed += 1
+            counts.failures.append((" ".join(command), "see above"))
         else:
             counts.passed += 1
     return counts
@@ -145,9 +148,8 @@ def run_suite(names: Sequence[str], output: IO[bytes] | None = None) -> Counts:
             raise
         if not os.path.exists(report):
             say(f"{' '.join(names)}: ended without report ({status})", output)
-            return Counts(failed=1)
-        values: dict[str, Any] = json.loads(Path(report).read_text())
-        return Counts(values["passed"], values["failed"], [(test, reason) for test, reason in values["skipped"]])
+            return Counts(failed=1, failures=[(" ".join(names), f"ended without report ({status})")])
+        return Counts(**json.loads(Path(report).read_text()))
 
 
 def run_child(report: str, names: Sequence[str]) -> None:
@@ -176,10 +178,14 @@ def run_child(report: str, names: Sequence[str]) -> None:
     result = cast(TestResult, TrialRunner(TimedReporter, workingDirectory="_trial_temp").run(suite))
     for name in sorted(took, key=lambda name: -took[name])[:SLOWEST]:
         print(f"{took[name]:7.1f} s  {name}")
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    skipped = [(test.id(), str(reason).strip()) for test, reason in result.skips]
-    values = {"passed": result.successes + len(result.expectedFailures), "failed": failed, "skipped": skipped}
-    Path(report).write_text(json.dumps(values))
+    broken = [*result.failures, *result.errors]
+    counts = Counts(
+        passed=result.successes + len(result.expectedFailures),
+        failed=len(broken) + len(result.unexpectedSuccesses),
+        failures=[(test.id(), failure if isinstance(failure, str) else failure.getErrorMessage()) for test, failure in broken],
+        skipped=[(test.id(), str(reason).strip()) for test, reason in result.skips],
+    )
+    Path(report).write_text(json.dumps(asdict(counts)))
 
 
 def say(text: str, output: IO[bytes] | None) -> None:
@@ -245,6 +251,8 @@ def main(parts: Sequence[str]) -> int:
     silent = [test for test, reason in total.skipped if not reason]
     if os.environ.get("CI") == "true" and silent:
         total.failed += len(silent)
+    for test, message in total.failures:
+        print(f"failed: {test}: {message}")
     print(total.summary())
     return 1 if total.failed else 0
 

@@ -61,11 +61,13 @@ class RunTests(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """
-        Failures and errors count as failed, a skip is printed with its reason, and the last line is the summary.
+        Failures and errors count as failed, and are named again before the end; a skip is printed with its reason, and the last
+        line is the summary.
         """
         status, lines = self.main("sample")
         self.assertEqual((status, lines[-1]), (1, "1 passed, 2 failed, 1 skipped"))
         self.assertIn("skipped: sample_suite.SampleTests.test_skipped: no such thing here", lines)
+        self.assertIn("failed: sample_suite.SampleTests.test_bad: so it should", lines)
 
     def test_side_by_side(self) -> None:
         """
@@ -106,7 +108,7 @@ class RunTests(SynchronousTestCase):
         """
         In CI a skip without reason is a failure.
         """
-        self.patch(run, "run_suite", lambda names, output: run.Counts(1, 0, [("a.test", "")]))
+        self.patch(run, "run_suite", lambda names, output: run.Counts(1, 0, skipped=[("a.test", "")]))
         self.set_variable("CI", "true")
         self.assertEqual(self.main("sample")[0], 1)
         self.set_variable("CI", "")

@@ -15,8 +15,8 @@ from bench.controllers.approver import PATH
 from bench.controllers.site import Approvals, Site
 from bench.figures import Figure, at_most, median
 from bench.place import TWISTD
-from tests.e2e.apiserver import free_port
 from tests.e2e.joining import TOKEN, bootstrap_token, cluster_info
+from tests.ports import free_port
 from yurt.kube.bootstrap import ca_hash
 
 ROUNDS = 5

@@ -17,8 +17,9 @@ from typing import Any
 
 from bench.children import Child
 from bench.place import TWISTD, Place
-from tests.e2e.apiserver import NEEDED, ControlPlane, free_port
+from tests.e2e.apiserver import NEEDED, ControlPlane
 from tests.e2e.process import E2EError, find_binary, missing_binaries
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 MANIFEST = ROOT / "etc/kubernetes/yurt-controller-manager.yaml"

@@ -17,9 +17,10 @@ import threading
 import time
 from pathlib import Path
 
-from bench.children import Child, free_port, is_listening
+from bench.children import Child, is_listening
 from bench.hub.objects import body, endpoint_slice, list_body, pod, service
 from bench.hub.site import NODE, Site
+from tests.ports import free_port
 
 TICK = 0.001
 SEND_TIMEOUT = 10.0

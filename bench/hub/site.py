@@ -9,11 +9,12 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from bench.children import Child, free_port
+from bench.children import Child
 from bench.hub.clients import Caller
 from bench.nginx import NginxCloud, NginxProxy
 from bench.place import TWISTD, Place
 from tests.certs import issue, make_ca
+from tests.ports import free_port
 
 NODE = "bench-node"
 KUBELET = "kubelet/v1.30.0 (linux/amd64) kubernetes/bench"

@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 
-from bench.children import free_port
 from bench.figures import Figure
 from bench.tunnel.connect import Times, figures, measure
 from bench.tunnel.site import TunnelSite
 from bench.tunnel.ways import direct
 from tests.kernel.namespaces import Namespace
+from tests.ports import free_port
 
 PATIENCE = 120.0
 """Seconds that a measurement may take."""

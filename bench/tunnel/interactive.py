@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.children import Child, free_port, is_listening
+from bench.children import Child, is_listening
 from bench.figures import Figure, at_most, median, percentile
 from bench.tunnel.site import ADDRESS, TunnelSite
 from bench.tunnel.ways import Way, direct, through
+from tests.ports import free_port
 
 KEYSTROKES = 1000
 PAUSE = 0.005

@@ -7,10 +7,11 @@ from __future__ import annotations
 import http.client
 from typing import Any
 
-from bench.children import Child, free_port, is_listening
+from bench.children import Child, is_listening
 from bench.nginx import NginxCloud
 from bench.place import TWISTD, Place
 from tests.certs import Authority, issue, make_ca
+from tests.ports import free_port
 
 NODE = "bench-node"
 ADDRESS = "127.0.0.1"

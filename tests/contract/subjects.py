@@ -18,9 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.certs import Identity, issue
-from tests.e2e.apiserver import NEEDED, ControlPlane, free_port
+from tests.e2e.apiserver import NEEDED, ControlPlane
 from tests.e2e.process import require
 from tests.miniapi import MiniAPI, custom
+from tests.ports import free_port
 
 from .client import KubeClient, Reply
 

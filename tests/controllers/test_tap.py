@@ -16,8 +16,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.contract.subjects import pause
-from tests.etc.daemons import free_port
 from tests.miniapi import MiniAPI
+from tests.ports import free_port
 from yurt.controllers.config import LEASE
 from yurt.controllers.service import ControllerManager
 from yurt.controllers.tap import Options, listener

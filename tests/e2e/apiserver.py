@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +21,6 @@ from .process import E2EError, Process, find_binary, in_namespace, run, wait_for
 NEEDED = ("etcd", "kube-apiserver")
 ADDRESS_TYPES = "--kubelet-preferred-address-types"
 ISSUER = "https://kubernetes.default.svc"
-
-
-def free_port() -> int:
-    """
-    A TCP port of loopback that nobody listens on.
-    """
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def key_pem(key: PrivateKeyTypes) -> bytes:

@@ -25,10 +25,11 @@ from tests.certs import Identity
 from tests.contract.client import KubeClient
 from tests.contract.subjects import pause
 from tests.controllers.asking import HUB, NODE, NODES, TUNNEL, key, pkcs10, two_meanings
+from tests.ports import free_port
 from yurt.kube.csr.request import requests_path
 from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, SERVING_SIGNER, SERVING_USAGES
 
-from .apiserver import NEEDED, ControlPlane, free_port
+from .apiserver import NEEDED, ControlPlane
 from .process import Process, find_binary, require
 
 MANIFEST = Path(yurt.__file__).parent.parent / "etc/kubernetes/yurt-controller-manager.yaml"

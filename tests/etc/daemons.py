@@ -5,12 +5,12 @@ The daemons that init systems run, and options with which each runs without priv
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.certs import Authority, issue, make_ca
+from tests.ports import free_port
 from yurt.controllers.tap import Options as ControllerOptions
 from yurt.hub.tap import Options as HubOptions
 from yurt.options import Options
@@ -31,14 +31,6 @@ class Daemon:
     make_options: Callable[[Path, int], list[str]]
     wrong: str
     reloaded: str = ""
-
-
-def free_port() -> int:
-    """
-    A port that nobody listens on.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        return int(holder.getsockname()[1])
 
 
 def make_trust(folder: Path) -> Authority:

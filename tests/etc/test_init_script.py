@@ -14,7 +14,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.etc.daemons import AGENT, CONTROLLERS, HUB, SERVER, free_port
+from tests.etc.daemons import AGENT, CONTROLLERS, HUB, SERVER
+from tests.ports import free_port
 
 ETC = Path(__file__).parent.parent.parent / "etc"
 TWISTD = Path(sys.executable).parent / "twistd"

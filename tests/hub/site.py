@@ -18,8 +18,8 @@ from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublish
 from twisted.trial.unittest import TestCase
 
 from tests.contract.client import KubeClient, Reply, Stream
-from tests.etc.daemons import free_port
 from tests.miniapi import MiniAPI
+from tests.ports import free_port
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings

@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.portforward import ProxyFactory
 
-from tests.etc.daemons import free_port
 from tests.hub.raw import connect
 from tests.hub.site import NODE, USER, Site, config_map, names, pause, pod, reactor, until
 from tests.hub.test_reads import MAPS, PODS, HubCase
 from tests.miniapi import MiniAPI
+from tests.ports import free_port
 from yurt.hub import service
 from yurt.hub.config import NodeCredentials
 from yurt.kube.kubeconfig import load_kubeconfig

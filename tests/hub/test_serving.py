@@ -22,7 +22,6 @@ from twisted.web.client import ResponseNeverReceived
 
 from tests.certs import make_ca
 from tests.contract.client import KubeClient
-from tests.etc.daemons import free_port
 from tests.hub.filters.fixtures import service
 from tests.hub.site import USER, Reply, Site, config_map, reactor, until
 from tests.hub.test_filtering import told_next
@@ -30,6 +29,7 @@ from tests.hub.test_joining import JoiningCase
 from tests.hub.test_reads import MAPS, HubCase
 from tests.miniapi.identity import User
 from tests.miniapi.signing import Signer, sign_request
+from tests.ports import free_port
 from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import FetchedResponse, fetch
 from yurt.http.interfaces import UpstreamError

@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.contract.client import KubeClient
-from tests.e2e.apiserver import free_port
 from tests.miniapi import MiniAPI
+from tests.ports import free_port
 
 NODE = "n1"
 KUBELET = "kubelet/v1.30.0"

@@ -22,6 +22,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.certs import Authority, Identity, issue, make_ca
+from tests.ports import free_port
 from yurt.host.destination import Destination
 from yurt.http.dial import Build, tcp_endpoint
 from yurt.mux.connection import MuxConnection, MuxStream
@@ -37,17 +38,6 @@ from yurt.tunnel.splice import Splice
 LOOPBACK = "127.0.0.1"
 PATIENCE = 20.0
 """Seconds that a test waits for a condition before it fails."""
-
-
-def free_ports(count: int) -> list[int]:
-    """
-    Ports of loopback that nobody listens on.
-    """
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 async def until(reactor: Any, condition: Callable[[], object]) -> None:
@@ -223,7 +213,7 @@ class Site:
         """
         A server's configuration, on ports that are free.
         """
-        agents, secure, insecure, meta = free_ports(4)
+        agents, secure, insecure, meta = (free_port() for _ in range(4))
         identity = issue(self.ca, SERVER_NAME, ["system:nodes"], ips=[LOOPBACK], usages=(ExtendedKeyUsageOID.SERVER_AUTH,))
         settings: dict[str, Any] = {
             "credentials": self.credentials(identity),
@@ -260,7 +250,7 @@ class Site:
         """
         A connection to a door; with ``destination`` one that was diverted.
         """
-        local = free_ports(1)[0] if destination is not None else 0
+        local = free_port() if destination is not None else 0
         if destination is not None:
             self.destinations[local] = destination
         client = await self.dial(port, local)

@@ -12,7 +12,8 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.tunnel.server.site import LOOPBACK, Agent, Client, Site, free_ports, until
+from tests.ports import free_port
+from tests.tunnel.server.site import LOOPBACK, Agent, Client, Site, until
 from yurt.tunnel.server import abandoned
 from yurt.tunnel.server.abandoned import LINGER, LOOK, PATIENCE, Abandoned, Open
 from yurt.tunnel.server.service import TunnelServer
@@ -66,7 +67,7 @@ class AbandonedTests(TestCase):
         """
         A caller that has sent more than there is room for.
         """
-        local = free_ports(1)[0]
+        local = free_port()
         if diverted:
             self.site.destinations[local] = KUBELET
         caller = socket.create_connection((LOOPBACK, port), source_address=(LOOPBACK, local))
