@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import Recorder, ServerSide, echo, get, hello, post
 from yurt.http.interfaces import IncomingRequest, ResponseHead
-from yurt.http.server import ServerLimits
+from yurt.http.server import LAST_WORDS_TIMEOUT, ServerLimits
 
 MALFORMED = {
     "both lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -680,7 +680,7 @@ class EndTests(SynchronousTestCase):
         A body that is wanted and does not come is 408 after a while, and the application hears that its client is lost; while
         the body is held back, is not wanted yet, or moves, its client has time.
         """
-        side = ServerSide(limits=ServerLimits(body_timeout=10, linger_timeout=5))
+        side = ServerSide(limits=ServerLimits(body_timeout=10, body_min_bytes=4, linger_timeout=5))
         side.feed(post(b"x" * 100)[:-99])
         side.clock.advance(1000)
         request, taken, lost = side.requests[0], Recorder(), []
@@ -688,7 +688,7 @@ class EndTests(SynchronousTestCase):
         flow = request.read_body(taken)
         for _ in range(5):
             side.clock.advance(9)
-            side.feed(b"x")
+            side.feed(b"xxxx")
         flow.pause()
         side.clock.advance(1000)
         flow.resume()
@@ -696,9 +696,53 @@ class EndTests(SynchronousTestCase):
         self.assertEqual((side.take(), lost), (b"", []))
         side.clock.advance(1)
         self.assertTrue(side.take().startswith(b"HTTP/1.1 408 Request Timeout\r\n"))
-        self.assertEqual((lost, taken.body, side.wire.write_ended), ([1], b"x" * 6, True))
+        self.assertEqual((lost, taken.body, side.wire.write_ended), ([1], b"x" * 21, True))
         side.clock.advance(5)
         self.assertTrue(side.wire.aborted)
+
+    def test_body_trickles(self) -> None:
+        """
+        A body that comes in drops keeps its place no longer than one that stands still, however often it is held back meanwhile.
+        """
+        side = ServerSide(limits=ServerLimits(body_timeout=10, body_min_bytes=4))
+        side.feed(post(b"x" * 100)[:-100])
+        flow = side.requests[0].read_body(Recorder())
+        for _ in range(3):
+            side.clock.advance(3)
+            side.feed(b"x")
+            flow.pause()
+            side.clock.advance(1000)
+            flow.resume()
+        self.assertEqual(side.take(), b"")
+        side.clock.advance(1)
+        answer = side.take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), answer)
+        self.assertIn(b"fewer than 4 bytes of the request body came within 10 s", answer)
+
+    def test_held_back_as_it_comes(self) -> None:
+        """
+        What came of a body before it was held back counts when it is wanted again.
+        """
+        side = ServerSide(limits=ServerLimits(body_timeout=10, body_min_bytes=4))
+        side.feed(post(b"x" * 100)[:-100])
+        flow = side.requests[0].read_body(Recorder())
+        side.clock.advance(9)
+        flow.pause()
+        side.feed(b"xxxx")
+        flow.resume()
+        side.clock.advance(9)
+        self.assertEqual(side.take(), b"")
+
+    def test_each_body_has_its_time(self) -> None:
+        """
+        The time that one request's body took is not taken from the next one's.
+        """
+        side = ServerSide(echo, ServerLimits(body_timeout=10, body_min_bytes=4))
+        for _ in range(3):
+            request = post(b"xx")
+            side.feed(request[:-1])
+            side.clock.advance(9)
+            self.assertTrue(side.feed(b"x").endswith(b"POST /p xx"))
 
     def test_body_stands_still_under_an_answer(self) -> None:
         """
@@ -783,15 +827,48 @@ class FactoryTests(SynchronousTestCase):
 
     def test_drain_is_bounded(self) -> None:
         """
-        What does not end by itself is cut.
+        When the time is over, a request that has no answer yet gets 503 and the end, and its client, also one that still sends,
+        some time to read it; one under its answer is cut.
+        """
+        side = ServerSide()
+        side.feed(get())
+        started, started_wire = side.connection, side.wire
+        side.requests[0].start(ResponseHead(200, b"OK"))
+        side.connect()
+        lost: list[int] = []
+        side.feed(post(b"x" * 10000)[:-9000])
+        side.requests[1].when_lost(lambda: lost.append(1))
+        drained = side.factory.drain(10)
+        side.clock.advance(10)
+        self.assertTrue(started_wire.aborted)
+        answer = side.take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), answer)
+        self.assertIn(b"\r\nConnection: close\r\n", answer)
+        self.assertIn(b'"kind": "Status"', answer)
+        self.assertEqual((lost, side.wire.write_ended, side.wire.aborted), ([1], True, False))
+        side.feed(b"x" * 8000)
+        self.assertEqual((side.wire.reading, side.wire.aborted), (True, False))
+        side.clock.advance(LAST_WORDS_TIMEOUT)
+        self.assertTrue(side.wire.aborted)
+        side.lose()
+        self.assertNoResult(drained)
+        side.connection = started
+        side.lose()
+        self.successResultOf(drained)
+        self.assertFalse(side.clock.getDelayedCalls())
+
+    def test_drained_by_last_words(self) -> None:
+        """
+        Clients that leave once they have read their 503 are not waited for any longer.
         """
         side = ServerSide()
         side.feed(get())
         drained = side.factory.drain(10)
         side.clock.advance(10)
-        self.assertTrue(side.wire.aborted)
+        self.assertIn(b"503 Service Unavailable", side.take())
         side.lose()
         self.successResultOf(drained)
+        self.assertFalse(side.clock.getDelayedCalls())
 
     def test_drain_of_nothing(self) -> None:
         """

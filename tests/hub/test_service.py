@@ -4,6 +4,7 @@ Tests of the whole hub as a service: start, stop, reload, servers, and what the 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -99,15 +100,23 @@ class StopTests(HubCase):
 
     async def test_does_not_wait_for_ever(self) -> None:
         """
-        A request that does not end is cut when the drain time is over.
+        When the drain time is over, requests that have no answer yet, waiting for the cloud or in the middle of their upload, are
+        told so by a Status.
         """
         self.patch(service, "DRAIN_TIMEOUT", 0.2)
         site = await self.site_with()
         site.api.delay = 3600.0
-        client = connect(site, b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n")
-        await until(lambda: site.hub.in_flight == 1)
+        upload = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n" % MAPS.encode() + bytes(500_000)
+        clients = [connect(site, data) for data in (b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n", upload)]
+        await until(lambda: site.hub.in_flight == 2)
         await site.stop()
-        await client.lost
+        for client in clients:
+            await client.lost
+            head, _, body = bytes(client.received).partition(b"\r\n\r\n")
+            self.assertTrue(head.startswith(b"HTTP/1.1 503 "), head)
+            self.assertIn(b"\r\nConnection: close", head)
+            self.assertIn(b"\r\nX-Yurt-Source: hub", head)
+            self.assertEqual(json.loads(body)["reason"], "ServiceUnavailable")
 
     async def test_what_was_read_is_on_disk(self) -> None:
         """

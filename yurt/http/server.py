@@ -39,6 +39,12 @@ from yurt.http.wire import Wire, half_close, one_write, tune
 from yurt.sockets import socket_of
 from yurt.tls import peer_certificate, requested_name
 
+LAST_WORDS_TIMEOUT = 2.0
+"""
+Seconds that clients have to read that their request was given up at a stop, also those that still send: a socket closed over
+unread input resets the connection, and the answer with it.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
@@ -46,11 +52,11 @@ class ServerLimits:
     What one listener allows.  Times are in seconds.
 
     ``idle_timeout`` is how long a connection may wait for its next request, ``first_timeout`` how long for its first one, TLS
-    included, where strangers may connect (None: as long); ``head_timeout`` how long a request head
-    may take to arrive; ``body_timeout`` how long a request body may make no progress while somebody wants it;
-    ``half_closed_timeout`` how long a client that ended its direction is believed to be there
-    without a byte going to it; ``linger_timeout`` and ``linger_bytes`` how long, and over how much input, a closing
-    connection waits for its client to read the last response.
+    included, where strangers may connect (None: as long); ``head_timeout`` how long a request head may take to arrive;
+    ``body_timeout`` how long ``body_min_bytes`` of a request body may take while somebody wants them (a body that only
+    trickles would keep a place for ever; any link that works at all brings 17 bytes a second); ``half_closed_timeout`` how
+    long a client that ended its direction is believed to be there without a byte going to it; ``linger_timeout`` and
+    ``linger_bytes`` how long, and over how much input, a closing connection waits for its client to read the last response.
     """
 
     max_connections: int = 2000
@@ -59,6 +65,7 @@ class ServerLimits:
     first_timeout: float | None = None
     head_timeout: float = 15.0
     body_timeout: float = 60.0
+    body_min_bytes: int = 1024
     half_closed_timeout: float = 30.0
     linger_timeout: float = 30.0
     linger_bytes: int = 1024 * 1024
@@ -107,6 +114,8 @@ class ServerConnection(Protocol):
         self._in_head = False
         self._shaken = False
         self._lingered = 0
+        self._body_bytes = 0
+        self._body_time_left = inf
         self._deadline = inf
         self._timer: IDelayedCall | None = None
 
@@ -175,6 +184,7 @@ class ServerConnection(Protocol):
                 self.wire.abortConnection()
         else:
             parser = self._parser
+            self._body_bytes += len(data)
             with one_write:
                 parser.feed(data)
                 if parser.begun:
@@ -275,6 +285,8 @@ class ServerConnection(Protocol):
             current = self._waiting.popleft()
             self._current = current
             self._deadline = inf
+            self._body_bytes = 0
+            self._body_time_left = self._limits.body_timeout
             self._in_head = False
             if current.complete or self._parser.error is None:
                 self._ask(current)
@@ -350,7 +362,7 @@ class ServerConnection(Protocol):
 
     def adjust_reading(self) -> None:
         """
-        Read exactly while there is room for what comes; a body that is wanted must not stand still for long.
+        Read exactly while there is room for what comes; a body that is wanted must not stand still, or trickle, for long.
         """
         if self._ended or self._closing or self._stream is not None:
             return
@@ -363,9 +375,21 @@ class ServerConnection(Protocol):
             else:
                 self.wire.pauseProducing()
         if current is not None and current.awaits_body:
-            self._expire_after(self._limits.body_timeout)
+            self._await_body()
         elif current is not None:
+            if self._deadline is not inf:
+                self._body_time_left = max(0.0, self._deadline - self._seconds())
             self._deadline = inf
+
+    def _await_body(self) -> None:
+        """
+        Give the body its time anew when enough of it came; time in which it was held back here is not its client's.
+        """
+        if self._body_bytes >= self._limits.body_min_bytes:
+            self._body_bytes = 0
+            self._expire_after(self._limits.body_timeout)
+        elif self._deadline is inf:
+            self._expire_after(self._body_time_left)
 
     def request_finished(self, request: ServerRequest, keep_alive: bool) -> None:
         """
@@ -402,6 +426,18 @@ class ServerConnection(Protocol):
         """
         if self._stream is None and self._current is None and not self._closing:
             self._close()
+
+    def give_up(self) -> None:
+        """
+        Tell the client if its request has no answer yet; cut what is under way.
+        """
+        if self._closing:
+            return  # its client reads the last answer, until :meth:`cut`
+        if self._stream is not None or self._current is None or self._current.started:
+            self.cut()
+        else:
+            message = "this server stops, and no answer came in time; whether the request took effect is not known"
+            self._refuse(503, "ServiceUnavailable", message)
 
     def cut(self) -> None:
         """
@@ -456,7 +492,8 @@ class ServerConnection(Protocol):
     def _expired(self) -> None:
         current = self._current
         if current is not None and current.awaits_body and not (self._closing or self._ended):
-            message = f"the rest of the request body did not come for {self._limits.body_timeout:g} s"
+            limits = self._limits
+            message = f"fewer than {limits.body_min_bytes} bytes of the request body came within {limits.body_timeout:g} s"
             self._refuse(408, "Timeout", message)
         elif self._in_head and not (self._closing or self._waiting):
             self._refuse(408, "Timeout", f"the rest of the request head did not come for {self._limits.head_timeout:g} s")
@@ -530,8 +567,9 @@ class HTTPServerFactory(Factory):
 
     def drain(self, timeout: float) -> Deferred[None]:
         """
-        Answer what is being answered, keep no connection, take no new one; cut what is left after ``timeout`` seconds.
-        Fires when no connection is left.  Call it once.
+        Answer what is being answered, keep no connection, take no new one.  After ``timeout`` seconds say 503 to those that have
+        no answer yet, cut the others, and LAST_WORDS_TIMEOUT later cut what is left.  Fires when no connection is left.
+        Call it once.
         """
         self.draining = True
         drained: Deferred[None] = Deferred()
@@ -542,8 +580,13 @@ class HTTPServerFactory(Factory):
             self._drained = None
             drained.callback(None)
         elif self._drained is not None:
-            self._cut = self.reactor.callLater(timeout, self._cut_all)
+            self._cut = self.reactor.callLater(timeout, self._give_up)
         return drained
+
+    def _give_up(self) -> None:
+        self._cut = self.reactor.callLater(LAST_WORDS_TIMEOUT, self._cut_all)
+        for connection in list(self.connections):
+            connection.give_up()
 
     def _cut_all(self) -> None:
         for connection in list(self.connections):
