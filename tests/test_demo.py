@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -15,8 +16,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.demo import stage
 from tests.e2e.process import wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +44,41 @@ def fetch(command: str) -> str:
         return str(answer.read().decode())
 
 
+def kill_group(leader: int) -> None:
+    """
+    Kill a process that leads a group, and all of the group: a demo that failed to end may have left its daemons.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+class DaemonTests(TestCase):
+    """
+    The demo's children.
+    """
+
+    async def test_that_does_not_end(self) -> None:
+        """
+        A daemon that takes no notice of SIGTERM is killed in time.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        stubborn = folder / "twistd"
+        stubborn.write_text("#!/bin/sh\ntrap '' TERM\necho deaf\nexec sleep 600\n")
+        stubborn.chmod(0o755)
+        self.patch(sys, "executable", str(folder / "python"))
+        self.patch(stage, "STOP_TIMEOUT", 0.1)
+        daemon = stage.Daemon(reactor, "stubborn")
+        daemon.start()
+
+        async def heard() -> bool:
+            return daemon.last_words == b"deaf\n"
+
+        await daemon.until("trap", heard)
+        await daemon.stop()
+        self.assertTrue(daemon.has_ended)
+
+
 class DemoTests(SynchronousTestCase):
     """
     The demo runs by itself, stays, and ends at Ctrl-C.
@@ -62,9 +100,10 @@ class DemoTests(SynchronousTestCase):
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env={**os.environ, "TMPDIR": str(folder.resolve())},
+                start_new_session=True,
             )
         self.addCleanup(demo.wait)
-        self.addCleanup(demo.kill)
+        self.addCleanup(kill_group, demo.pid)
 
         def said() -> str:
             return (folder / "output").read_text()
@@ -88,7 +127,7 @@ class DemoTests(SynchronousTestCase):
         for command in commands:
             self.assertEqual(fetch(command), "ok", command)
         demo.send_signal(signal.SIGINT)
-        self.assertEqual(demo.wait(20), 0, said())
+        self.assertEqual(demo.wait(60), 0, said())
         self.assertIn("Good bye.", said())
         self.assertEqual([path.name for path in folder.iterdir()], ["output"])
         with self.assertRaises(OSError):

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from tests.miniapi import MiniAPI
 
 from .hub import HubShow
-from .stage import NODE, say
+from .stage import NODE, say, together
 from .tunnel import TunnelShow
 
 
@@ -31,6 +31,7 @@ class Demo:
         self._api = MiniAPI(reactor)
         self.hub = HubShow(reactor, folder, self._api)
         self.tunnel = TunnelShow(reactor, folder, self._api)
+        self.is_over = False
 
     def start(self) -> None:
         """
@@ -47,9 +48,9 @@ class Demo:
         """
         End the daemons, and the cloud.
         """
+        self.is_over = True
         self._api.heal()
-        await self.tunnel.stop()
-        await self.hub.stop()
+        await together(self.tunnel.stop(), self.hub.stop())
         await self._api.stop()
 
     async def play(self) -> None:
@@ -75,6 +76,8 @@ def main() -> None:
         failed: list[Failure] = []
 
         def fail(failure: Failure) -> None:
+            if demo.is_over:
+                return  # an act that was going on
             failed.append(failure)
             say(f"The demo failed: {failure.getErrorMessage()}")
             reactor.stop()

@@ -14,7 +14,7 @@ from twisted.web.client import ResponseFailed
 from tests.contract.client import KubeClient, Reply, Stream
 from tests.miniapi import MiniAPI
 
-from .stage import HERE, NODE, START_TIMEOUT, Daemon, say, usable_port
+from .stage import HERE, NODE, START_TIMEOUT, Daemon, say, together, usable_port
 
 PROXY_PORT, ADMIN_PORT = 10261, 10267
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
@@ -52,8 +52,7 @@ class HubShow:
         """
         End the hub.
         """
-        await self._client.close()
-        await self._hub.stop()
+        await together(self._hub.stop(), self._client.close())
 
     def toggle(self) -> None:
         """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -22,6 +22,10 @@ HERE = "127.0.0.1"
 START_TIMEOUT = 20.0
 STEP_TIMEOUT = 30.0
 LOOK_INTERVAL = 0.1
+STOP_TIMEOUT = 10.0
+"""Seconds that a daemon has to end in good order before it is killed."""
+DRAIN = "--drain-timeout=2s"
+"""Somebody may follow a log that never ends while the demo is to end."""
 
 
 def usable_port(wanted: int, host: str = HERE) -> int:
@@ -46,6 +50,16 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """
+    Do all of them at once, each to its end; raises the first failure if there was any.
+    """
+    outcomes: list[Any] = await DeferredList([Deferred.fromCoroutine(work) for work in works], consumeErrors=True)
+    for went_well, outcome in outcomes:
+        if not went_well:
+            outcome.raiseException()
+
+
 class Daemon(ProcessProtocol):
     """
     A daemon in the foreground, as a child; its last words are kept for the case that it ends too early.
@@ -66,16 +80,19 @@ class Daemon(ProcessProtocol):
 
     async def stop(self) -> None:
         """
-        End it, and wait until it has ended.
+        End it, in STOP_TIMEOUT by force, and wait until it has ended.
         """
         if self.transport is not None and not self.has_ended:
             self.transport.signalProcess("TERM")
+            killing = self._reactor.callLater(STOP_TIMEOUT, self.transport.signalProcess, "KILL")
             await self._ended
+            if killing.active():
+                killing.cancel()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self.last_words = (self.last_words + data)[-2000:]
 
-    def processEnded(self, reason: Failure) -> None:
+    def processExited(self, reason: Failure) -> None:
         self.has_ended = True
         self._ended.callback(None)
 

@@ -21,7 +21,7 @@ from yurt.tls import ClientTLS, Credentials
 
 from .call import Caller
 from .node import SHELL, EdgeNode
-from .stage import HERE, NODE, START_TIMEOUT, Daemon, say, usable_port
+from .stage import DRAIN, HERE, NODE, START_TIMEOUT, Daemon, say, together, usable_port
 
 NODE_ADDRESS = "127.0.0.2"
 KUBELET_PORT = 10250
@@ -79,12 +79,12 @@ class TunnelShow:
             f"--kubeconfig={self._api.write_kubeconfig(self._folder / 'server.conf', 'yurt-tunnel-server')}",
             f"--kubelet-certificate-authority={self._folder / 'ca.crt'}", f"--bind-address={HERE}",
             f"--tunnel-agent-connect-port={self._agents}", f"--secure-port={self._secure}", f"--insecure-port={self._plain}",
-            f"--meta-port={self._meta}", "--enable-iptables=false", "--enable-dns-controller=false",
+            f"--meta-port={self._meta}", "--enable-iptables=false", "--enable-dns-controller=false", DRAIN,
         )  # fmt: skip
         self._agent.start(
             *self._identity("agent", self._api.certificate(f"system:node:{NODE}", "system:nodes")),
             f"--node-name={NODE}", f"--node-ip={NODE_ADDRESS}", f"--allowed-ports={self._kubelet}",
-            f"--tunnelserver-addr={HERE}:{self._link_port.getHost().port}", f"--meta-port={self._agent_meta}",
+            f"--tunnelserver-addr={HERE}:{self._link_port.getHost().port}", f"--meta-port={self._agent_meta}", DRAIN,
         )  # fmt: skip
 
     async def stop(self) -> None:
@@ -92,10 +92,8 @@ class TunnelShow:
         End all of it.
         """
         self._link.heal()
-        await self._pages.close()
-        await self._agent_pages.close()
-        await self._agent.stop()
-        await self._server.stop()
+        await together(self._agent.stop(), self._server.stop())
+        await together(self._pages.close(), self._agent_pages.close())
         if self._link_port is not None:
             await self._link_port.stopListening()
             self._link.abort_all()
