@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
@@ -72,10 +72,9 @@ class FakeEndpoint:
         Keep the protocol in ``opened.protocols``.
         """
         self.opened.asked.append(self.words)
-        if self.opened.error is not None:
-            failed: Deferred[IProtocol] = Deferred()
-            failed.errback(self.opened.error)
-            return failed
+        error = self.opened.errors.get(self.words[0], self.opened.error)
+        if error is not None:
+            return fail(error)
         self.answered()
         protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]  # as endpoints of other kinds do
         assert protocol is not None
@@ -87,12 +86,14 @@ class FakeEndpoint:
 @dataclass
 class FakeStreams:
     """
-    In the place of the endpoint that opens streams: ``asked`` is what was dialled, ``error`` how dials fail.
+    In the place of the endpoint that opens streams: ``asked`` is what was dialled, ``error`` how dials fail, ``errors`` how
+    those by one carrier do.
     """
 
     asked: list[tuple[object, ...]] = field(default_factory=list)
     protocols: list[IProtocol] = field(default_factory=list)
     error: Exception | None = None
+    errors: dict[object, Exception] = field(default_factory=dict)
 
     def __call__(
         self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool, answered: Callable[[], object]

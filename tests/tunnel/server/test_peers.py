@@ -11,9 +11,11 @@ from twisted.internet import reactor
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
+import yurt.tunnel.server.peers
 from tests.certs import issue
 from tests.tunnel.server.site import LOOPBACK, Client, Echo, Site, until
 from yurt.http.interfaces import Headers
+from yurt.mux.limits import MuxLimits
 from yurt.tunnel.connect import NODE_HEADER, ConnectRefused
 from yurt.tunnel.hello import SERVER_NAME
 from yurt.tunnel.opening import StreamEndpoint
@@ -158,6 +160,29 @@ class PeersTests(TestCase):
         assert chosen is not None
         self.assertEqual(chosen.heard_at, 8.0)
         self.assertIsNone(links.with_node("edge-2"))
+
+    async def test_call_to_a_dead_server(self) -> None:
+        """
+        A call that was sent to a server whose host had just died goes through another one that has the node's agent, once the
+        silence tells.
+        """
+        self.patch(yurt.tunnel.server.peers, "LIMITS", MuxLimits(ping_after=0.1, ping_patience=0.3))
+        servers = [self.two, self.site.server()]
+        for server in servers:
+            await self.site.agent(server, target=self.site.listen(Echo))
+        self.one.peers.update(map(self.member, servers))
+        await until(self.reactor, lambda: all("edge-1" in peer.nodes for peer in self.one.peers.peers.values()))
+        way = self.one.ways.way_to("edge-1", "10.0.0.8", 10250)
+        peer = next(peer for peer in self.one.peers.peers.values() if peer.mux is self.one.peers.with_node("edge-1"))
+        dead = next(server for server in servers if server.server_id == peer.member.id)
+        for mux in dead.peer_streams.links:
+            cast(Any, mux.transport).pauseProducing()
+        client = cast(Client, await way.connect(Factory.forProtocol(Client)))
+        self.assertIn("no sign of life", str(peer.problem))
+        client.wire.write(b"across")
+        await until(self.reactor, lambda: client.data == b"across")
+        client.wire.loseConnection()
+        await until(self.reactor, lambda: client.lost)
 
     async def test_unreachable_server(self) -> None:
         """

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.fakes import FakeCarrier, FakeStreams, agent
+from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.metrics import ServerMetrics
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Registry
@@ -24,11 +25,12 @@ class FakePeers:
     def __init__(self) -> None:
         self.links: dict[str, Carrier] = {}
 
-    def with_node(self, node: str) -> Carrier | None:
+    def with_node(self, node: str, but: Carrier | None = None) -> Carrier | None:
         """
         See :class:`yurt.tunnel.server.ways.Peers`.
         """
-        return self.links.get(node)
+        link = self.links.get(node)
+        return None if link is but else link
 
 
 class WaysTests(SynchronousTestCase):
@@ -89,6 +91,41 @@ class WaysTests(SynchronousTestCase):
         self.successResultOf(way.connect(Factory.forProtocol(Protocol)))
         self.assertEqual(self.streams.asked, [(link, "10.0.0.9", 10250, [(b"Yurt-Node", b"edge-2")], False)])
         self.assertEqual(self.no_way("edge-2", local_only=True).word, "unknown-node")
+
+    def test_another_way(self) -> None:
+        """
+        A link that breaks before the answer, or whose other side has left or is about to, is not the end while another one leads
+        to the node: that one is tried, once, and what it says counts.
+        """
+        mine, theirs = FakeCarrier(), FakeCarrier()
+        self.registry.add(agent("edge-1", mine))
+        self.peers.links["edge-1"] = theirs
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250)
+        self.streams.errors[mine] = ConnectRefused(502, "BadGateway", "not-connected", "the stream was lost before an answer")
+        self.successResultOf(way.connect(Factory.forProtocol(Protocol)))
+        self.assertEqual([words[0] for words in self.streams.asked], [mine, theirs])
+        self.assertIsNone(self.value("refused_total", reason="not-connected"))
+        self.streams.errors[theirs] = ConnectRefused(503, "ServiceUnavailable", "draining", "the agent is about to stop")
+        error = self.failureResultOf(way.connect(Factory.forProtocol(Protocol)), ConnectRefused).value
+        self.assertEqual(error.word, "draining")
+        self.assertEqual(len(self.streams.asked), 4)
+        self.assertEqual(self.value("refused_total", reason="draining"), 1)
+
+    def test_no_other_way(self) -> None:
+        """
+        What the node itself refuses no other link would give, and without another link the first refusal counts.
+        """
+        mine, theirs = FakeCarrier(), FakeCarrier()
+        self.registry.add(agent("edge-1", mine))
+        self.peers.links["edge-1"] = theirs
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250)
+        self.streams.errors[mine] = ConnectRefused(502, "BadGateway", "refused", "connection refused")
+        self.failureResultOf(way.connect(Factory.forProtocol(Protocol)), ConnectRefused)
+        self.peers.links.clear()
+        self.streams.errors[mine] = ConnectRefused(502, "BadGateway", "not-connected", "the stream was lost")
+        error = self.failureResultOf(way.connect(Factory.forProtocol(Protocol)), ConnectRefused).value
+        self.assertEqual(error.message, "the stream was lost")
+        self.assertEqual([words[0] for words in self.streams.asked], [mine, mine])
 
     def test_kept_way_finds_the_newest_connection(self) -> None:
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -21,7 +22,7 @@ from yurt import __version__
 from yurt.http.dial import Build
 from yurt.http.heads import get_header
 from yurt.kube.pause import pause
-from yurt.mux.connection import MuxConnection, MuxStream
+from yurt.mux.connection import MuxConnection, MuxLimits, MuxStream
 from yurt.tls import ClientTLS
 from yurt.tunnel.answering import IncomingConnect, read_connect, read_head
 from yurt.tunnel.connect import MALFORMED, NODE_HEADER, ConnectRefused, authority
@@ -35,6 +36,12 @@ from yurt.tunnel.splice import Splice
 
 FIRST_RETRY, MAX_RETRY = 1.0, 15.0
 """Seconds within which another server is dialled again after the first failure, and after many."""
+
+LIMITS = MuxLimits(ping_after=1.0, ping_patience=5.0)
+"""
+Of a link to another server: heard of every second, so that one whose host died is not chosen for longer, while another has the
+node; and given up after six.
+"""
 
 STOPPED = "the server stopped"
 
@@ -101,13 +108,13 @@ class PeerLinks(Service):
             if mux is not None:
                 mux.abort(STOPPED)
 
-    def with_node(self, node: str) -> MuxConnection | None:
+    def with_node(self, node: str, but: object = None) -> MuxConnection | None:
         """
-        A link to a server that has an agent of ``node``: of several the one that was heard of last, for a server whose host died
-        stays among them until its silence has lasted long enough.
+        A link to a server that has an agent of ``node``, another one than ``but``: of several the one that was heard of last, for
+        a server whose host died stays among them until its silence has lasted long enough.
         """
         links = [peer.mux for peer in self.peers.values() if node in peer.nodes and peer.mux is not None]
-        usable = [mux for mux in links if takes_streams(mux)]
+        usable = [mux for mux in links if takes_streams(mux) and mux is not but]
         return max(usable, key=lambda mux: mux.heard_at, default=None)
 
     def links(self) -> list[MuxConnection]:
@@ -160,7 +167,8 @@ class PeerLinks(Service):
                 lost.callback(str(why))
 
         def make(answer: object) -> MuxConnection:
-            return MuxConnection(self.reactor, client=True, accept=lambda stream: self._accept(peer, stream), lost=ended)
+            accept = partial(self._accept, peer)
+            return MuxConnection(self.reactor, client=True, accept=accept, lost=ended, limits=LIMITS)
 
         hello = AgentHello(authority(member.host, member.port), PEER_PATH, user_agent=f"yurt-tunnel-server/{__version__}")
         link = await dial_link(self.reactor, member.host, member.port, self.tls, hello, make=make)

@@ -13,9 +13,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import Headers
-from yurt.tunnel.connect import NODE_HEADER, NOT_CONNECTED, UNKNOWN_NODE, ConnectRefused, authority
+from yurt.tunnel.connect import DRAINING, NODE_HEADER, NOT_CONNECTED, UNKNOWN_NODE, ConnectRefused, authority
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Departure, Registry
+
+ELSEWHERE = frozenset({DRAINING, NOT_CONNECTED})
+"""Why a link led nowhere while another one to the same node may: it broke, or the other side has left or is about to."""
 
 
 class NoWay(ConnectRefused):
@@ -29,9 +32,9 @@ class Peers(Protocol):
     The links to the other servers.
     """
 
-    def with_node(self, node: str) -> Carrier | None:
+    def with_node(self, node: str, but: Carrier | None = None) -> Carrier | None:
         """
-        A link, ready for streams, to a server that has an agent of ``node``.
+        A link, ready for streams, to a server that has an agent of ``node``; another one than ``but``.
         """
 
 
@@ -101,14 +104,14 @@ class Ways:
             raise
         return way
 
-    def find(self, node: str, local_only: bool) -> tuple[Carrier, Headers]:
+    def find(self, node: str, local_only: bool, but: Carrier | None = None) -> tuple[Carrier, Headers]:
         """
-        The link to open a stream in, and the headers to open it with; or :class:`NoWay`.
+        The link to open a stream in, another one than ``but``, and the headers to open it with; or :class:`NoWay`.
         """
         agent = self.registry.newest(node)
-        if agent is not None:
+        if agent is not None and agent.mux is not but:
             return agent.mux, []
-        link = None if local_only or self.peers is None else self.peers.with_node(node)
+        link = None if local_only or self.peers is None else self.peers.with_node(node, but)
         if link is not None:
             return link, [(NODE_HEADER, node.encode())]
         raise self.no_way(node)
@@ -169,13 +172,27 @@ class Way:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        See :class:`IStreamClientEndpoint`.
+        See :class:`IStreamClientEndpoint`.  When the link that was chosen leads nowhere, and another one is there, that is tried.
         """
         try:
             carrier, headers = self.find()
         except NoWay as error:
             self.refused(error)
             return fail(error)
+        opened = self._open(carrier, headers, protocolFactory)
+        elsewhere = cast("Deferred[IProtocol]", opened.addErrback(self._elsewhere, carrier, protocolFactory))
+        return elsewhere.addErrback(self._failed)
+
+    def _elsewhere(self, failure: Failure, tried: Carrier, factory: IProtocolFactory) -> Failure | Deferred[IProtocol]:
+        if not isinstance(failure.value, ConnectRefused) or failure.value.word not in ELSEWHERE:
+            return failure
+        try:
+            carrier, headers = self._ways.find(self.node, self._local_only, but=tried)
+        except NoWay:
+            return failure
+        return self._open(carrier, headers, factory)
+
+    def _open(self, carrier: Carrier, headers: Headers, factory: IProtocolFactory) -> Deferred[IProtocol]:
         began = self._ways.reactor.seconds()
         endpoint = self._ways.open_stream(
             carrier,
@@ -185,8 +202,7 @@ class Way:
             early=self._early,
             answered=lambda: self._ways.metrics.dialled(self._ways.reactor.seconds() - began),
         )
-        watched = cast(IProtocolFactory, _Watched(protocolFactory, self, began))
-        return endpoint.connect(watched).addErrback(self._failed)
+        return endpoint.connect(cast(IProtocolFactory, _Watched(factory, self, began)))
 
     def _failed(self, failure: Failure) -> Failure:
         if isinstance(failure.value, ConnectRefused):
