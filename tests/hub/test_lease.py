@@ -243,11 +243,14 @@ class KubeletTests(LeaseTests):
         self.assertEqual(self.call("PATCH", b"{", "application/merge-patch+json")[0], 400)
         self.assertEqual(self.call("GET"), (200, kept))
 
-    def test_other_methods(self) -> None:
+    def test_forgotten(self) -> None:
         """
-        Nothing else is offered.
+        What the cloud has deleted is there no more, until kubelet makes or renews it.
         """
-        self.assertEqual(self.call("DELETE")[0], 405)
+        self.call("POST", make_body())
+        self.lease.forget()
+        self.assertEqual((self.call("GET")[0], self.call("HEAD")[0], self.call("PUT", make_body())[0]), (404, 404, 201))
+        self.assertEqual((self.call("HEAD")[0], self.call("POST", make_body())[0]), (200, 409))
 
     def test_alive(self) -> None:
         """

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import NODE, HandExchange, MemorySite
+from yurt.kube.protobuf import MAGIC, encode_bytes
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 OWN = f"{LEASES}/{NODE}"
@@ -93,6 +94,86 @@ class LeaseCallTests(SynchronousTestCase):
             request = self.site.ask(method, path, body, **options)
             self.site.arriving(path).answer(200, {"kind": "Lease"})
             self.assertEqual(request.header("x-yurt-source"), "cloud", (method, path))
+
+    def another(self) -> tuple[dict[str, Any], bytes]:
+        """
+        Another Lease in both forms.
+        """
+        metadata = encode_bytes(1, b"n2") + encode_bytes(3, b"kube-node-lease")
+        type_meta = encode_bytes(1, b"coordination.k8s.io/v1") + encode_bytes(2, b"Lease")
+        other = {**lease(), "metadata": {"name": "n2", "namespace": "kube-node-lease"}}
+        return other, MAGIC + encode_bytes(1, type_meta) + encode_bytes(2, encode_bytes(1, metadata))
+
+    def test_creating_another(self) -> None:
+        """
+        A new Lease of another name, or none, goes on to the cloud as it came; without the cloud it is refused like any write.
+        """
+        self.site.online()
+        self.site.upstream.on_request = None
+        other, protobuf = self.another()
+        media = "application/vnd.kubernetes.protobuf"
+        nameless = {**lease(), "metadata": {"generateName": "n"}}
+        elsewhere = {**lease(), "metadata": {"name": NODE, "namespace": "default"}}
+        bodies: list[Any] = [other, protobuf, nameless, elsewhere, b"{", b"x" * 100_000]
+        for body in bodies:
+            self.site.online()
+            request = self.site.ask("POST", LEASES, body, content_type=media if body is protobuf else "application/json")
+            arrived = self.site.arriving(LEASES)
+            self.assertEqual(arrived.body, body if isinstance(body, bytes) else json.dumps(body).encode())
+            arrived.answer(201, {"kind": "Lease", "metadata": {"name": "made"}})
+            self.assertEqual((request.status, request.header("x-yurt-source")), (201, "cloud"))
+            self.site.offline()
+            refused = self.site.fetch("POST", LEASES, body)
+            self.assertEqual((refused.status, refused.json["kind"], refused.json["code"]), (503, "Status", 503))
+        self.assertEqual(self.site.fetch("GET", OWN).status, 404)
+
+    def test_creating_the_own_in_protobuf(self) -> None:
+        """
+        The node's own Lease in protobuf, as kubelet sends it, is made here, once.
+        """
+        metadata = encode_bytes(1, NODE.encode()) + encode_bytes(3, b"kube-node-lease")
+        type_meta = encode_bytes(1, b"coordination.k8s.io/v1") + encode_bytes(2, b"Lease")
+        body = MAGIC + encode_bytes(1, type_meta) + encode_bytes(2, encode_bytes(1, metadata))
+        self.site.offline()
+        for status in (201, 409):
+            reply = self.site.fetch("POST", LEASES, body, content_type="application/vnd.kubernetes.protobuf")
+            self.assertEqual((reply.status, reply.header("x-yurt-source")), (status, "hub"))
+
+    def test_deleting_the_own(self) -> None:
+        """
+        DELETE of the node's own Lease is the cloud's to do; once it is done, the Lease is gone until kubelet makes it anew.
+        """
+        self.site.online()
+        self.site.fetch("POST", LEASES, lease())
+        self.site.run(1)
+        self.site.upstream.on_request = None
+        refused = self.site.ask("DELETE", OWN)
+        self.site.arriving(OWN).answer(403, {"kind": "Status", "code": 403})
+        self.assertEqual((refused.status, self.site.fetch("GET", OWN).status), (403, 200))
+        deleted = self.site.ask("DELETE", OWN)
+        self.site.arriving(OWN).answer(200, {"kind": "Status", "status": "Success"})
+        self.assertEqual((deleted.status, deleted.header("x-yurt-source")), (200, "cloud"))
+        self.assertEqual(self.site.fetch("GET", OWN).status, 404)
+        self.site.reboot()
+        self.site.offline()
+        self.assertEqual(self.site.fetch("GET", OWN).status, 404)
+        self.assertEqual(self.site.fetch("DELETE", OWN).status, 503)
+        self.assertEqual(self.site.fetch("PUT", OWN, lease()).status, 201)
+
+    def test_not_kubelets_own_words(self) -> None:
+        """
+        A dry run and what is asked in another's name are no calls of kubelet about its Lease.
+        """
+        self.site.online()
+        self.site.upstream.on_request = None
+        asked: list[tuple[str, str, dict[str, str]]] = [
+            ("PUT", f"{OWN}?dryRun=All", {}),
+            ("GET", OWN, {"impersonate_user": "somebody"}),
+        ]
+        for method, target, options in asked:
+            request = self.site.ask(method, target, lease() if method == "PUT" else None, **options)
+            self.site.arriving(OWN).answer(200, {"kind": "Lease"})
+            self.assertEqual(request.header("x-yurt-source"), "cloud", (method, target))
 
     def test_renewals(self) -> None:
         """

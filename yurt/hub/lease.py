@@ -124,6 +124,13 @@ class NodeLease:
 
     # Towards kubelet
 
+    def forget(self) -> None:
+        """
+        The cloud has deleted the Lease.
+        """
+        self._kept = self._in_cloud = None
+        self._memory.put(KEY, b"")
+
     def answer(self, method: str, body: bytes, content_type: str) -> tuple[int, bytes]:
         """
         Status and JSON body for kubelet's call; the call shows that kubelet lives.
@@ -141,11 +148,9 @@ class NodeLease:
             return self._refuse(409, "AlreadyExists", "already exists") if kept else self._take(201, body)
         if method == "PUT":
             return self._take(200 if kept else 201, body)
-        if method not in ("GET", "PATCH"):
-            return self._refuse(405, "MethodNotAllowed", f"the hub answers no {method} of the node's own Lease")
         if kept is None:
             return self._refuse(404, "NotFound", "not found")
-        if method == "GET":
+        if method in ("GET", "HEAD"):
             return 200, msgspec.json.encode(kept)
         try:
             return self._take(200, msgspec.json.encode(apply_patch(content_type, kept, body, "Lease")))

@@ -11,15 +11,17 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
 from yurt.http.heads import get_header
-from yurt.http.interfaces import FlowControlled, Headers, IncomingRequest, RequestHead
+from yurt.http.interfaces import IncomingRequest, RequestHead
 from yurt.hub.accept import read_accept
-from yurt.hub.answers import FROM_HUB, JSON, answer_status
+from yurt.hub.answers import answer_status
 from yurt.hub.cache.views import GETS, Caller
 from yurt.hub.documents import DocumentRead, is_document
 from yurt.hub.exclude import TOKENS
 from yurt.hub.filtered import FilteredListRead, FilteredObjectRead, UnfilteredForward
 from yurt.hub.forward import EDGE_CACHE, Forward
 from yurt.hub.identity import NODE, Credential, Door, read_credential
+from yurt.hub.lease_body import LEASE_NAMESPACE
+from yurt.hub.leasecalls import ANSWERED_HERE, LeaseCall, LeaseCreate, LeaseDelete
 from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
 from yurt.hub.tokenrequests import TokenRequestWrite
 from yurt.hub.watches import Watch
@@ -40,12 +42,9 @@ NEVER_CACHED_GROUPS = frozenset({"authentication.k8s.io", "authorization.k8s.io"
 
 NEVER_CACHED_RESOURCES = frozenset({"certificatesigningrequests"})
 
-LEASE_NAMESPACE = "kube-node-lease"
 MAX_REMEMBERED_CALLERS = 1024
 
 FILTERED: dict[type[Read], type[Read]] = {ObjectRead: FilteredObjectRead, ListRead: FilteredListRead}
-
-MAX_LEASE_BODY = 64 * 1024
 
 
 def is_loopback(peer: IAddress) -> bool:
@@ -62,52 +61,6 @@ class LongForward(Forward):
     """
 
     long_running = True
-
-
-class LeaseCall:
-    """
-    One of kubelet's calls about its own Lease: the hub's to answer, always.
-    """
-
-    def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo) -> None:
-        self.hub = hub
-        self.request = request
-        self.info = info
-        self.body: list[bytes] = []
-        self.size = 0
-        self.flow: FlowControlled | None = None
-
-    def begin(self) -> None:
-        """
-        Read the body if there is one, then answer.
-        """
-        if self.request.has_body:
-            self.flow = self.request.read_body(self)
-        else:
-            self.body_finished([])
-
-    def body_received(self, data: bytes) -> None:
-        """
-        A Lease is small.
-        """
-        self.size += len(data)
-        if self.size <= MAX_LEASE_BODY:
-            self.body.append(data)
-
-    def body_finished(self, trailers: Headers) -> None:
-        """
-        Answer.
-        """
-        if self.size > MAX_LEASE_BODY:
-            answer_status(self.request, 413, "RequestEntityTooLarge", f"a Lease of {self.size} bytes")
-            return
-        headers = self.request.head.headers
-        media_type = (get_header(headers, b"content-type") or b"application/json").partition(b";")[0]
-        content_type = media_type.strip().lower().decode("latin-1")
-        method = self.request.head.method.decode("ascii")
-        status, body = self.hub.lease.answer(method, b"".join(self.body), content_type)
-        self.hub.metrics.series("kubelet", self.info.verb, "leases").from_hub += 1
-        self.request.respond(status, [JSON, FROM_HUB], body)
 
 
 remembered_caller = lru_cache(MAX_REMEMBERED_CALLERS)(Caller)
@@ -138,7 +91,7 @@ class HubProxy:
             message = f"a caller on {door.name} must bring its own credentials, such as its service-account token"
             answer_status(request, 401, "Unauthorized", message)
             return
-        if caller.component == "kubelet" and credential.kind == "none" and self.is_own_lease(info):
+        if self.is_lease_call(info, caller, credential):
             LeaseCall(hub, request, info).begin()
         elif hub.filters.settled or not hub.filters.covers(caller.component, info):
             self.carry(request, info, caller, credential)
@@ -167,18 +120,25 @@ class HubProxy:
         forward = self.choose(request, info, caller, credential, cached)(hub, request, info, caller, credential)
         hub.carry(forward)
 
-    def is_own_lease(self, info: RequestInfo) -> bool:
+    def is_lease_call(self, info: RequestInfo, caller: Caller, credential: Credential) -> bool:
         """
-        Whether this is about the Lease of this node.
+        Whether the hub is to answer this, whatever the cloud would say.
         """
-        if (
-            info.resource != "leases"
-            or info.namespace != LEASE_NAMESPACE
-            or info.group != "coordination.k8s.io"
-            or info.subresource
-        ):
-            return False
-        return info.name == self.hub.config.node_name if info.name else info.verb == "create"
+        is_own = info.verb in ANSWERED_HERE and self.is_of_own_lease(info, caller)
+        return is_own and not credential.impersonates and not info.query.get("dryRun")
+
+    def is_of_own_lease(self, info: RequestInfo, caller: Caller) -> bool:
+        """
+        Whether this is about the Lease of this node, by its kubelet.
+        """
+        return info.name == self.hub.config.node_name and self.is_of_node_lease(info, caller)
+
+    def is_of_node_lease(self, info: RequestInfo, caller: Caller) -> bool:
+        """
+        Whether this is about the Lease of a node, by this node's kubelet.
+        """
+        is_about = info.resource == "leases" and info.namespace == LEASE_NAMESPACE and info.group == "coordination.k8s.io"
+        return is_about and not info.subresource and caller.component == "kubelet" and caller.identity == NODE
 
     def identity(self, credential: Credential) -> str:
         """
@@ -257,6 +217,10 @@ class HubProxy:
             return TokenRequestWrite if is_kept else Forward
         if self.is_own_status(info, caller):
             return StatusWrite
+        if info.verb == "create" and not info.name and self.is_of_node_lease(info, caller):
+            return LeaseCreate
+        if info.verb == "delete" and self.is_of_own_lease(info, caller):
+            return LeaseDelete
         if cached and info.verb == "create" and not info.subresource and not info.name:
             return Write
         return Forward

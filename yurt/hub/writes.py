@@ -61,7 +61,7 @@ class Write(Forward):
         self.streamed = not self.admitted_offline()
         self.waiting_for_body = self.request.has_body and not self.streamed
         if not self.waiting_for_body:
-            super().begin()
+            self.set_out()
             return
         self.max_replayed = MAX_BUFFERED_WRITE
         self.request.when_lost(self.client_lost)
@@ -101,7 +101,13 @@ class Write(Forward):
         super().body_finished(trailers)
         if self.waiting_for_body:
             self.waiting_for_body = False
-            super().begin()
+            self.set_out()
+
+    def set_out(self) -> None:
+        """
+        Go to the cloud, with all of the body that is to be read before.
+        """
+        super().begin()
 
     def done(self) -> None:
         """
