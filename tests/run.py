@@ -30,16 +30,17 @@ SUITES: dict[str, tuple[str, ...]] = {
     "kernel": ("tests/kernel",),
     "contract": ("tests/contract",),
     "interop": ("tests/interop",),
-    "e2e-tunnel": ("tests/e2e/test_tunnel_*.py", "tests/e2e/test_joining.py"),
+    "e2e-tunnel": ("tests/e2e/test_tunnel_*.py",),
+    "e2e-changes": tuple(f"tests/e2e/test_{name}.py" for name in ("joining", "upgrades", "failover", "servers")),
     "e2e": ("tests/e2e/test_*.py",),
 }
 """Suites that take long or need the machine, and their folders and modules; what several name belongs to the first of them.
 ``unit`` is all the rest."""
 STAGES = (
     (("unit",), ("lint", "packaging", "etc", "contract", "interop")),
-    (("e2e",), ("e2e-tunnel", "kernel")),
+    (("e2e",), ("e2e-tunnel", "kernel"), ("e2e-changes",)),
 )
-"""One after the other; the lanes of a stage run side by side.  There are two: machines have two cores."""
+"""One after the other; the lanes of a stage run side by side.  Machines have two cores; an end-to-end test mostly waits."""
 LIVE = True
 """Whether lanes that run alone print as they go."""
 SLOWEST = 5
