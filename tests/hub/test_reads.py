@@ -141,6 +141,18 @@ class OfflineReadTests(HubCase):
             self.assert_failure(reply, 503, "ServiceUnavailable", "not reachable", "never saw")
             self.assertEqual(header(reply, "retry-after"), "1")
 
+    async def test_never_seen_by_kubectl(self) -> None:
+        """
+        The same to kubectl bears no Retry-After, so that it shows the reason at once; a watch and a document, too.
+        """
+        site = await self.site_with(config_map("one"))
+        await site.offline()
+        for path in (MAPS, f"{MAPS}/one", f"{MAPS}?watch=true", "/api"):
+            for agent, seconds in (("kubectl/v1.32.4 (linux/amd64)", ""), ("kubectl-top/v1", ""), ("kubelet/v1.32.4", "1")):
+                reply = await site.ask("GET", path, user_agent=agent)
+                self.assert_failure(reply, 503, "ServiceUnavailable", "not reachable")
+                self.assertEqual(header(reply, "retry-after"), seconds, (path, agent))
+
     async def test_offline_miss(self) -> None:
         """
         ``--offline-miss 404`` answers those as OpenYurt does.

@@ -21,8 +21,18 @@ STALE = (b"Warning", b'110 yurthub "the cloud is not reachable; this answer come
 """Warn-code 110, "Response is Stale", of RFC 7234 section 5.5.1."""
 
 RETRY_AFTER_OFFLINE = 1
-"""Seconds that a client is asked to wait when only the cloud could have answered.  client-go tries ten times, so its user
-hears of it after ten times as long."""
+"""Seconds that a client is asked to wait when only the cloud could have answered its read."""
+
+
+def retry_after_offline(component: str) -> int | None:
+    """
+    Seconds after which ``component`` is to repeat a read that only the cloud could have answered; None when it is not to.
+
+    client-go, where it is told to wait, tries ten times without a word: for a daemon that is the soonest way to an answer.  A
+    person at kubectl sees nothing for 10 s a request, 50 s before discovery is given up; and with a ``--request-timeout`` below
+    that "client rate limiter Wait returned an error" in the place of the reason.
+    """
+    return None if component.startswith("kubectl") else RETRY_AFTER_OFFLINE
 
 
 def name_source(head: ResponseHead, source: tuple[bytes, bytes]) -> None:
