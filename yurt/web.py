@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request as BaseRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 MAX_BODY_BYTES = 64 * 1024
 """Bodies are of no use to these pages; what is longer than this is refused."""
@@ -67,6 +71,43 @@ def json_page(read: Callable[[], tuple[int, object]]) -> Page:
         return status, JSON, json.dumps(value, indent=2).encode() + b"\n"
 
     return Page(make)
+
+
+class LaterPage(Resource):
+    """
+    A JSON page that takes its time: ``read`` fires with a value that ``json`` can write, and is cancelled when nobody waits.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    def __init__(self, read: Callable[[], Deferred[Any]]) -> None:
+        super().__init__()
+        self._read = read
+
+    def render_GET(self, request: Request) -> int:
+        """
+        Begin; the answer follows.
+        """
+        work = self._read()
+        request.notifyFinish().addErrback(lambda _: work.cancel())
+        work.addCallbacks(self._answer, self._fail, callbackArgs=(request,), errbackArgs=(request,))
+        return NOT_DONE_YET
+
+    def _answer(self, value: object, request: Request) -> None:
+        request.setHeader(b"Content-Type", JSON)
+        request.setHeader(b"Cache-Control", NO_STORE)
+        body = json.dumps(value, indent=2).encode() + b"\n"
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
+
+    def _fail(self, failure: Failure, request: Request) -> None:
+        if failure.check(CancelledError):
+            return
+        self._log.failure("{path} could not be made", failure=failure, path=request.path)
+        request.setResponseCode(500)
+        request.finish()
 
 
 def bytes_page(content_type: bytes, read: Callable[[], tuple[int, bytes]]) -> Page:

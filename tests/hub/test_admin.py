@@ -5,6 +5,7 @@ Tests of the hub's admin pages.
 import json
 from collections.abc import Mapping
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web_client import exchange, get
@@ -28,8 +29,10 @@ class SampleState:
     def warnings(self) -> list[str]:
         return self.missing
 
-    def status(self) -> Mapping[str, object]:
-        return {"node": "n1", "servers": [{"url": "https://a:6443", "healthy": True}]}
+    def status(self) -> Deferred[Mapping[str, object]]:
+        return succeed(self.state)
+
+    state: Mapping[str, object] = {"node": "n1", "servers": [{"url": "https://a:6443", "healthy": True}]}
 
     def pods(self) -> bytes | None:
         return self.pod_list
@@ -73,7 +76,7 @@ class AdminTests(SynchronousTestCase):
         """
         The status page is the state as JSON.
         """
-        self.assertEqual(json.loads(get(self.site, "/v1/status")[2]), self.state.status())
+        self.assertEqual(json.loads(get(self.site, "/v1/status")[2]), self.state.state)
 
     def test_metrics(self) -> None:
         """

@@ -411,6 +411,11 @@ class AdminTests(HubCase):
         self.assertEqual((view["component"], view["identity"], view["resource"]), ("kubelet", "node", "/v1/configmaps"))
         self.assertEqual((view["complete"], view["objects"], status["cache"]["objects"]), (True, 1, 1))
         self.assertGreater(status["cache"]["bytes"], 100)
+        self.assertEqual(view["bytes"], status["cache"]["bytes"])
+        await site.get(f"{MAPS}/a")
+        await site.get("/api/v1/namespaces/other/configmaps")
+        measured = {(one["namespace"], one["single"]): one["bytes"] for one in (await site.status())["views"]}
+        self.assertEqual(measured, {("default", False): view["bytes"], ("", True): view["bytes"], ("other", False): 0})
         self.assertEqual(status["journal"]["length"], 0)
         await site.offline()
         cloud = (await site.status())["cloud"]

@@ -469,7 +469,7 @@ class PodsTests(ServingCase):
         await self.assertFailure(waiting, UpstreamError)
         await self.assertFailure(Deferred.fromCoroutine(self.through()), UpstreamError)
         self.assertEqual(passing.connections, set())
-        shown: Any = site.service.status()["passThrough"]
+        shown: Any = site.service.describe({})["passThrough"]
         self.assertEqual((shown["open"], shown["taken"], shown["failed"]), (0, 3, 1))
         self.assertIn("the cloud is away", shown["lastProblem"])
 

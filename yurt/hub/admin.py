@@ -11,10 +11,11 @@ from typing import Protocol
 import msgspec
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from yurt.web import JSON, TEXT, QuietSite, bytes_page, json_page, metrics_page, text_page
+from yurt.web import JSON, TEXT, LaterPage, QuietSite, bytes_page, json_page, metrics_page, text_page
 
 
 class HubState(Protocol):
@@ -32,9 +33,9 @@ class HubState(Protocol):
         What is missing without keeping the hub from being ready, one sentence each.
         """
 
-    def status(self) -> Mapping[str, object]:
+    def status(self) -> Deferred[Mapping[str, object]]:
         """
-        Servers, listeners, link, views and journal as values that JSON can hold.
+        Fires with servers, listeners, link, views and journal as values that JSON can hold.
         """
 
     def pods(self) -> bytes | None:
@@ -110,7 +111,7 @@ def admin_site(
     version = Resource()
     version.putChild(b"healthz", text_page(lambda: (200, "OK")))
     version.putChild(b"readyz", json_page(readiness))
-    version.putChild(b"status", json_page(lambda: (200, state.status())))
+    version.putChild(b"status", LaterPage(state.status))
     if take_token is not None:
         version.putChild(b"token", TokenPage(take_token))
     root = Resource()

@@ -19,6 +19,7 @@ from yurt.hub.answers import answer_status, answer_too_large, cached_headers
 from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward, narrow
+from yurt.hub.identity import NODE
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, is_newer, read_object, split_list_in_steps
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
@@ -244,12 +245,20 @@ class Read(Forward):
 
     def keeps(self, head: ResponseHead) -> bool:
         """
-        Keep whole JSON answers, and the news that the resource is served no more.
+        Keep whole JSON answers, and the news that the resource is served no more, or not to this caller.
         """
         if self.request.head.method != b"GET":
             return False
         is_told = head.status in self.statuses and is_json(get_header(head.headers, b"content-type"))
-        return is_told or self.is_unserved(head)
+        return is_told or self.is_refusal(head) or self.is_unserved(head)
+
+    def is_refusal(self, head: ResponseHead) -> bool:
+        """
+        Whether a caller with a token has lost, or never had, the right to read this.  The node's own components keep what they
+        have: an API server whose RBAC is not loaded yet refuses them, too, and the node lives on it.
+        """
+        is_told = head.status == 403 and is_json(get_header(head.headers, b"content-type"))
+        return is_told and self.caller.identity != NODE and not self.info.subresource
 
     def is_unserved(self, head: ResponseHead) -> bool:
         """
@@ -332,6 +341,10 @@ class ObjectRead(Read):
             return
         if head.status == 404:
             self.gone(body)
+            return
+        if head.status == 403:
+            if read_failure(body).reason == "Forbidden":
+                self.hub.views.forbid_object(self.caller, self.info.gvr, self.info.namespace, self.info.name)
             return
         if self.confirmed(head, body):
             return
@@ -430,6 +443,10 @@ class ListRead(Read):
         """
         if self.is_unserved(head):
             self.forget_resource()
+            return
+        if head.status == 403:
+            if read_failure(body).reason == "Forbidden" and self.hub.views.forbid_list(self.about):
+                self.log.info("{what}: forbidden to {who} now, and forgotten", what=self.describe(), who=self.caller.identity)
             return
         try:
             parts = yield from split_list_in_steps(body, LIST_STEP)

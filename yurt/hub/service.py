@@ -18,6 +18,7 @@ from twisted.application.service import IServiceCollection, MultiService, Servic
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from yurt import __version__
 from yurt.http.client import HTTPUpstream
@@ -41,6 +42,7 @@ from yurt.hub.ota import UpgradePage, Upgrades
 from yurt.hub.podlink import PodLink
 from yurt.hub.proxy import HubProxy
 from yurt.hub.serving import Serving, serving_addresses
+from yurt.hub.turns import Steps
 from yurt.kube.csr.files import read_small
 from yurt.kube.kubeconfig import load_kubeconfig
 from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
@@ -275,9 +277,26 @@ class HubService(MultiService):
         problem = None if serving is None or serving.expired else serving.certificate.problem
         return [text for text in (self.validity.mismatch(self.config.node_name), problem) if text]
 
-    def status(self) -> Mapping[str, object]:
+    def status(self) -> Deferred[Mapping[str, object]]:
         """
-        The hub's state for people.
+        The hub's state for people; measuring the cache takes several turns of the reactor.
+        """
+        measured: Deferred[dict[ViewKey, int]] = Deferred()
+
+        def steps() -> Steps:
+            try:
+                usage: dict[ViewKey, int] | Failure = yield from self.views.upkeep.measure()
+            except Exception:
+                usage = Failure()
+            if not measured.called:
+                measured.callback(usage)
+
+        self.hub.turns.run(steps)
+        return measured.addCallback(self.describe)
+
+    def describe(self, usage: Mapping[ViewKey, int]) -> Mapping[str, object]:
+        """
+        The hub's state; ``usage`` tells the bytes that each view holds.
         """
         now = time.time()
         cloud, store, journal = self.cloud, self.store, self.hub.journal
@@ -326,6 +345,7 @@ class HubService(MultiService):
                     "resourceVersion": info.resource_version,
                     "ageSeconds": round(now - info.updated_at),
                     "objects": info.members,
+                    "bytes": usage.get(key, 0),
                 }
                 for key, info in self.views.views()
             ],

@@ -12,7 +12,7 @@ import msgspec
 from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
 from yurt.hub.cache.index import Group, View
 from yurt.hub.cache.records import Caller, StoredObject, ViewKey, member_of
-from yurt.hub.cache.shelf import GONE, Shelf
+from yurt.hub.cache.shelf import FORBIDDEN, GONE, Shelf
 from yurt.kube.objects import TABLE, is_newer, join_list
 from yurt.kube.selectors import compile_selection, parse_field_selector
 
@@ -65,6 +65,8 @@ class Reader:
         got = None if group.gets is None else self._shelf.state(group.gets, member)
         if got == GONE:
             return ABSENT
+        if got == FORBIDDEN:
+            return None
         holder, lacking = self._witnesses(group, namespace, name, member)
         if got is None and holder is None:
             return None if lacking is None else ABSENT

@@ -53,6 +53,8 @@ SWEEP_MEMBERS = 500
 HELD = b""
 GONE = b"-"
 """The value of a member in the view of single reads: the cloud has said that the object does not exist."""
+FORBIDDEN = b"x"
+"""The same: the cloud has said that the caller may not get it, whatever its lists hold."""
 
 _COUNTS_KEY = b"counts"
 
@@ -259,12 +261,12 @@ class Shelf:
             self.touch(view)
             self._release(view.key.gvr, view.key.form, member)
 
-    def mark_gone(self, view: View, member: bytes) -> None:
+    def mark(self, view: View, member: bytes, state: bytes) -> None:
         """
-        Let a view of single reads remember that the object does not exist.
+        Let a view of single reads remember that an object is GONE or FORBIDDEN.
         """
         self.dismiss(view, member)
-        self._members.put(view.id + member, GONE)
+        self._members.put(view.id + member, state)
 
     # Views
 

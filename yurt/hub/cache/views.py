@@ -7,19 +7,19 @@ the resourceVersion up to which that is known.  Nobody reads an object that no v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator
+from collections.abc import Callable, Container, Generator, Iterator
 
 from twisted.internet.interfaces import IReactorTime
 
 from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
-from yurt.hub.cache.index import InitialEvents, View
+from yurt.hub.cache.index import Group, InitialEvents, View
 from yurt.hub.cache.quota import Quota
 from yurt.hub.cache.reading import MAX_RECENT, MAX_RECENT_BODY, Reader
 from yurt.hub.cache.records import GETS, Caller, StoredObject, ViewKey, member_of
-from yurt.hub.cache.shelf import GONE, Draft, Shelf
+from yurt.hub.cache.shelf import FORBIDDEN, GONE, Draft, Shelf
 from yurt.hub.cache.store import Store
 from yurt.hub.cache.upkeep import Upkeep
-from yurt.kube.objects import TABLE, ListParts, exhaust, is_newer, read_object, slices, split_list
+from yurt.kube.objects import PARTIAL, TABLE, ListParts, exhaust, is_newer, read_object, slices, split_list
 from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
 
 __all__ = [
@@ -37,6 +37,8 @@ __all__ = [
 
 LIST_STEP = 500
 """Items of a list that are looked at in one turn of the reactor; a few milliseconds on a small box."""
+
+FORMS = ("", TABLE, PARTIAL)
 
 MAX_CONFIRMED = 4096
 """Objects for which it is remembered that the cloud gave them again, unchanged."""
@@ -199,9 +201,32 @@ class Views(Reader):
             return
         member = member_of(namespace, name)
         if any(self._shelf.holds(view, member) for view in group.covering(namespace, name)):
-            self._shelf.mark_gone(self._shelf.obtain(ViewKey(caller, gvr, form, GETS)), member)
+            self._shelf.mark(self._shelf.obtain(ViewKey(caller, gvr, form, GETS)), member, GONE)
         elif group.gets is not None:
             self._shelf.dismiss(group.gets, member)
+
+    def forbid_object(self, caller: Caller, gvr: str, namespace: str, name: str) -> None:
+        """
+        The cloud answered 403 to a GET: this caller reads the object no more, in no form, until a GET brings it again.
+        """
+        member = member_of(namespace, name)
+        for form in FORMS:
+            group = self._shelf.index.group(caller, gvr, form)
+            if group is not None and any(self._shelf.holds(view, member) for view in _all_about(group, namespace, name)):
+                self._shelf.mark(self._shelf.obtain(ViewKey(caller, gvr, form, GETS)), member, FORBIDDEN)
+
+    def forbid_list(self, key: ViewKey) -> bool:
+        """
+        The cloud answered 403 to a list: the views that would give it, in any form, go.  Returns whether there were any.
+        """
+        doomed = []
+        for form in FORMS:
+            asked = key._replace(form=form)
+            group = self._shelf.index.group(key.caller, key.gvr, form)
+            doomed += [view for view in group.all() if view.key == asked or view in group.wider(asked)] if group else []
+        for view in doomed:
+            self._shelf.evict(view)
+        return bool(doomed)
 
     def forget_resource(self, caller: Caller, gvr: str) -> bool:
         """
@@ -407,6 +432,12 @@ class Views(Reader):
         stored = self._shelf.get(key.gvr, key.form, member)
         if version is None or stored is None or not is_newer(stored.resource_version, version):
             self._shelf.dismiss(group.gets, member)
+
+
+def _all_about(group: Group, namespace: str, name: str) -> Iterator[View]:
+    if group.gets is not None:
+        yield group.gets
+    yield from group.covering(namespace, name)
 
 
 def _describe(view: View, event: WatchEvent) -> None:
