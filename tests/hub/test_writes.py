@@ -141,6 +141,53 @@ class EventTests(SynchronousTestCase):
         self.assertEqual((sent.head.method, json.loads(sent.body)), (b"PATCH", {"count": 2}))
         self.assertIn((b"Content-Type", STRATEGIC.encode()), sent.head.headers)
 
+    def test_patches_add_up(self) -> None:
+        """
+        A patch is answered with the event as it will be: the journalled one with all patches up to this one.
+        """
+        created = self.site.fetch("POST", EVENTS, self.event()).json
+        self.site.fetch("POST", EVENTS, self.event("web.2"))
+        self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": 2, "message": "again"}, content_type=STRATEGIC)
+        for step in (lambda: None, self.site.reboot):
+            step()
+            self.site.offline()
+            reply = self.site.fetch("PATCH", f"{EVENTS}/web.1?fieldManager=x", {"count": 3, "reason": None}, content_type=MERGE)
+            event = {**created, "count": 3, "message": "again"}
+            del event["reason"]
+            self.assertEqual((reply.status, reply.json), (200, event))
+
+    def test_patch_of_what_the_cloud_told(self) -> None:
+        """
+        An event that was read before is patched as it was read.
+        """
+        self.site.online()
+        self.site.ask("GET", f"{EVENTS}/web.1")
+        self.site.arriving(f"{EVENTS}/web.1").answer(200, self.event(resourceVersion="7"))
+        self.site.offline()
+        reply = self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": 2}, content_type=STRATEGIC)
+        self.assertEqual((reply.status, reply.json), (200, {**self.event(resourceVersion="7"), "count": 2}))
+
+    def test_no_overtaking(self) -> None:
+        """
+        While an event waits to be sent, patches of it queue behind it; of other events they go straight on.
+        """
+        self.site.fetch("POST", EVENTS, self.event())
+        self.site.online()
+        first = self.site.arriving(EVENTS)
+        queued = self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": 2}, content_type=STRATEGIC)
+        self.assertEqual((queued.status, queued.header("x-yurt-source"), queued.json["count"]), (200, "hub", 2))
+        other = self.site.ask("PATCH", f"{EVENTS}/web.2", {"count": 2}, content_type=STRATEGIC)
+        self.site.arriving(f"{EVENTS}/web.2").answer(200, self.event("web.2"))
+        self.assertEqual(other.header("x-yurt-source"), "cloud")
+        self.assertEqual(self.site.at_cloud(f"{EVENTS}/web.1"), [])
+        first.answer(201, self.event())
+        self.site.arriving(f"{EVENTS}/web.1").answer(200, {**self.event(), "count": 2})
+        self.site.run(1)
+        self.assertEqual(len(self.site.hub.journal), 0)
+        last = self.site.ask("PATCH", f"{EVENTS}/web.1", {"count": 3}, content_type=STRATEGIC)
+        self.site.arriving(f"{EVENTS}/web.1").answer(200, {**self.event(), "count": 3})
+        self.assertEqual(last.header("x-yurt-source"), "cloud")
+
     def test_protobuf(self) -> None:
         """
         An event in protobuf is answered and sent as it came.

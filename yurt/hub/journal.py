@@ -67,7 +67,8 @@ class JournalTable(Protocol):
 class Entry(msgspec.Struct, frozen=True):
     """
     One write to be sent: ``body`` as the client wrote it, ``authorization`` what it showed (empty: the node's own),
-    ``base`` the object as the cloud had it, if the body was made from that.
+    ``base`` the object as the cloud had it, if the body was made from that, ``about`` the path of the event that it makes or
+    changes.
     """
 
     method: str
@@ -76,6 +77,7 @@ class Entry(msgspec.Struct, frozen=True):
     body: bytes
     authorization: str = ""
     base: bytes = b""
+    about: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -107,7 +109,7 @@ class Journal:
         self._node_headers = node_headers
         self._sent = sent
         self._refused = refused
-        self._events = 0
+        self._events: dict[bytes, str] = {}
         self._statuses = 0
         self._next = 0
         self._sending: Deferred[None] | None = None
@@ -121,25 +123,31 @@ class Journal:
         """
         Count what an earlier run left.
         """
-        self._events = sum(1 for _ in self._table.scan(_EVENTS))
+        self._events = {key: _read_about(raw) for key, raw in self._table.scan(_EVENTS)}
         self._statuses = sum(1 for _ in self._table.scan(_STATUSES))
-        last = max((key for key, _ in self._table.scan(_EVENTS)), default=None)
-        self._next = 0 if last is None else int.from_bytes(last[1:9], "big") + 1
+        self._next = int.from_bytes(max(self._events)[1:9], "big") + 1 if self._events else 0
 
     def __len__(self) -> int:
-        return self._events + self._statuses
+        return len(self._events) + self._statuses
+
+    def events(self, about: str) -> list[Entry]:
+        """
+        What waits about the event with that path, in order.
+        """
+        keys = [key for key, path in self._events.items() if path == about]
+        return [_decode(raw) for raw in map(self._table.get, keys) if raw is not None]
 
     def add_event(self, entry: Entry) -> None:
         """
         Queue an event behind the others.
         """
-        if self._events >= MAX_EVENTS:
-            oldest = next(key for key, _ in self._table.scan(_EVENTS))
-            self._remove(oldest)
+        if len(self._events) >= MAX_EVENTS:
+            self._remove(next(iter(self._events)))
             self.dropped += 1
-        self._table.put(_EVENTS + self._next.to_bytes(8, "big"), _encode(entry))
+        key = _EVENTS + self._next.to_bytes(8, "big")
+        self._table.put(key, _encode(entry))
         self._next += 1
-        self._events += 1
+        self._events[key] = entry.about
         self._send_later()
 
     def status(self, target: str) -> Entry | None:
@@ -209,6 +217,8 @@ class Journal:
                 self._send_later()
                 return
             sent += 1
+        self._events.clear()
+        self._statuses = 0
         self.log.info("the journal of {sent} entries was sent", sent=sent)
 
     def _first(self) -> tuple[bytes, bytes] | None:
@@ -282,6 +292,16 @@ class Journal:
     def _remove(self, key: bytes) -> None:
         self._table.delete(key)
         if key.startswith(_EVENTS):
-            self._events -= 1
+            self._events.pop(key, None)
         else:
             self._statuses -= 1
+
+
+def _read_about(raw: bytes) -> str:
+    """
+    What an entry is about; nothing that lies on the disk may keep the hub from starting.
+    """
+    try:
+        return _decode(raw).about
+    except msgspec.MsgspecError:
+        return ""

@@ -17,6 +17,7 @@ import uuid
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from twisted.internet.defer import Deferred
 
 from yurt.http.heads import get_header
@@ -202,6 +203,22 @@ class EventWrite(Write):
     POST or PATCH of an Event.
     """
 
+    def proceed(self) -> None:
+        """
+        A change must not overtake what waits to be sent of the same event: it queues behind it.
+        """
+        waits = self.info.verb == "patch" and self.hub.journal.events(self.path(self.info.name))
+        if self.finished or not (waits and self.admitted_offline() and not self.streamed and self.keep_locally()):
+            super().proceed()
+
+    def path(self, name: str) -> str:
+        """
+        The path of an event of this collection, in the group and version asked for.
+        """
+        info = self.info
+        root = f"/apis/{info.group}" if info.group else "/api"
+        return f"{root}/{info.version}/namespaces/{info.namespace}/events/{name}"
+
     def keep_locally(self) -> bool:
         """
         Into the journal, with an answer that the event recorder understands.
@@ -224,8 +241,9 @@ class EventWrite(Write):
             answer, content_type, status = patched, JSON[1], 200
         if not answer:
             return False
+        name = self.info.name or read_body_head(body).meta.name
         entry = self.journalled(body, head.method.decode("ascii"), target, self.content_type)
-        self.hub.journal.add_event(entry)
+        self.hub.journal.add_event(structs.replace(entry, about=self.path(name) if name else ""))
         self.acknowledge(status, answer, content_type)
         return True
 
@@ -256,15 +274,36 @@ class EventWrite(Write):
 
     def patched(self, patch: bytes) -> bytes | None:
         """
-        What is known of the event, with the patch.
+        What is known of the event, with the patch; None when that cannot be applied.
         """
-        info = self.info
-        version = f"{info.group}/{info.version}" if info.group else info.version
-        known = {"kind": "Event", "apiVersion": version, "metadata": {"name": info.name, "namespace": info.namespace}}
         try:
-            return msgspec.json.encode(apply_patch(self.content_type, known, patch, "Event"))
+            event = self.known()
+            for entry in self.hub.journal.events(self.path(self.info.name)):
+                event = self.replayed(event, entry)
+            return msgspec.json.encode(apply_patch(self.content_type, event, patch, "Event"))
         except PatchError:
             return None
+
+    def known(self) -> dict[str, Any]:
+        """
+        The event as the cloud has told it to this caller, else its name.
+        """
+        info = self.info
+        found = self.hub.views.read_object(self.caller, info.gvr, "", info.namespace, info.name)
+        if isinstance(found, Found):
+            return msgspec.json.decode(found.body, type=dict[str, Any])
+        version = f"{info.group}/{info.version}" if info.group else info.version
+        return {"kind": "Event", "apiVersion": version, "metadata": {"name": info.name, "namespace": info.namespace}}
+
+    def replayed(self, event: dict[str, Any], entry: Entry) -> dict[str, Any]:
+        """
+        The event as it will be when an entry of the journal has been sent.  Raises PatchError.
+        """
+        if entry.method == "PATCH":
+            return apply_patch(entry.content_type, event, entry.body, "Event")
+        if entry.body.startswith(MAGIC):
+            return event
+        return msgspec.json.decode(entry.body, type=dict[str, Any])
 
 
 class Conflict(Exception):
