@@ -5,12 +5,24 @@ Watches and reads while one of two servers is killed, frozen, stopped or slow: t
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.hub.memory_site import MAPS, HandExchange, HandUpstream, MemoryRequest, MemorySite, config_map, error_event, event
+from tests.hub.memory_site import (
+    JSON,
+    MAPS,
+    HandExchange,
+    HandUpstream,
+    MemoryRequest,
+    MemorySite,
+    config_map,
+    error_event,
+    event,
+)
+from yurt.http.interfaces import Headers
 from yurt.hub.forward import MAX_KEPT_TOTAL, STALLED_FOR
+from yurt.hub.health import MAX_UNSERVED
 
 IN_TIME = 1.0
 """Seconds within which watches go on."""
@@ -538,6 +550,77 @@ class ErrorTests(FailoverCase):
         self.site.run(0.1)
         self.assertFalse(self.site.cloud.servers[0].healthy)
         self.assertEqual({self.site.cloud.pick() for _ in range(4)}, {self.site.cloud.servers[1]})
+
+
+class UnservedTests(FailoverCase):
+    """
+    A load balancer that answers for an API server, and has none behind it.
+    """
+
+    HTML: ClassVar = [(b"Content-Type", b"text/html")]
+
+    def post(self, upstream: HandUpstream, status: int, headers: Headers) -> None:
+        """
+        One more write, until one arrives at that server; others are answered well.
+        """
+        for _ in range(2):
+            self.site.ask("POST", MAPS, config_map("new", 0), agent="kubectl")
+            exchange = self.site.arriving(MAPS)
+            is_there = exchange.upstream is upstream
+            exchange.answer(status if is_there else 201, b"<html>", headers)
+            self.site.run(0.1)
+            if is_there:
+                return
+        self.fail("the server gets no more writes")
+
+    def gets_turns(self, upstream: HandUpstream) -> bool:
+        """
+        Whether the server gets any of the next requests.
+        """
+        return upstream.name in {server.name for server in (self.site.cloud.pick() for _ in range(4)) if server}
+
+    def test_loses_its_turn(self) -> None:
+        """
+        After three such answers in a row to writes others have its turns; it is tried again after a while, and waits the longer
+        the less that helps.
+        """
+        for _ in range(MAX_UNSERVED):
+            self.assertTrue(self.gets_turns(self.first))
+            self.post(self.first, 503, self.HTML)
+        self.assertFalse(self.gets_turns(self.first))
+        self.assertTrue(self.site.cloud.servers[0].healthy)
+        waits = []
+        for _ in range(3):
+            began = self.site.clock.seconds()
+            self.site.run_until(lambda: self.gets_turns(self.first))
+            waits.append(self.site.clock.seconds() - began)
+            for _ in range(MAX_UNSERVED):
+                self.post(self.first, 502, self.HTML)
+        self.assertTrue(waits[0] < waits[1] < waits[2], waits)
+
+    def test_in_a_row(self) -> None:
+        """
+        An answer of an API server between them, be it an error, shows that there is one; so does a 503 of its own.
+        """
+        own = [*self.HTML, (b"Audit-Id", b"1")]
+        for status, headers in ((500, self.HTML), (404, JSON)):
+            for _ in range(MAX_UNSERVED):
+                self.post(self.first, 503, self.HTML)
+                self.post(self.first, status, headers)
+        for _ in range(MAX_UNSERVED + 1):
+            self.post(self.first, 503, JSON)
+            self.post(self.first, 503, own)
+        self.assertTrue(self.gets_turns(self.first))
+
+    def test_both(self) -> None:
+        """
+        Where there is no other, it is asked as before.
+        """
+        for _ in range(2 * MAX_UNSERVED):
+            for upstream in (self.first, self.second):
+                if self.gets_turns(upstream):
+                    self.post(upstream, 503, self.HTML)
+        self.assertTrue(self.gets_turns(self.first) and self.gets_turns(self.second))
 
 
 class RestartTests(FailoverCase):

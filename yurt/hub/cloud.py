@@ -24,9 +24,9 @@ from twisted.logger import Logger
 from yurt.http.interfaces import Headers
 from yurt.http.names import Memory
 from yurt.hub.health import PULSE_TIMEOUT, ServerHealth, State
-from yurt.hub.server import LOAD_BALANCER_ERRORS, Prober, Server
+from yurt.hub.server import LOAD_BALANCER_ERRORS, Prober, Server, is_unserved
 
-__all__ = ["FAILOVER_SPREAD", "LOAD_BALANCER_ERRORS", "SERVER_ERRORS", "Cloud", "CloudSettings", "Server"]
+__all__ = ["FAILOVER_SPREAD", "LOAD_BALANCER_ERRORS", "SERVER_ERRORS", "Cloud", "CloudSettings", "Server", "is_unserved"]
 
 SERVER_ERRORS = LOAD_BALANCER_ERRORS | {500}
 """What a dead server says, or a live one that has lost its etcd; and at times one that is well, to a request that is not."""
@@ -211,6 +211,21 @@ class Cloud:
         ``server`` answered: a response head, or more of a long body.  Cheap; a 502, 503 or 504 is no answer.
         """
         self._probers[server].health.answered(self._reactor.seconds())
+
+    def served(self, server: Server) -> None:
+        """
+        The head of an answer came from an API server at ``server``.  Cheap.
+        """
+        self._probers[server].health.served(self._reactor.seconds())
+
+    def unserved(self, server: Server, status: int) -> None:
+        """
+        A load balancer at ``server`` answered for want of an API server.  MAX_UNSERVED times in a row, and others have its turns.
+        """
+        if self._probers[server].health.unserved(self._reactor.seconds()):
+            message = "API server {server} answers {status} to one request after the other: it is used only for want of another"
+            self._log.warn(message, server=server.name, status=status)
+            self._choose()
 
     def suspect(self, server: Server, reason: str) -> Deferred[bool]:
         """

@@ -273,9 +273,9 @@ class Forward:
         assert self.server is not None
         self.series.cloud_latency = self.hub.reactor.seconds() - self.began
         if doubtful or head.status in LOAD_BALANCER_ERRORS:
-            self.hub.suspect(self.server, f"it answered {head.status}")
+            self.hub.answered_badly(self.server, head)
         else:
-            self.hub.cloud.answered(self.server)
+            self.hub.cloud.served(self.server)
         if self.credential.token:
             self.hub.tokens.learn(self.credential.token, head)
 

@@ -15,6 +15,9 @@ and reports how it ended; requests report their own luck through :meth:`ServerHe
 It takes two pieces of evidence to call a server down (a suspicion and a probe), so a single reset connection does not.
 A probe answers the question of the state that asked it: a change of state drops those under way.
 
+A load balancer may answer probes by itself, and have no server for anything else: such answers to requests, one after the other,
+put it on probation like a return (:meth:`ServerHealth.unserved`).
+
 A server that has lost its etcd answers much, and hangs at the rest: what it answers does not speak for it against its own word,
 for which a probe has to wait.
 
@@ -59,6 +62,8 @@ PROBATION = 5.0
 MAX_PROBATION = 300.0
 PROBATION_MEMORY = 3600.0
 """Seconds for which a return counts."""
+MAX_UNSERVED = 3
+"""Answers in a row of a load balancer with nothing behind it that put a server on probation, however well its probes go."""
 MAX_RETURNS = 1 + math.ceil(math.log2(MAX_PROBATION / PROBATION))
 """Returns that are remembered: more make no difference."""
 FRESH_VERDICT = 0.2
@@ -120,6 +125,7 @@ class ServerHealth:
         self._last_sign = -math.inf
         self._last_proof = -math.inf
         self._last_question = -math.inf
+        self._unserved = 0
         self._confessed = False
         """Whether it is under suspicion because it said itself that it is not ready."""
         self._doubtful = False
@@ -233,6 +239,24 @@ class ServerHealth:
         The server answered a request: no heartbeat is needed for a while, and no earlier probe proves it dead.
         """
         self._last_answer = self._last_sign = now
+
+    def served(self, now: float) -> None:
+        """
+        An API server answered a request there.
+        """
+        self._unserved = 0
+        self._last_answer = self._last_sign = now
+
+    def unserved(self, now: float) -> bool:
+        """
+        A load balancer answered a request that it had no API server for it; returns whether a probation begins.
+        """
+        self._unserved += 1
+        if self._unserved < MAX_UNSERVED:
+            return False
+        self._unserved = 0
+        self._return(now)
+        return True
 
     def suspected(self, now: float, reason: str, certain: bool = False) -> None:
         """

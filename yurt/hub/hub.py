@@ -19,7 +19,7 @@ from yurt.hub.agents import CacheAgents
 from yurt.hub.answers import answer_status
 from yurt.hub.cache.store import Store
 from yurt.hub.cache.views import Caller, Views
-from yurt.hub.cloud import Cloud, Server
+from yurt.hub.cloud import Cloud, Server, is_unserved
 from yurt.hub.config import HubConfig
 from yurt.hub.documents import Documents
 from yurt.hub.exclude import Excluded
@@ -208,6 +208,14 @@ class Hub:
         verdict = self.cloud.suspect(server, reason)
         verdict.addErrback(self._probe_broke)
         return verdict
+
+    def answered_badly(self, server: Server, head: ResponseHead) -> None:
+        """
+        ``server`` answered a request with a server's error, or a load balancer did in its place.
+        """
+        if is_unserved(head.status, head.headers):
+            self.cloud.unserved(server, head.status)
+        self.suspect(server, f"it answered {head.status}")
 
     def _probe_broke(self, failure: object) -> bool:
         self.log.error("a probe broke: {failure}", failure=str(failure))

@@ -20,6 +20,7 @@ from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, Vi
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward, narrow
 from yurt.hub.identity import NODE
+from yurt.hub.server import is_of_api_server
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, is_newer, read_object, split_list_in_steps
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
@@ -45,10 +46,6 @@ START_GRACE = 0.1
 SETTLED_AFTER = 30.0
 """Seconds after a server's return for which it is not believed that it does not serve a resource: some answer before they know
 all their custom resources."""
-
-API_SERVERS_OWN = (b"audit-id", b"x-kubernetes-pf-flowschema-uid")
-"""Headers of which kube-apiserver sends one at least with each answer, and nobody else: the first since 1.22, the second since
-1.20."""
 
 OPEN_LIST_LIFETIME = 300.0
 """Seconds that the next page may take; kube-apiserver's own continue tokens live as long."""
@@ -269,8 +266,7 @@ class Read(Forward):
             return False
         is_plain = not is_json(get_header(head.headers, b"content-type"))
         is_settled = self.hub.now() - self.server.last_change >= SETTLED_AFTER
-        is_own = any(get_header(head.headers, name) is not None for name in API_SERVERS_OWN)
-        return (is_plain or self.info.verb == "list") and is_settled and is_own
+        return (is_plain or self.info.verb == "list") and is_settled and is_of_api_server(head.headers)
 
     def forget_resource(self) -> None:
         """

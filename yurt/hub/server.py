@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from yurt.http.fetch import FetchedResponse, fetch
+from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, Upstream, UpstreamError
 from yurt.hub.health import SUSPECT_TIMEOUT, Probe, ServerHealth, State
 
@@ -23,11 +24,30 @@ PULSE_TARGET = b"*"
 credentials, and writes no audit record."""
 LOAD_BALANCER_ERRORS = frozenset({502, 503, 504})
 """What a load balancer says when no API server stands behind it: no answer of the cloud."""
+API_SERVERS_OWN = (b"audit-id", b"x-kubernetes-pf-flowschema-uid")
+"""Headers of which kube-apiserver sends one at least with each answer, and nobody else: the first since 1.22, the second since
+1.20."""
 MAX_PROBE_BODY = 16 * 1024
 """Bytes of a probe's answer that are read; more of them count as a failure."""
 
 LOCAL_RETRY = 0.5
 """Seconds after which a probe that got no socket is tried again."""
+
+
+def is_of_api_server(headers: Headers) -> bool:
+    """
+    Whether an answer is kube-apiserver's own, or one that it passes on, and not that of a proxy on the way.
+    """
+    return any(get_header(headers, name) is not None for name in API_SERVERS_OWN)
+
+
+def is_unserved(status: int, headers: Headers) -> bool:
+    """
+    Whether an answer is that of a load balancer with no API server behind it.  One in JSON is taken for an API server's.
+    """
+    if status not in LOAD_BALANCER_ERRORS or is_of_api_server(headers):
+        return False
+    return not (get_header(headers, b"content-type") or b"").lower().startswith(b"application/json")
 
 
 class Server:

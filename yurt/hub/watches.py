@@ -326,9 +326,9 @@ class Watch:
             return
         self.hub.patience.forget(self)
         if head.status in SERVER_ERRORS:
-            self.hub.suspect(attempt.server, f"it answered {head.status}")
+            self.hub.answered_badly(attempt.server, head)
         else:
-            self.hub.cloud.answered(attempt.server)
+            self.hub.cloud.served(attempt.server)
         if self.credential.token:
             self.hub.tokens.learn(self.credential.token, head)
         if head.status == 200:
