@@ -361,6 +361,19 @@ class PoolTests(SynchronousTestCase):
         site.send(fresh=True)
         self.assertEqual(site.dials, 2)
 
+    def test_body_that_may_stay_unread(self) -> None:
+        """
+        A server that leaves a GET's body unread takes it for a request; nobody else gets the answer: the connection is closed.
+        """
+        site = self.warm()
+        exchange, _ = site.send(body=True)
+        exchange.write(b"GET /other HTTP/1.1")
+        exchange.finish([])
+        site.receive(OK)
+        self.assertTrue(site.wires[0].disconnecting)
+        site.send()
+        self.assertEqual(site.dials, 2)
+
     def test_retired(self) -> None:
         """
         After a change of certificates idle connections are closed, and one that is busy ends with what it carries.

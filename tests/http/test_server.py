@@ -786,6 +786,7 @@ class FactoryTests(SynchronousTestCase):
         """
         side = ServerSide(hello, ServerLimits(max_connections=1))
         first = side.connection
+        side.feed(get())
         side.connect()
         self.assertTrue(side.take().startswith(b"HTTP/1.1 503 "))
         self.assertTrue(side.wire.is_closed)
@@ -800,9 +801,25 @@ class FactoryTests(SynchronousTestCase):
         Far more than that are dropped without a word.
         """
         side = ServerSide(hello, ServerLimits(max_connections=1))
+        side.feed(get())
         for _ in range(side.factory.SPARE_CONNECTIONS):
             side.connect()
         self.assertIsNone(side.factory.buildProtocol(None))
+
+    def test_silent_ones_make_room(self) -> None:
+        """
+        Whoever holds connections open and asks nothing keeps nobody out: the oldest such goes, never one that has asked.
+        """
+        side = ServerSide(hello, ServerLimits(max_connections=2))
+        side.feed(get())
+        asked = side.wire
+        side.connect()
+        silent = side.wire
+        for _ in range(10 * side.factory.SPARE_CONNECTIONS):
+            side.connect()
+        self.assertEqual((asked.aborted, silent.aborted, side.wire.aborted), (False, True, False))
+        self.assertIn(b"hello", side.feed(get()))
+        self.assertEqual((len(side.factory.connections), len(side.factory.silent)), (2, 0))
 
     def test_drain(self) -> None:
         """

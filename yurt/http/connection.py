@@ -102,6 +102,7 @@ class ClientExchange:
         "_chunked",
         "_early",
         "_upstream",
+        "alone",
         "answered",
         "body_sent",
         "connection",
@@ -131,6 +132,8 @@ class ClientExchange:
         self.body_sent = not body
         self.upgrade = False
         self.retry = not body and head.method in RETRIED
+        self.alone = body and head.method in RETRIED
+        """A body that some servers leave unread, and take for the next request: that must not be somebody else's answer."""
         self.answered = False
         self.sent = False
         self.over = False
@@ -446,7 +449,7 @@ class ClientConnection(Protocol):
             pass
         elif not exchange.body_sent:
             self.abandon()
-        elif self._parser.reusable and not self._ended:
+        elif self._parser.reusable and not self._ended and not exchange.alone:
             if exchange.paused:
                 self.wire.resumeProducing()
             upstream.connection_idle(self)

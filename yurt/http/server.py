@@ -161,7 +161,7 @@ class ServerConnection(Protocol):
         self.peer = self.wire.getPeer()
         tune(self.wire)
         self.wire.registerProducer(self, True)
-        self.server.connections.add(self)
+        self.server.connection_made(self)
         if self.refused:
             self.send(status_response(503, "ServiceUnavailable", "too many connections, or stopping", self.own_headers))
             self._close_gently()
@@ -295,6 +295,7 @@ class ServerConnection(Protocol):
         return self._current is not current
 
     def _ask(self, request: ServerRequest) -> None:
+        self.server.silent.pop(self, None)
         try:
             self.server.application.handle(request)
         except Exception:
@@ -510,7 +511,10 @@ class HTTPServerFactory(Factory):
     ``door`` is what requests show as theirs; ``own_headers`` go on the answers that this layer gives by itself (400
     for what is malformed, 500 for a failing application, 503 for one connection too many).  CONNECT is malformed
     unless the application ``takes_connect``.  ``handshake_failed`` is told of connections that ended within TLS's hand-shake:
-    from where, and why.
+    from where, and why; ``crowded_out`` from where a connection came that had to make room.
+
+    When there are as many connections as may be, the oldest that has not asked anything yet makes room for a new one: clients ask
+    at once, and whoever only holds connections open must not keep them out.
     """
 
     noisy = False
@@ -528,15 +532,19 @@ class HTTPServerFactory(Factory):
         *,
         takes_connect: bool = False,
         handshake_failed: Callable[[IAddress, Failure], object] = lambda peer, reason: None,
+        crowded_out: Callable[[IAddress], object] = lambda peer: None,
     ) -> None:
         self.reactor = reactor
         self.application = application
         self.handshake_failed = handshake_failed
+        self.crowded_out = crowded_out
         self.door = door
         self.limits = limits
         self.own_headers: Headers = own_headers or []
         self.takes_connect = takes_connect
         self.connections: set[ServerConnection] = set()
+        self.silent: dict[ServerConnection, None] = {}
+        """Those that have not asked anything yet, the oldest first."""
         self.repeats = Repeats()
         self.draining = False
         self._drained: Deferred[None] | None = None
@@ -546,6 +554,8 @@ class HTTPServerFactory(Factory):
         """
         A connection, one that only says that there are too many, or none.
         """
+        if len(self.connections) >= self.limits.max_connections:
+            self._make_room()
         count = len(self.connections)
         if count >= self.limits.max_connections + self.SPARE_CONNECTIONS:
             return None
@@ -554,11 +564,27 @@ class HTTPServerFactory(Factory):
         connection.refused = self.draining or count >= self.limits.max_connections
         return connection
 
+    def _make_room(self) -> None:
+        oldest = next(iter(self.silent), None)
+        if oldest is not None and not self.draining:
+            self.crowded_out(oldest.peer)
+            self.connection_lost(oldest)
+            oldest.wire.abortConnection()
+
+    def connection_made(self, connection: ServerConnection) -> None:
+        """
+        A connection is there.
+        """
+        self.connections.add(connection)
+        if not connection.refused:
+            self.silent[connection] = None
+
     def connection_lost(self, connection: ServerConnection) -> None:
         """
         A connection is gone.
         """
         self.connections.discard(connection)
+        self.silent.pop(connection, None)
         if self._drained is not None and not self.connections:
             drained, self._drained = self._drained, None
             if self._cut is not None and self._cut.active():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.memory_cluster import ClusterCase
@@ -149,6 +150,18 @@ class LiveTests(ClusterCase):
         self.put_config(NAME, http_proxy_ports="9100,9101")
         self.put_config(NAME, http_proxy_ports=" 9101, 9100")
         self.assertEqual(len(self.heard), 1)
+
+    def test_told_once(self) -> None:
+        """
+        What cannot be used is told once, not again with every change of something else.
+        """
+        self.follow(self.informer)
+        with capturedLogs() as events:
+            self.put_config(NAME, http_proxy_ports="9100,x")
+            self.put_config(NAME, http_proxy_ports="9100,9101,x")
+            self.put_config(NAME, http_proxy_ports="9100,y,x")
+        told = [event["ignored"].split(":")[1].strip() for event in events if "ignored" in event]
+        self.assertEqual(told, ["'x'", "'y'"])
 
     def test_others(self) -> None:
         """

@@ -108,7 +108,7 @@ class Authenticator:
             return caller_of_certificate(certificate)
         token = bearer_token(request)
         if token is None:
-            message = "show a client certificate of the cluster's CA, or a bearer token: there was neither"
+            message = "show a client certificate of the cluster's CA, or a token in Authorization: there was neither"
             raise Refused(401, "Unauthorized", "unauthenticated", message)
         return await self._caller_of_token(token)
 

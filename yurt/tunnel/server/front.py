@@ -95,6 +95,12 @@ class Front:
         """
         self.refusals.refuse("handshake", f"a caller from {getattr(peer, 'host', peer)}: {describe(reason)}")
 
+    def crowded_out(self, peer: IAddress) -> None:
+        """
+        A caller that had not asked anything made room for another one.
+        """
+        self.refusals.refuse("full", f"a caller from {getattr(peer, 'host', peer)} asked nothing, and made room for another one")
+
     def handle(self, request: IncomingRequest) -> None:
         """
         See :class:`yurt.http.interfaces.Application`.

@@ -158,8 +158,11 @@ class LivePorts:
         return lambda: self._subscribers.remove(callback)
 
     def _changed(self, key: str, old: Ports | None, new: Ports | None) -> None:
+        told = self.ports.ignored
         self.ports = new or NO_PORTS
         for ignored in self.ports.ignored:
+            if ignored in told:
+                continue
             self.log.warn("ConfigMap {namespace}/{name}: {ignored}; ignored", namespace=NAMESPACE, name=NAME, ignored=ignored)
         for subscriber in tuple(self._subscribers):
             with self.log.failuresHandled("a subscriber to the ports failed"):

@@ -257,7 +257,13 @@ class TunnelServer(MultiService):
         """
         limits = ServerLimits(max_connections=self.shares.door, first_timeout=FIRST_REQUEST_TIMEOUT)
         factory = HTTPServerFactory(
-            self.reactor, self.front, entrance, limits, takes_connect=True, handshake_failed=self.front.handshake_failed
+            self.reactor,
+            self.front,
+            entrance,
+            limits,
+            takes_connect=True,
+            handshake_failed=self.front.handshake_failed,
+            crowded_out=self.front.crowded_out,
         )
         self.factories[entrance.value] = factory
         return cast(IProtocolFactory, factory)
