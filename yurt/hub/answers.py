@@ -4,6 +4,8 @@ Answers that the hub itself gives, and the header that names every answer's orig
 
 from __future__ import annotations
 
+import time
+from email.utils import formatdate
 from typing import Any
 
 from yurt.http.heads import get_header, without
@@ -24,15 +26,16 @@ RETRY_AFTER_OFFLINE = 1
 """Seconds that a client is asked to wait when only the cloud could have answered its read."""
 
 
-def retry_after_offline(component: str) -> int | None:
+def is_for_a_person(component: str) -> bool:
     """
-    Seconds after which ``component`` is to repeat a read that only the cloud could have answered; None when it is not to.
+    Whether an answer to ``component`` is read by a person, who is better told at once than after many tries.
 
-    client-go, where it is told to wait, tries ten times without a word: for a daemon that is the soonest way to an answer.  A
-    person at kubectl sees nothing for 10 s a request, 50 s before discovery is given up; and with a ``--request-timeout`` below
-    that "client rate limiter Wait returned an error" in the place of the reason.
+    client-go, where it is told to wait so many seconds, tries ten times without a word: for a daemon that is the soonest way to
+    an answer.  A person at kubectl sees nothing for 10 s a request, 50 s before discovery is given up; and with a
+    ``--request-timeout`` below that "client rate limiter Wait returned an error" in the place of the reason.  It does not wait
+    for a moment (an HTTP-date, RFC 9110 section 10.2.3), which says the same.
     """
-    return None if component.startswith("kubectl") else RETRY_AFTER_OFFLINE
+    return component.startswith("kubectl")
 
 
 def name_source(head: ResponseHead, source: tuple[bytes, bytes]) -> None:
@@ -60,14 +63,16 @@ def answer_status(
     *,
     details: dict[str, Any] | None = None,
     retry_after: int | None = None,
+    retry_by_date: bool = False,
     source: tuple[bytes, bytes] = FROM_HUB,
 ) -> None:
     """
-    Answer ``request`` with a Kubernetes Status.
+    Answer ``request`` with a Kubernetes Status; ``retry_after`` is in seconds, and is written as a moment with ``retry_by_date``.
     """
     headers = [JSON, source]
     if retry_after is not None:
-        headers.append((b"Retry-After", b"%d" % retry_after))
+        moment = formatdate(time.time() + retry_after, usegmt=True) if retry_by_date else str(retry_after)
+        headers.append((b"Retry-After", moment.encode()))
     if code == 401:
         headers.append((b"WWW-Authenticate", b"Bearer"))
     body = status_body(code, reason, message, details=details, retry_after=retry_after)

@@ -27,7 +27,7 @@ from yurt.http.interfaces import (
 )
 from yurt.http.upgrade import join
 from yurt.hub.accept import is_json
-from yurt.hub.answers import FROM_CLOUD, answer_status, name_source, retry_after_offline
+from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, is_for_a_person, name_source
 from yurt.hub.cache.views import Caller
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.identity import Credential, Door
@@ -510,7 +510,7 @@ class Forward:
         """
         reason = self.hub.cloud.reason or self.failure or "no answer"
         message = f"{self.describe()}: the cloud is not reachable ({reason}) and {why}"
-        retry_after = retry_after_offline(self.caller.component) if self.request.head.method in SAFE_METHODS else None
+        retry_after = RETRY_AFTER_OFFLINE if self.request.head.method in SAFE_METHODS else None
         self.answer_status(503, "ServiceUnavailable", message, retry_after=retry_after)
 
     def describe(self) -> str:
@@ -529,7 +529,8 @@ class Forward:
         Answer with a Status about the object asked for.
         """
         self.series.from_hub += 1
-        answer_status(self.request, code, reason, message, details=self.details, retry_after=retry_after)
+        by_date = is_for_a_person(self.caller.component)
+        answer_status(self.request, code, reason, message, details=self.details, retry_after=retry_after, retry_by_date=by_date)
         self.done()
 
     @property

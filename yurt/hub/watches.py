@@ -27,11 +27,12 @@ from yurt.hub.accept import read_accept
 from yurt.hub.answers import (
     FROM_CACHE,
     FROM_CLOUD,
+    RETRY_AFTER_OFFLINE,
     answer_status,
     answer_too_large,
     cached_headers,
+    is_for_a_person,
     name_source,
-    retry_after_offline,
 )
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found
@@ -261,8 +262,10 @@ class Watch:
         Answer 503.
         """
         message = f"watch {self.info.resource}: the cloud is not reachable ({self.hub.cloud.reason or 'no answer'}) and {why}"
-        retry_after = retry_after_offline(self.caller.component)
-        answer_status(self.request, 503, "ServiceUnavailable", message, retry_after=retry_after)
+        by_date = is_for_a_person(self.caller.component)
+        answer_status(
+            self.request, 503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE, retry_by_date=by_date
+        )
         self.end()
 
     # Attached
