@@ -32,6 +32,7 @@ from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.hub import Hub
 from yurt.hub.identity import Door
+from yurt.hub.knowntime import KnownTime
 from yurt.hub.metrics import HubMetrics
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.proxy import HubProxy
@@ -325,9 +326,10 @@ class MemorySite:
         settings = CloudSettings(self.config.lb_mode, self.config.watch_failover)
         memory = self.store.table("meta")
         self.cloud = Cloud(self.clock, servers, settings, node_token.headers, memory=memory, wall=self.wall)
-        views = Views(self.store, self.clock, self.wall, self.config.cache_quota)
+        known_time = KnownTime(self.clock, self.store.table("meta"), self.wall, self.clock.seconds)
+        views = Views(self.store, self.clock, known_time, self.config.cache_quota)
         metrics = HubMetrics(new_registry(), "test")
-        self.hub = Hub(self.clock, self.config, self.cloud, self.store, views, metrics, node_token, self.wall)
+        self.hub = Hub(self.clock, self.config, self.cloud, self.store, views, metrics, node_token, known_time)
         self.proxy = HubProxy(self.hub)
         self.hub.journal.load()
         self.hub.housekeeping.start()

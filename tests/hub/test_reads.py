@@ -149,7 +149,7 @@ class OfflineReadTests(HubCase):
         await site.offline()
         for path in (MAPS, f"{MAPS}/one", f"{MAPS}?watch=true", "/api"):
             for agent in ("kubectl/v1.32.4 (linux/amd64)", "kubectl-top/v1", "kubelet/v1.32.4"):
-                reply = await site.ask("GET", path, user_agent=agent)
+                reply = await site.ask("GET", path, agent=agent)
                 self.assert_failure(reply, 503, "ServiceUnavailable", "not reachable")
                 form = "1" if agent.startswith("kubelet") else r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"
                 self.assertRegex(header(reply, "retry-after"), f"^{form}$", (path, agent))

@@ -72,7 +72,7 @@ class Cloud:
 
     ``node_headers`` gives the node's own header fields for probes and renewals (its token, if it has no certificate).
     ``memory`` keeps over a restart which servers were good; ``wall`` is the time of day in seconds; ``draw`` gives random
-    numbers from 0 up to 1.
+    numbers from 0 up to 1.  ``heard`` is called with the header fields of each probe's answer.
     """
 
     _log = Logger()
@@ -87,6 +87,7 @@ class Cloud:
         memory: Memory | None = None,
         wall: Callable[[], float] = time.time,
         draw: Callable[[], float] = random.random,
+        heard: Callable[[Headers], object] = lambda headers: None,
     ) -> None:
         self.servers = tuple(servers)
         self.node_headers = node_headers
@@ -115,6 +116,7 @@ class Cloud:
                 ServerHealth(settings.heartbeat_interval, settings.heartbeat_timeout, draw),
                 node_headers,
                 self._changed,
+                heard,
             )
             for server in self.servers
         }

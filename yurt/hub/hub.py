@@ -4,7 +4,6 @@ The hub: its parts, and what they do for each other.
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable
 
@@ -30,6 +29,7 @@ from yurt.hub.housekeeping import Housekeeping
 from yurt.hub.identity import NODE, Credential, Tokens
 from yurt.hub.issuer import IssuerKeys
 from yurt.hub.journal import Entry, Journal
+from yurt.hub.knowntime import KnownTime
 from yurt.hub.lease import LeaseSettings, NodeLease
 from yurt.hub.loop import LoopUpstream
 from yurt.hub.metrics import HubMetrics
@@ -74,7 +74,7 @@ class Hub:
         views: Views,
         metrics: HubMetrics,
         node_token: NodeToken,
-        now: Callable[[], float] = time.time,
+        known_time: KnownTime,
     ) -> None:
         self.reactor = reactor
         self.config = config
@@ -83,7 +83,7 @@ class Hub:
         self.views = views
         self.metrics = metrics
         self.node_token = node_token.read
-        self.now = now
+        self.known_time = self.now = now = known_time
         self.excluded = Excluded(config.cache_exclude)
         self.agents = CacheAgents(config.cache_agents, config.agent_aliases)
         self.documents = Documents(store.table("documents"))

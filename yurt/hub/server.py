@@ -90,12 +90,14 @@ class Prober:
         health: ServerHealth,
         headers: Callable[[], Headers],
         changed: Callable[[Prober], None],
+        heard: Callable[[Headers], object],
     ) -> None:
         self.server = server
         self.health = health
         self._reactor = reactor
         self._headers = headers
         self._changed = changed
+        self._heard = heard
         self._running = False
         self._timer: IDelayedCall | None = None
         self._probes: dict[Probe, Deferred[Verdict]] = {}
@@ -210,6 +212,7 @@ class Prober:
         except Exception as error:
             self._log.failure("The probe of {server} could not be made.", server=self.server.name)
             return Verdict(f"{self.server.name} could not be probed: {error}")
+        self._heard(response.headers)
         is_bad = response.status in LOAD_BALANCER_ERRORS if probe.pulse else response.status >= 500
         if not is_bad:
             return Verdict("")

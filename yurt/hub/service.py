@@ -36,6 +36,7 @@ from yurt.hub.doors import Doors, pod_addresses
 from yurt.hub.hub import Hub
 from yurt.hub.identity import NODE
 from yurt.hub.joining import Joining
+from yurt.hub.knowntime import KnownTime
 from yurt.hub.metrics import Figures, HubMetrics, LedFigures, ServerFigures
 from yurt.hub.nodetoken import NodeToken
 from yurt.hub.ota import UpgradePage, Upgrades
@@ -86,15 +87,17 @@ class HubService(MultiService):
         self.metrics = HubMetrics(self.registry, __version__, self.figures, {*DEFAULT_CACHE_AGENTS, *config.cache_agents})
         self.vault = Vault(config.root_dir)
         self.store = Store(reactor, config.disk_cache_path, vault=self.vault)
+        self.time = KnownTime(reactor, self.store.table("meta"))
         self.cloud = Cloud(
             reactor,
             [self.make_server(url) for url in config.servers],
             CloudSettings(config.lb_mode, config.watch_failover, config.heartbeat_interval),
             self.token.headers,
             memory=self.store.table("meta"),
+            heard=self.time.told,
         )
-        self.views = Views(self.store, reactor, time.time, config.cache_quota)
-        self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token)
+        self.views = Views(self.store, reactor, self.time, config.cache_quota)
+        self.hub = Hub(reactor, config, self.cloud, self.store, self.views, self.metrics, self.token, self.time)
         self.serving = self.make_serving()
         self.follow_authorities(credentials)
         proxy, send_pods = HubProxy(self.hub), self.hub.filters.set_address
@@ -275,7 +278,7 @@ class HubService(MultiService):
         """
         serving = self.serving
         problem = None if serving is None or serving.expired else serving.certificate.problem
-        return [text for text in (self.validity.mismatch(self.config.node_name), problem) if text]
+        return [text for text in (self.validity.mismatch(self.config.node_name), problem, self.time.problem) if text]
 
     def status(self) -> Deferred[Mapping[str, object]]:
         """
@@ -343,7 +346,7 @@ class HubService(MultiService):
                     "fieldSelector": key.field_selector,
                     "complete": info.complete,
                     "resourceVersion": info.resource_version,
-                    "ageSeconds": round(now - info.updated_at),
+                    "ageSeconds": round(self.time() - info.updated_at),
                     "objects": info.members,
                     "bytes": usage.get(key, 0),
                 }
@@ -425,6 +428,7 @@ class Core(Service):
         whole = self.whole
         whole.started_at = time.time()
         whole.store.open()
+        whole.time.start()
         names = RememberingResolver(whole.reactor.nameResolver, whole.reactor, whole.store.table("meta"))
         self.resolver = whole.reactor.installNameResolver(names)
         whole.hub.journal.load()
@@ -464,6 +468,7 @@ class Core(Service):
             server.upstream.close_connections("the hub stops")
             server.bare.close_connections("the hub stops")
         whole.hub.turns.finish()
+        whole.time.stop()
         await whole.store.close()
         whole.reactor.installNameResolver(self.resolver)
         self.log.info("the hub has stopped")

@@ -133,11 +133,12 @@ class TokenRequestWrite(Write):
 
     def store(self, head: ResponseHead, body: bytes) -> None:
         """
-        The token may be needed again without the cloud.
+        The token may be needed again without the cloud, and then not be taken for one of the future.
         """
         key = self.key()
         if key is not None:
             self.hub.token_answers.keep(key, body)
+            self.hub.known_time.keep()
 
     def keep_locally(self) -> bool:
         """
