@@ -4,6 +4,7 @@ Tests for ``yurt.hub.screen``: watches through filters, on a clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.hub.filters.cluster import SLICES_PATH, Cluster, begin, filtering_site, slice_list
 from tests.hub.filters.fixtures import endpoint_slice, nodes_of, service
 from tests.hub.memory_site import HandExchange, MemoryRequest, MemorySite, bookmark, error_event, event
+from yurt.hub.comparison import STEP_BYTES, STEP_ITEMS
 from yurt.hub.filters.discardcloudservice import DISCARD
 from yurt.hub.filters.told import MAX_SENT_BACK, ToldBook
 
@@ -579,6 +581,7 @@ class DifferenceTests(Case):
         exchange.send(event("ADDED", web(6, "n1", "n3", name="web-2")))
         self.assertEqual([nodes_of(one["object"]) for one in request.events], [["n1"], ["n1"]])
         exchange.send(bookmark(10, "EndpointSlice", end=True))
+        self.site.run(0.1)
         self.assertEqual([one[0] for one in told(request)], ["ADDED", "ADDED", "BOOKMARK", "MODIFIED", "MODIFIED"])
         self.assertEqual({tuple(nodes_of(one["object"])) for one in request.events[3:]}, {("n1", "n2"), ("n1", "n3")})
 
@@ -609,6 +612,130 @@ class DifferenceTests(Case):
         self.cluster.service("other", HOST)
         self.site.run(0.5)
         self.assertEqual((request.data, other.data), (b"", b""))
+
+
+class PartTests(Case):
+    """
+    Tests of differences that are told in several turns of the reactor.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.names = [f"web-{number:04}" for number in range(3 * STEP_ITEMS)]
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(*(web(5, "n1", "n2", name=name) for name in self.names))
+        self.request, self.exchange = self.watch(SLICES_PATH)
+
+    def after_a_part(self, act: Callable[[], object]) -> None:
+        """
+        The Service asks for nothing any more; between two parts of the difference something happens.
+        """
+        write = self.request.write
+
+        def write_and_act(data: bytes) -> None:
+            self.request.write = write  # type: ignore[method-assign]
+            write(data)
+            self.site.clock.callLater(0, act)
+
+        self.request.write = write_and_act  # type: ignore[method-assign]
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+
+    def known(self, *requests: MemoryRequest) -> dict[str, list[str | None]]:
+        """
+        What the client knows of each slice by what it was told, beginning with its list.
+        """
+        known: dict[str, list[str | None]] = dict.fromkeys(self.names, ["n1"])
+        for one in (one for request in requests for one in request.events):
+            name = one["object"]["metadata"]["name"]
+            self.assertEqual(one["type"] == "ADDED", name not in known, one)
+            known[name] = nodes_of(one["object"])
+            if one["type"] == "DELETED":
+                del known[name]
+        return known
+
+    def test_parts(self) -> None:
+        """
+        No turn tells more than a part, and all parts tell each slice once.
+        """
+        parts: list[int] = []
+        self.patch(self.request, "write", lambda data: parts.append(data.count(b"\n")))
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        self.assertEqual([part for part in parts if part], [STEP_ITEMS] * 3)
+
+    def test_bytes(self) -> None:
+        """
+        Of large objects a part has fewer.
+        """
+        big = [{**web(20 + number, "n1", "n2", name=f"big-{number}"), "more": "x" * STEP_BYTES} for number in range(4)]
+        self.exchange.send(b"".join(event("ADDED", one) for one in big))
+        parts: list[int] = []
+        self.patch(self.request, "write", lambda data: parts.append(data.count(b"\n")))
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        self.assertEqual(parts[: len(big)], [1] * len(big))
+
+    def test_events_between(self) -> None:
+        """
+        What happens between two parts is told once, as it is to be seen from now on.
+        """
+
+        def happen() -> None:
+            self.exchange.send(event("MODIFIED", web(11, "n1", "n3", name=self.names[-1])))
+            self.exchange.send(event("DELETED", web(12, "n1", "n2", name=self.names[-2])))
+            self.exchange.send(event("ADDED", web(13, "n1", "n4", name="web-new")))
+            self.exchange.send(event("MODIFIED", web(14, "n1", "n5", name=self.names[0])))
+
+        self.after_a_part(happen)
+        expected = dict.fromkeys(self.names, ["n1", "n2"])
+        expected |= {self.names[-1]: ["n1", "n3"], "web-new": ["n1", "n4"], self.names[0]: ["n1", "n5"]}
+        del expected[self.names[-2]]
+        self.assertEqual(self.known(self.request), expected)
+        self.assertEqual(len(self.request.events), len(self.names) + 2)
+        versions = [int(version) for _, _, version in told(self.request)]
+        self.assertEqual(versions, sorted(versions))
+
+    def test_changed_again(self) -> None:
+        """
+        A change between two parts is told after the last of them.
+        """
+        self.after_a_part(lambda: self.cluster.service("web", HOST))
+        self.assertEqual(self.known(self.request), dict.fromkeys(self.names, ["n1"]))
+        self.assertEqual(len(self.request.events), 2 * len(self.names))
+
+    def test_comes_back(self) -> None:
+        """
+        A client that hangs up between two parts is told the rest when it comes back, whatever is to be shown then.
+        """
+        for topology, expected in ((None, ["n1", "n2"]), (HOST, ["n1"])):
+            self.after_a_part(self.request.hang_up)
+            self.assertEqual(list(self.known(self.request).values()).count(["n1", "n2"]), STEP_ITEMS)
+            self.cluster.service("web", topology)
+            self.site.run(0.5)
+            again, _ = self.watch(SLICES_PATH)
+            self.site.run(0.5)
+            self.assertEqual(self.known(self.request, again), dict.fromkeys(self.names, expected))
+            again.hang_up()
+            self.setUp()
+
+    def test_not_read(self) -> None:
+        """
+        A client that does not read is told no more until it does.
+        """
+        self.exchange.fail()
+        self.site.run(0.5)
+        self.after_a_part(lambda: None)
+        before = len(self.request.events)
+        self.assertEqual(before, len(self.names))
+        self.cluster.service("web", HOST)
+        self.request.stop_reading()
+        self.site.run(5)
+        self.assertEqual((len(self.request.events), self.request.aborted), (before, False))
+        self.request.read_on()
+        self.site.run(1)
+        self.assertEqual(self.known(self.request), dict.fromkeys(self.names, ["n1"]))
 
 
 class FormTests(Case):

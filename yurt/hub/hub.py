@@ -111,7 +111,7 @@ class Hub:
             self.refocus,
             self.add_agents,
         )
-        self.unfocused: list[Watch] = []
+        self.unfocused: dict[Watch, None] = {}
         self.verdict: Deferred[None] | None = None
         self.in_flight = 0
         self.pods_in_flight = 0
@@ -297,14 +297,25 @@ class Hub:
 
     def refocus(self) -> None:
         """
-        What filters depend on has changed: tell each watch the difference, one in a turn of the reactor.
+        What filters depend on has changed: tell each watch the difference.
         """
-        self.unfocused = [watch for watch in self.watches if watch.screen.choose()]
+        for watch in self.watches:
+            if watch.screen.choose():
+                self.tell_difference(watch)
+
+    def tell_difference(self, watch: Watch) -> None:
+        """
+        Let a watch be told what filters show otherwise, when its turn comes: one after the other, a part in each turn of the
+        reactor.
+        """
+        self.unfocused[watch] = None
         self.timers.set("refocus", 0.0, self._refocus_next)
 
     def _refocus_next(self) -> None:
+        watch = next(iter(self.unfocused))
+        if not watch.refocus():
+            del self.unfocused[watch]
         if self.unfocused:
-            self.unfocused.pop().refocus()
             self.timers.set("refocus", 0.0, self._refocus_next)
 
     # Local changes

@@ -8,11 +8,13 @@ version it has reached, so that it resumes where it is.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from yurt.hub.cache.views import Caller, ViewKey
+from yurt.hub.comparison import Comparison
 from yurt.hub.filters.lens import CLEAR, Lens, at_version, key_of
-from yurt.hub.filters.told import Told
+from yurt.hub.filters.told import MAX_OTHERS, Told
 from yurt.hub.progress import Progress
 from yurt.hub.reads import view_key
 from yurt.kube.objects import is_newer, read_object
@@ -46,6 +48,8 @@ class Screen:
         """The last version that the client was told of, while anything is filtered."""
         self.recorded = False
         """Whether it is to be remembered what the client knows."""
+        self.comparison: Comparison | None = None
+        """While the difference is told: what the client knows, it knows through ``lens`` or through the comparison's target."""
 
     @property
     def key(self) -> ViewKey:
@@ -107,18 +111,31 @@ class Screen:
         What filters depend on has changed; returns whether the client is to see things otherwise than it knows them.
         """
         self.wanted = self.hub.filters.lens(self.caller.component, self.info)
-        if self.wanted.same(self.lens) and not self.doubts:
-            self.lens = self.wanted
-        elif not self.recorded:
+        self._arrive()
+        if self.behind:
             self.recorded = True
         return self.behind
+
+    def _arrive(self) -> None:
+        """
+        Two lenses that show the same are one.
+        """
+        if self.wanted.same(self.lens) and not self.doubts and self.comparison is None:
+            self.lens = self.wanted
 
     @property
     def behind(self) -> bool:
         """
         Whether the client is still to be told a difference.
         """
-        return self.wanted is not self.lens or bool(self.doubts)
+        return self.wanted is not self.lens or bool(self.doubts) or self.comparison is not None
+
+    @property
+    def filters(self) -> bool:
+        """
+        Whether events have to be looked at before the client is told of them.
+        """
+        return bool(self.lens.rules) or self.comparison is not None
 
     # Events
 
@@ -146,8 +163,12 @@ class Screen:
         """
         The line for a change of an object, which is ``line`` as far as nothing is filtered; empty when there is nothing to tell.
         """
-        shown = self.lens.apply(event.object)
         key = f"{event.meta.namespace}/{event.meta.name}"
+        lens = self.lens
+        if self.comparison is not None:
+            lens = self.comparison.target
+            self.comparison.told.add(key)
+        shown = lens.apply(event.object)
         known = key not in self.hidden
         if event.type == DELETED:
             self.hidden.discard(key)
@@ -168,7 +189,7 @@ class Screen:
         A bookmark for a client that was not told the last events, if it takes one: without it, it would come back from a version
         at which nobody knows any more what was hidden.
         """
-        if not self.lens.rules or not progress.may_mark or progress.version in ("", self.version):
+        if not self.filters or not progress.may_mark or progress.version in ("", self.version):
             return b""
         self.version = progress.version
         return encode_bookmark(progress.kind, progress.api_version, progress.version)
@@ -177,6 +198,7 @@ class Screen:
         """
         An event that the client knows already, for the cache's sake: what it shows and hides is told by it, if by nothing else.
         """
+        self.abandon()
         if self.lens.hides and event.type in (ADDED, MODIFIED, DELETED) and not event.form:
             self.change(event)
 
@@ -189,33 +211,43 @@ class Screen:
 
     # Differences
 
-    def catch_up(self, key: ViewKey, version: str, told: Container[bytes] | None = None) -> list[bytes] | None:
+    def compare(self, key: ViewKey, version: str, told: Container[bytes] | None = None) -> list[bytes] | None:
         """
-        The lines that bring a client, who has reached ``version``, from one lens to the other; None when the cache does not hold
-        what it knows (``key``).  Of all that the cache holds it knows what was ``told``, if that is not None.
+        The next lines of those that bring a client, who has reached ``version``, from one lens to the other, until it is no
+        longer ``behind``; None when the cache does not hold what it knows (``key``).  Of all that the cache holds it knows what
+        was ``told``, if that is not None.
         """
         lines: list[bytes] = []
         if not key.form:
-            self.hub.turns.finish()
             view = self.hub.views.view(key)
             if view is None or not view.complete or view.frozen:
+                self.abandon()
                 return None
-            items = (item for item in self.hub.views.members(key) if told is None or key_of(item).encode() in told)
-            lines = [line for item in items if (line := self._difference(item, version))]
-        self.lens, self.version, self.doubts = self.wanted, version, ()
+            if self.comparison is None:
+                if not self.hub.turns.idle:
+                    return lines
+                self.comparison = Comparison(self.wanted, self.hub.views.walk(key))
+            lines = [line for item in self.comparison.step() if (line := self._difference(item, self.comparison, version, told))]
         if lines:
+            self.version = version
             self.hub.filters.told.telling(self.key)
+        if self.comparison is None or self.comparison.done:
+            self.lens = self.wanted if self.comparison is None else self.comparison.target
+            self.version, self.doubts, self.comparison = version, (), None
+            self._arrive()
         return lines
 
-    def _difference(self, item: bytes, version: str) -> bytes:
+    def _difference(self, item: bytes, comparison: Comparison, version: str, told: Container[bytes] | None) -> bytes:
         """
         The line about one object; of what is later than ``version`` the cloud is still to tell.
         """
-        after = self.wanted.apply(item)
+        after = comparison.target.apply(item)
         lenses = (self.lens, *self.doubts)
         if all(lens is not None and lens.apply(item) == after for lens in lenses) or _is_later(item, version):
             return b""
         key = key_of(item)
+        if key in comparison.told or (told is not None and key.encode() not in told):
+            return b""
         known = key not in self.hidden
         if after is None:
             self.hidden.add(key)
@@ -223,16 +255,26 @@ class Screen:
         self.hidden.discard(key)
         return encode_event(MODIFIED if known else ADDED, at_version(after, version))
 
+    def abandon(self) -> None:
+        """
+        Break off a comparison: what the client knows, it may know through either lens.
+        """
+        if self.comparison is not None:
+            self.doubts = (*self.doubts, self.comparison.target) if len(self.doubts) < MAX_OTHERS else (None,)
+            self.comparison = None
+
     # The end
 
     def end(self, progress: Progress) -> None:
         """
         Remember what the client knows, for when it comes back.
         """
-        version = self.version if self.lens.rules else progress.client_version
+        version = self.version if self.filters else progress.client_version
         if self.recorded and version not in ("", "0") and not progress.initial:
+            self.abandon()
             told = Told(self.lens, frozenset(self.hidden), self.hub.reactor.seconds())
-            self.hub.filters.told.record(self.key, version, told)
+            others = tuple(replace(told, lens=lens) for lens in self.doubts if lens is not None)
+            self.hub.filters.told.record(self.key, version, replace(told, others=others))
 
 
 def _is_later(item: bytes, version: str) -> bool:

@@ -79,6 +79,9 @@ REFUSAL_TIMEOUT = 1.0
 TIMEOUT_SLACK = 5.0
 """Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
 
+UNREAD_WAIT = 0.1
+"""Seconds between two looks whether a client reads again that is to be told more of a difference."""
+
 HALF_CLOSED = 1.0
 """Seconds without a byte after which a client that ended its direction is taken to have closed its connection, which looks the
 same; kube-apiserver does so at once."""
@@ -244,7 +247,7 @@ class Watch:
         name_source(head, source)
         self.request.start(head)
         if self.screen.behind:
-            self.timers.set("refocus", 0.0, self.refocus)
+            self.hub.tell_difference(self)
 
     @property
     def unfilterable(self) -> str:
@@ -396,7 +399,7 @@ class Watch:
                 lines.append(self.screen.mark(self.progress))
         self.stream.write(lines)
         if self.screen.behind:
-            self.refocus()
+            self.hub.tell_difference(self)
 
     def take(self, frame: bytes, lines: list[bytes]) -> bool:
         """
@@ -415,27 +418,33 @@ class Watch:
         if self.cached and not self.stream.protobuf:
             self.feed.keep(event)
         if self.progress.told(event, self.hub.reactor.seconds()):
-            is_filtered = self.screen.lens.rules and not self.stream.protobuf
+            is_filtered = self.screen.filters and not self.stream.protobuf
             lines.append(self.screen.show(event, frame) if is_filtered else self.stream.encode(frame))
         elif not self.stream.protobuf:
             self.screen.repeated(event)
         return True
 
-    def refocus(self) -> None:
+    def refocus(self) -> bool:
         """
-        Filters show things otherwise now: tell the client the difference as soon as it knows a state that the cache knows, too.
+        Filters show things otherwise now: tell the client a part of the difference, as soon as it knows a state that the cache
+        knows, too.  Returns whether there is more to tell at once.
         """
         progress, feed = self.progress, self.feed
-        if self.finished or self.passing or not self.started or progress.initial or progress.known_version:
-            return
-        if feed.is_view_unknown:
-            return
+        if self.finished or self.passing or not self.started or not self.screen.behind:
+            return False
+        if progress.initial or progress.known_version or feed.is_view_unknown:
+            return False
+        if self.stream.stalled:
+            self.timers.set("refocus", UNREAD_WAIT, lambda: self.hub.tell_difference(self))
+            return False
         can_tell = self.cached and not self.stream.protobuf
-        lines = self.screen.catch_up(feed.key, progress.client_version, feed.told) if can_tell else None
+        lines = self.screen.compare(feed.key, progress.client_version, feed.told) if can_tell else None
         if lines is not None:
-            self.tell_local(lines)
-        elif self.credential.kind != "other" and self.hub.filters.told.may_send_back(self.screen.key, self.hub.reactor.seconds()):
+            self.stream.write(lines)
+            return self.screen.behind
+        if self.credential.kind != "other" and self.hub.filters.told.may_send_back(self.screen.key, self.hub.reactor.seconds()):
             self.expired(status_body(410, "Expired", self.filtered_otherwise))
+        return False
 
     def tell_local(self, lines: list[bytes]) -> None:
         """

@@ -13,12 +13,15 @@ from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
 from yurt.hub.cache.index import Group, View
 from yurt.hub.cache.records import Caller, StoredObject, ViewKey, member_of
 from yurt.hub.cache.shelf import FORBIDDEN, GONE, Shelf
-from yurt.kube.objects import TABLE, is_newer, join_list
+from yurt.kube.objects import TABLE, is_newer, join_list, slices
 from yurt.kube.selectors import compile_selection, parse_field_selector
 
 MAX_RECENT = 64
 MAX_RECENT_BODY = 16 * 1024
 """Objects, and bytes of each, that single reads asked for and that are told again without a look into the store."""
+
+WALK_STEP = 50
+"""Objects that are read from the store at a time by who looks at them one by one."""
 
 
 class _Row(msgspec.Struct):
@@ -111,6 +114,19 @@ class Reader:
         """
         found = self._read_items(key)
         return [] if found is None else found[1]
+
+    def walk(self, key: ViewKey) -> Iterator[bytes]:
+        """
+        The items of the view of that very key, which is complete, one by one; it may change meanwhile.  Where one is missing that
+        the view holds, the view has a gap from then on.
+        """
+        view = self._shelf.index.views[key]
+        for members in slices(self._shelf.members(view), WALK_STEP):
+            for member, stored in zip(members, self._shelf.get_many(key.gvr, key.form, members)):
+                if stored is not None:
+                    yield stored.body
+                elif self._shelf.holds(view, member):
+                    self._shelf.mark_gap(view)
 
     def view(self, key: ViewKey) -> ViewInfo | None:
         """

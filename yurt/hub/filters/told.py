@@ -158,7 +158,7 @@ def _join(before: Told, told: Told) -> Told:
     """
     What was told of one version, by what was told of it before.
     """
-    known = {one.lens.digest: one for one in (*before.others, before) if told.at - one.at <= LIST_TO_WATCH}
+    known = {one.lens.digest: one for one in (*before.others, before, *told.others) if told.at - one.at <= LIST_TO_WATCH}
     same = known.pop(told.lens.digest, None)
     if same is not None and same.hidden is not None:
         told = replace(told, hidden=same.hidden | (told.hidden or frozenset()))  # another page
