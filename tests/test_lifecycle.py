@@ -279,7 +279,8 @@ def stop():
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
 lifecycle.stop_once(reactor)
 reactor.addSystemEventTrigger("before", "shutdown", stop)
-reactor.callWhenRunning(say, "SIGTERM")
+for name in ("SIGTERM", "SIGTERM", "SIGINT"):
+    reactor.callWhenRunning(say, name)
 reactor.run()
 """
 

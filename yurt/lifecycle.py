@@ -73,6 +73,16 @@ def stop_once(reactor: ReactorBase) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, again)
 
+    stop = reactor.stop
+    asked: list[bool] = []
+
+    def stop_first() -> None:
+        if not asked:
+            stop()
+            asked.append(True)
+
+    # Two signals may come in one turn, the second before anything has begun to stop.
+    reactor.stop = stop_first  # type: ignore[method-assign]
     reactor.addSystemEventTrigger("before", "shutdown", stopping)
 
 

@@ -205,6 +205,16 @@ class DiallingTests(Case):
         self.assertEqual(error.word, "timeout")
         self.assertIn("nobody answered within 0.05 s", str(error))
 
+    async def test_silent_proxy(self) -> None:
+        """
+        A proxy that takes the connection and never answers is given up, too; its password is shown to nobody.
+        """
+        proxy = f"http://user:secret@127.0.0.1:{self.listen(Protocol)}"
+        error = await self.refused(10262, proxy=proxy, timeout=0.05)
+        self.assertEqual((error.word, error.answered), ("timeout", False))
+        self.assertIn("by proxy 127.0.0.1:", str(error))
+        self.assertNotIn("secret", str(error))
+
     async def test_closed(self) -> None:
         """
         A server that closes before its answer is no server that refuses.

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+from yurt.http.dial import parse_proxy
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -30,6 +32,20 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
         if _covers(entry.strip().lower(), host, port):
             return None
     return proxy if "://" in proxy else "http://" + proxy
+
+
+def usable_proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
+    """
+    As :func:`proxy_for`.  Raises ValueError for a proxy that is not spoken to; its URL may hold a password, and is not shown.
+    """
+    proxy = proxy_for(url, environ)
+    try:
+        if proxy is not None:
+            parse_proxy(proxy)
+    except ValueError:
+        message = "HTTPS_PROXY of the environment is not understood: write http://HOST:PORT, other schemes are not spoken"
+        raise ValueError(message) from None
+    return proxy
 
 
 def _read(environ: Mapping[str, str], name: str) -> str:

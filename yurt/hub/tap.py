@@ -15,8 +15,7 @@ from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
-from yurt.http.dial import parse_proxy
-from yurt.http.environment import proxy_for
+from yurt.http.environment import usable_proxy_for
 from yurt.http.wire import send_by_turn
 from yurt.hub.agents import DEFAULT_ALIASES, DEFAULT_CACHE_AGENTS, component_aliases, component_patterns
 from yurt.hub.cache.quota import Quota, quota_entries
@@ -97,17 +96,13 @@ def filters(text: str) -> tuple[str, ...]:
 
 def refuse_bad_proxy(servers: tuple[str, ...]) -> None:
     """
-    Raise a UsageError if the environment sends to one of the servers by a proxy that is not spoken to.  Its URL may hold a
-    password, and is not shown.
+    Raise a UsageError if the environment sends to one of the servers by a proxy that is not spoken to.
     """
     for server in servers:
-        proxy = proxy_for(server, os.environ)
         try:
-            if proxy is not None:
-                parse_proxy(proxy)
-        except ValueError:
-            message = "HTTPS_PROXY of the environment is not understood: write http://HOST:PORT, other schemes are not spoken"
-            raise usage.UsageError(message) from None
+            usable_proxy_for(server, os.environ)
+        except ValueError as error:
+            raise usage.UsageError(str(error)) from None
 
 
 def refuse_shared_ports(pages: tuple[str, int], doors: Sequence[tuple[str, int]]) -> None:

@@ -13,6 +13,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -20,11 +21,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.http.connection import describe
-from yurt.http.dial import Build, tcp_endpoint
+from yurt.http.dial import Build, ConnectEndpoint, parse_proxy, tcp_endpoint
+from yurt.http.interfaces import UpstreamError
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import ClientTLS, peer_certificate
-from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, authority, dial_failure
+from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, UNREACHABLE, authority, dial_failure
 from yurt.tunnel.hello import (
     AgentHello,
     AnswerReader,
@@ -217,21 +219,31 @@ async def dial_link(
     timeout: float = HELLO_TIMEOUT,
     address: str | None = None,
     connect_timeout: float | None = None,
+    proxy: str | None = None,
 ) -> LinkInfo:
     """
     Connect to the server at ``host:port``, whose certificate must name ``host``; ``address`` is one of the host's
-    addresses that is to be dialled instead of looking the name up.
+    addresses that is to be dialled instead of looking the name up, ``proxy`` the URL of an HTTP proxy that leads there.
 
-    TCP must be there within ``connect_timeout`` (``timeout`` if not given), TLS and the hello within ``timeout`` after
-    that.  Raises :exc:`LinkError`.
+    TCP must be there within ``connect_timeout`` (``timeout`` if not given; of a proxy's answer, within that in any case), TLS
+    and the hello within ``timeout`` after that.  Raises :exc:`LinkError`.
     """
     where = authority(host, port) if address in (None, host) else f"{authority(host, port)} ({address})"
+    if proxy is not None:
+        where += f" by proxy {parse_proxy(proxy).target}"
     link = _DialledLink(reactor, where, hello, make, timeout)
     factory = link_factory(tls.creator(host), True, cast(IProtocolFactory, Build(lambda _: link)))
     patience = timeout if connect_timeout is None else connect_timeout
-    endpoint = tcp_endpoint(reactor, address or host, port, patience)
     try:
-        await endpoint.connect(factory)
+        if proxy is None:
+            await tcp_endpoint(reactor, address or host, port, patience).connect(factory)
+        else:
+            opening = ConnectEndpoint(reactor, proxy, authority(host, port), patience).connect(factory)
+            await opening.addTimeout(timeout, reactor)
+    except UpstreamError as error:
+        raise LinkError(str(error), word=UNREACHABLE) from None
+    except DeferredTimeout:
+        raise LinkError(f"{where}: no answer within {timeout:g} s", word=TIMEOUT) from None
     except ConnectingCancelledError:
         raise CancelledError from None
     except DIAL_ERRORS as error:

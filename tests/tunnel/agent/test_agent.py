@@ -11,7 +11,8 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -19,6 +20,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from tests import certs
+from tests.http.test_dial import Proxy
 from tests.mux.links import HalfCloseable
 from tests.process.case import TROUBLE, Child
 from tests.tunnel.links import AUTHORITY, NAME, NODE, Echo, LinkCase, Said, TunnelServer, credentials, reactor, until
@@ -150,6 +152,54 @@ class AgentCase(LinkCase):
         """
         status, headers, body = get(self.agent.site, path)
         return status, json.loads(body) if headers[b"content-type"] == b"application/json" else body.decode()
+
+
+class ProxiedTests(AgentCase):
+    """
+    Tests of an agent whose site lets nothing out but an HTTP proxy.
+    """
+
+    def proxy(self, answer: bytes | None = None) -> tuple[SimpleNamespace, str]:
+        """
+        A proxy, which answers as told or does what it is asked, and its URL.
+        """
+        proxy = SimpleNamespace(heads=[], answer=answer)
+
+        def build() -> Protocol:
+            connection = Proxy()
+            connection.factory = cast(Any, proxy)
+            return connection
+
+        return proxy, f"http://user:secret@127.0.0.1:{self.listen(build)}"
+
+    async def test_through_a_proxy(self) -> None:
+        """
+        The proxy is asked for the server by its name, which nobody else need know, and streams go through it.
+        """
+        server, port = self.serve(), self.listen(Echo)
+        proxy, url = self.proxy()
+        target = (NAME, server.port)
+        allowed = frozenset({port})
+        agent = self.begin(server, names=FakeNames(addresses=()), proxies={target: url}, allowed_ports=allowed)
+        await until(lambda: agent.connector.connected)
+        self.assertTrue(proxy.heads[0].startswith(b"CONNECT %s:%d HTTP/1.1\r\n" % (NAME.encode(), server.port)))
+        self.assertIn(b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=", proxy.heads[0])
+        said = await self.dial(server, "127.0.0.1", port)
+        said.write(b"across")
+        await until(lambda: said.has(b"across"))
+        self.assertNotIn("secret", json.dumps(agent.connector.routes[0].status()))
+
+    async def test_proxy_that_refuses(self) -> None:
+        """
+        What the proxy says is the reason, and once it agrees the agent is connected.
+        """
+        server = self.serve()
+        proxy, url = self.proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        agent = self.begin(server, proxies={(NAME, server.port): url})
+        await until(lambda: "407 Proxy Authentication Required" in " ".join(agent.connector.problems))
+        self.assertNotIn("secret", " ".join(agent.connector.problems))
+        proxy.answer = None
+        await until(lambda: agent.connector.connected)
 
 
 class DialTests(AgentCase):

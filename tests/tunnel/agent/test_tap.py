@@ -88,6 +88,21 @@ class OptionsTests(CommandLineCase[Options]):
         os.environ["NODE_IP"] = "edge"
         self.assertIn("NODE_IP='edge' in the environment", self.problem(*self.good))
 
+    def test_proxy(self) -> None:
+        """
+        The environment's proxy leads to the servers that NO_PROXY does not name; the password in its URL is not shown.
+        """
+        os.environ |= {"HTTPS_PROXY": "http://user:secret@10.0.0.1:3128", "NO_PROXY": "10.1.0.0/16"}
+        config = self.parse(*self.good, "--tunnelserver-addr=tunnel.example.com,10.1.0.1,[fd00::1]").config
+        proxied = {("tunnel.example.com", 10262), ("fd00::1", 10262)}
+        self.assertLessEqual(proxied, set(config.proxies))
+        self.assertNotIn(("10.1.0.1", 10262), config.proxies)
+        self.assertNotIn("secret", repr(config))
+        os.environ["HTTPS_PROXY"] = "socks5://user:secret@10.0.0.1"
+        problem = self.problem(*self.good)
+        self.assertIn("HTTPS_PROXY", problem)
+        self.assertNotIn("secret", problem)
+
     def test_one_file(self) -> None:
         """
         Certificate and key may stand in one file; OpenYurt's certificate names its node, too.

@@ -4,7 +4,8 @@ What the operator chose, as one value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from yurt.kube.joining import JoinSettings
 from yurt.tls import Credentials
@@ -29,6 +30,8 @@ class AgentConfig:
     cert_dir: str = "/var/lib/yurttunnel-agent/pki"
     node_ips: tuple[str, ...] = ()
     allowed_ports: frozenset[int] = frozenset()
+    proxies: Mapping[tuple[str, int], str] = field(default_factory=dict, repr=False)
+    """The HTTP proxy that leads to a server, for those of ``servers`` that the environment has one for."""
     meta_host: str = "127.0.0.1"
     meta_port: int = 10266
     drain_timeout: float = 30.0

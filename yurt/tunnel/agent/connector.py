@@ -45,7 +45,7 @@ class Connector:
         self.names = names
         self.metrics = metrics
         self.chance = chance
-        self.known = [Name(self, host, port) for host, port in config.servers]
+        self.known = [Name(self, *server, proxied=server in config.proxies) for server in config.servers]
         self.links: set[Link] = set()
         self._received = self._sent = 0
 
@@ -107,6 +107,7 @@ class Connector:
             make=make,
             address=route.address,
             connect_timeout=CONNECT_TIMEOUT,
+            proxy=self._config.proxies.get((name.host, name.port)),
         )
         self.links.add(link)
         link.lost.wait().addCallback(self._forget, link)

@@ -96,7 +96,7 @@ class Route(Endless):
         super().__init__(connector)
         self.name = name
         self.address = address
-        self.server = name.server if address == name.host else f"{name.server} ({address})"
+        self.server = name.label if address == name.host else f"{name.server} ({address})"
         self.state = CONNECTING
         self.since = time.time()
         self.problem: str | None = None
@@ -199,20 +199,21 @@ class Route(Endless):
 
 class Name(Endless):
     """
-    A server as the operator wrote it.
+    A server as the operator wrote it.  The name of one that is ``proxied`` is looked up by the proxy.
     """
 
     log = Logger()
 
-    def __init__(self, connector: Connector, host: str, port: int) -> None:
+    def __init__(self, connector: Connector, host: str, port: int, *, proxied: bool = False) -> None:
         super().__init__(connector)
         self.host = host
         self.port = port
         self.server = authority(host, port)
+        self.label = f"{self.server} (by proxy)" if proxied else self.server
         self.routes: dict[str, Route] = {}
         self.addresses: tuple[str, ...] = ()
         self.problem: str | None = None
-        self._fixed = isIPAddress(host) or isIPv6Address(host)
+        self._fixed = proxied or isIPAddress(host) or isIPv6Address(host)
 
     def stop(self) -> None:
         """

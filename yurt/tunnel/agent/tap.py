@@ -13,6 +13,7 @@ from twisted.internet.base import ReactorBase
 from twisted.python import usage
 
 from yurt import __version__, logs
+from yurt.http.environment import usable_proxy_for
 from yurt.http.wire import plain_turns
 from yurt.kube.joinflags import JOIN_OPTIONS, read_join_settings
 from yurt.kube.joining import JoinSettings
@@ -22,6 +23,7 @@ from yurt.options import Option, address, comma_list, duration, host_port, https
 from yurt.options import Options as DeclaredOptions
 from yurt.tls import ClientTLS, Credentials, CredentialsError
 from yurt.tunnel.agent.config import AgentConfig
+from yurt.tunnel.connect import authority
 from yurt.tunnel.hello import NotAnAgent, node_of
 
 CONNECT_PORT = 10262
@@ -141,6 +143,7 @@ class Options(DeclaredOptions):
             cert_dir=self["cert-dir"],
             node_ips=node_ips,
             allowed_ports=frozenset(self["allowed-ports"]),
+            proxies=self.proxies_of_environment(),
             meta_host=self["meta-host"] or ("::1" if node_ips and ":" in node_ips[0] else "127.0.0.1"),
             meta_port=self["meta-port"],
             drain_timeout=self["drain-timeout"],
@@ -155,6 +158,18 @@ class Options(DeclaredOptions):
             return addresses(text)
         except ValueError as error:
             raise usage.UsageError(f"NODE_IP={text!r} in the environment: {error}") from None
+
+    def proxies_of_environment(self) -> dict[tuple[str, int], str]:
+        """
+        HTTPS_PROXY, for the servers that NO_PROXY does not except.
+        """
+        try:
+            found = {
+                server: usable_proxy_for(f"https://{authority(*server)}", os.environ) for server in self["tunnelserver-addr"]
+            }
+        except ValueError as error:
+            raise usage.UsageError(str(error)) from None
+        return {server: proxy for server, proxy in found.items() if proxy is not None}
 
     def kubeconfig_path(self) -> str:
         """
