@@ -8,9 +8,11 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.hub.memory_site import JSON, HandExchange, MemorySite
 from tests.hub.site import POD_ADDRESS, header, source
 from tests.hub.test_identity import Rows
 from tests.hub.test_reads import HubCase
+from yurt.http.interfaces import Headers
 from yurt.hub import documents as documents_module
 from yurt.hub.documents import Documents, is_document
 from yurt.kube.requestinfo import parse_request
@@ -259,3 +261,51 @@ class OfflineDocumentTests(HubCase):
         await site.offline()
         for path in ("/healthz", "/readyz", "/metrics"):
             self.assert_failure(await site.get(path), 503, "ServiceUnavailable")
+
+
+class ConditionTests(SynchronousTestCase):
+    """
+    Documents on a clock.
+    """
+
+    PATH = "/openapi/v2"
+
+    def setUp(self) -> None:
+        self.site = MemorySite(self)
+        self.site.online()
+
+    def exchange(self, headers: Headers, status: int = 200, **options: str) -> HandExchange:
+        """
+        A read that the cloud answers.
+        """
+        self.site.ask("GET", self.PATH, agent="curl", **options)
+        arrived = self.site.arriving(self.PATH)
+        arrived.answer(status, b'{"swagger":"2.0"}', headers)
+        return arrived
+
+    def test_plain_text(self) -> None:
+        """
+        OpenAPI in JSON is text/plain from an old API server, and kept; text of anybody else is not.
+        """
+        text = (b"Content-Type", b"text/plain; charset=utf-8")
+        self.exchange([text])
+        self.site.offline()
+        self.assertEqual(self.site.fetch("GET", self.PATH, agent="curl").status, 503)
+        self.site.online()
+        self.exchange([text, (b"Audit-Id", b"1")])
+        self.site.offline()
+        for accept in ("*/*", "application/json", "application/json, */*"):
+            kept = self.site.fetch("GET", self.PATH, agent="curl", accept=accept)
+            self.assertEqual((kept.status, kept.data), (200, b'{"swagger":"2.0"}'), accept)
+        self.assertEqual(self.site.fetch("GET", self.PATH, agent="curl", accept=OPENAPI_PROTOBUF).status, 503)
+
+    def test_conditional(self) -> None:
+        """
+        A client that has the document is given it anew while the cache has none; after that its condition counts.
+        """
+        condition = (b"if-none-match", b'"1"')
+        for known in (False, True):
+            arrived = self.exchange(JSON, if_none_match='"1"')
+            self.assertEqual(condition in [(name.lower(), value) for name, value in arrived.head.headers], known)
+        self.site.offline()
+        self.assertEqual(self.site.fetch("GET", self.PATH, agent="curl", if_none_match='"1"').status, 200)

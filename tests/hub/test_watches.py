@@ -353,6 +353,30 @@ class StartTests(SynchronousTestCase):
         other = self.site.ask("GET", f"{MAPS}?{query}")
         self.assertEqual(other.told, [("ADDED", "3"), ("ADDED", "7")])
 
+    def test_malformed(self) -> None:
+        """
+        What every API server refuses is refused without the cloud, too, by lists and watches; with it, the cloud says so.
+        """
+        self.site.online()
+        self.site.store_list(MAPS, [config_map("a", 7)], "10")
+        request = self.site.ask("GET", f"{MAPS}?watch=true&timeoutSeconds=abc&resourceVersion=10")
+        exchange = self.site.arriving(MAPS)
+        self.assertEqual(exchange.query["timeoutSeconds"], "abc")
+        exchange.answer(400, b'{"kind":"Status","code":400}')
+        self.assertEqual(request.status, 400)
+        self.site.offline()
+        for query, code in (
+            ("timeoutSeconds=abc", 400),
+            (f"timeoutSeconds={'9' * 5000}", 400),
+            ("resourceVersion=abc", 400),
+            ("resourceVersionMatch=Exact", 422),
+            ("resourceVersionMatch=Exact&resourceVersion=0", 422),
+        ):
+            for verb in ("", "&watch=true"):
+                reply = self.site.fetch("GET", f"{MAPS}?{query}{verb}")
+                self.assertEqual((reply.status, reply.json["code"]), (code, code), query + verb)
+        self.assertEqual(self.site.fetch("GET", f"{MAPS}?sendInitialEvents=true").status, 422)
+
     def test_from_now(self) -> None:
         """
         sendInitialEvents=false means no state, only what changes after the cache's.

@@ -118,7 +118,9 @@ def watch_target(target: bytes, version: str, remaining: int | None, *, resumed:
     initial state again.
     """
     path, _, query = target.partition(b"?")
-    replaced = {"resourceVersion", "allowWatchBookmarks", "timeoutSeconds"}
+    replaced = {"resourceVersion", "allowWatchBookmarks"}
+    if remaining is not None:
+        replaced.add("timeoutSeconds")
     if resumed:
         replaced |= {"sendInitialEvents", "resourceVersionMatch"}
     given = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")

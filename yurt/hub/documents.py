@@ -10,9 +10,10 @@ from typing import Protocol
 
 import msgspec
 
-from yurt.http.heads import get_header
+from yurt.http.heads import get_header, without
 from yurt.http.interfaces import RequestHead, ResponseHead
 from yurt.hub.reads import Read
+from yurt.hub.server import is_of_api_server
 from yurt.kube.requestinfo import RequestInfo
 
 MAX_DOCUMENTS = 2000
@@ -26,6 +27,9 @@ MAX_VARIANTS = 8
 
 REDATED_AFTER = 3600.0
 """Seconds after which a document that the cloud gave again unchanged is dated anew."""
+
+CONDITIONS = (b"if-none-match", b"if-modified-since")
+TEXT = b"text/plain"
 
 JWKS_PATH = "/openid/v1/jwks"
 ISSUER_PATH = "/.well-known/openid-configuration"
@@ -139,15 +143,23 @@ class DocumentRead(Read):
 
     def upstream_head(self) -> RequestHead:
         """
-        As the client asked: documents are kept in each encoding.
+        As the client asked: documents are kept in each encoding.  A client that has the document already gets it again if the
+        cache has none.
         """
-        return super(Read, self).upstream_head()
+        head = super(Read, self).upstream_head()
+        is_conditional = any(get_header(head.headers, name) is not None for name in CONDITIONS)
+        if not is_conditional or self.hub.documents.find(self.info, self.accept_header()) is not None:
+            return head
+        return RequestHead(head.method, head.target, without(head.headers, *CONDITIONS), head.http10)
 
     def keeps(self, head: ResponseHead) -> bool:
         """
-        Keep every whole document: in JSON or protobuf, where a proxy on the way has pages.
+        Keep every whole document: in JSON or protobuf, where a proxy on the way has pages.  API servers before Kubernetes 1.23
+        call OpenAPI documents in JSON plain text.
         """
-        is_document = (get_header(head.headers, b"content-type") or b"").startswith(b"application/")
+        content_type = get_header(head.headers, b"content-type") or b""
+        is_text = content_type.startswith(TEXT) and is_of_api_server(head.headers)
+        is_document = is_text or content_type.startswith(b"application/")
         return head.status == 200 and is_document and self.request.head.method == b"GET"
 
     def store(self, head: ResponseHead, body: bytes) -> None:
@@ -199,6 +211,8 @@ def _preference(accept: bytes, content_type: str) -> int | None:
     """
     offered = content_type.replace(" ", "").lower()
     plain = "" if ";as=" in offered else offered.partition(";")[0]
+    if plain == TEXT.decode():
+        plain = "application/json"
     for place, entry in enumerate(accept.decode("latin-1").replace(" ", "").lower().split(",")):
         media, _, quality = entry.partition(";q=")
         if quality and not quality.strip("0."):

@@ -21,6 +21,7 @@ from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward, narrow
 from yurt.hub.identity import NODE
 from yurt.hub.server import is_of_api_server
+from yurt.kube.listoptions import find_fault
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, is_newer, read_object, split_list_in_steps
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
@@ -380,6 +381,10 @@ class ListRead(Read):
         """
         As for any read; a continue token of the cloud cannot be honoured, the client begins anew.
         """
+        fault = None if self.finished else find_fault(self.info.query, watch=False)
+        if fault is not None:
+            self.answer_status(fault.code, fault.reason, f"{self.describe()}: {fault.message}")
+            return True
         if self.info.query.get("continue") and not self.finished:
             message = f"{self.describe()}: the list cannot go on from the cache; begin it anew without the continue token"
             self.answer_status(410, "Expired", message, retry_after=None)

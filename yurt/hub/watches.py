@@ -47,6 +47,7 @@ from yurt.hub.timers import Timers
 from yurt.hub.unchanged import find_version
 from yurt.hub.viewfeed import ViewFeed
 from yurt.hub.watchstream import WatchStream
+from yurt.kube.listoptions import find_fault, read_number
 from yurt.kube.objects import read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError, compile_selection
@@ -121,8 +122,8 @@ class Watch:
         self.comparing: Deferred[Any] | None = None
         self.proved = ""
         self.resumption = Resumption(hub.cloud)
-        seconds = info.query.get("timeoutSeconds", "")
-        self.ends_at = hub.reactor.seconds() + int(seconds) if seconds.isdecimal() and int(seconds) else None
+        seconds = read_number(info.query.get("timeoutSeconds", "")) or 0
+        self.ends_at = hub.reactor.seconds() + seconds if seconds > 0 else None
         self.timers = Timers(hub.reactor)
         self.series = hub.metrics.series(caller.component, "watch", info.resource, info.subresource)
 
@@ -211,6 +212,11 @@ class Watch:
             return True
         if not self.accept.json:
             self.unavailable("the cache has JSON only")
+            return True
+        fault = find_fault(self.info.query, watch=True)
+        if fault is not None:
+            answer_status(self.request, fault.code, fault.reason, f"{what}: {fault.message}")
+            self.end()
             return True
         try:
             compile_selection(self.info.label_selector, self.info.field_selector)
