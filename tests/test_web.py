@@ -3,11 +3,22 @@ Tests of the pages for admin listeners.
 """
 
 from prometheus_client import CollectorRegistry, Counter
+from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
+from twisted.web.server import Request
 
 from tests.web_client import exchange, get
-from yurt.web import MAX_BODY_BYTES, QuietSite, bytes_page, json_page, metrics_page, text_page
+from yurt.web import MAX_BODY_BYTES, TEXT, LaterPage, Leaf, QuietSite, bytes_page, json_page, metrics_page, text_page
+
+
+class Form(Leaf):
+    """
+    A page that takes POST only.
+    """
+
+    def render_POST(self, request: Request) -> bytes:
+        return b"taken"
 
 
 class PageTests(SynchronousTestCase):
@@ -23,6 +34,10 @@ class PageTests(SynchronousTestCase):
         root.putChild(b"json", json_page(lambda: (503, {"a": [1]})))
         root.putChild(b"bytes", bytes_page(b"image/x", lambda: (200, b"\0\1")))
         root.putChild(b"metrics", metrics_page(registry))
+        root.putChild(b"later", LaterPage(lambda: succeed({})))
+        root.putChild(b"form", Form())
+        root.putChild(b"way", way := Resource())
+        way.putChild(b"page", text_page(lambda: (200, "")))
         root.putChild(b"broken", text_page(lambda: (200, str(1 // 0))))
         self.site = QuietSite(root)
 
@@ -70,10 +85,26 @@ class PageTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        What is not there is 404, what is not GET or HEAD is 405.
+        Where there is no page it is 404 for every method, also below a page and on the way to one; a method that a page does not
+        take is 405, and the answer says which it takes.  All in plain text, HEAD without it.
         """
-        self.assertEqual(get(self.site, "/nothing")[0], 404)
-        self.assertEqual(get(self.site, "/text", method="POST")[0], 405)
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
+            for path in ("/", "/nothing", "/way", "/way/", "/way/nothing", "/text/below", "/later/below"):
+                status, headers, body = get(self.site, path, method=method)
+                self.assertEqual((status, headers[b"content-type"]), (404, TEXT), f"{method} {path}")
+                self.assertEqual(body, b"" if method == "HEAD" else b"not found\n")
+            for path, allowed in (("/text", b"GET, HEAD"), ("/later", b"GET, HEAD"), ("/form", b"POST"), ("/form/", b"POST")):
+                if method.encode() in allowed.split(b", "):
+                    continue
+                status, headers, body = get(self.site, path, method=method)
+                self.assertEqual((status, headers[b"content-type"], headers[b"allow"]), (405, TEXT, allowed), f"{method} {path}")
+                self.assertEqual(body, b"" if method == "HEAD" else b"method not allowed; there is " + allowed + b"\n")
+
+    def test_slash(self) -> None:
+        """
+        A slash at the end makes no difference.
+        """
+        self.assertEqual(get(self.site, "/text/")[0], 200)
 
     def test_errors_are_not_shown(self) -> None:
         """

@@ -27,12 +27,22 @@ JSON = b"application/json"
 NO_STORE = b"no-store"
 
 
-class Page(Resource):
+class Leaf(Resource):
+    """
+    A page with nothing below it, with or without a slash at its end.
+    """
+
+    def getChild(self, path: bytes, request: BaseRequest) -> Resource:
+        """
+        Itself for the slash.
+        """
+        return self if not path else super().getChild(path, request)
+
+
+class Page(Leaf):
     """
     A page made anew by ``read`` for each GET: status, content type, body.
     """
-
-    isLeaf = True
 
     def __init__(self, read: Callable[[Request], tuple[int, bytes, bytes]]) -> None:
         super().__init__()
@@ -73,12 +83,11 @@ def json_page(read: Callable[[], tuple[int, object]]) -> Page:
     return Page(make)
 
 
-class LaterPage(Resource):
+class LaterPage(Leaf):
     """
     A JSON page that takes its time: ``read`` fires with a value that ``json`` can write, and is cancelled when nobody waits.
     """
 
-    isLeaf = True
     _log = Logger()
 
     def __init__(self, read: Callable[[], Deferred[Any]]) -> None:
@@ -134,12 +143,42 @@ def metrics_page(registry: CollectorRegistry) -> Page:
     return Page(make)
 
 
+def methods_of(resource: Resource) -> set[bytes]:
+    """
+    The methods that a page takes; none for what is only the way to pages, and for what is not there.
+    """
+    methods = {name.removeprefix("render_").encode() for name in dir(resource) if name.startswith("render_")}
+    return methods if b"GET" in methods else methods - {b"HEAD"}  # twisted.web adds HEAD everywhere
+
+
 class BoundedRequest(Request):
     """
-    A request whose body is refused beyond MAX_BODY_BYTES.
+    A request whose body is refused beyond MAX_BODY_BYTES, and that is refused in plain text: 404 where there is no page, 405 for
+    a method that the page does not take.
     """
 
     received = 0
+
+    def render(self, resrc: Resource) -> None:
+        """
+        Let the page answer, if there is one that may.
+        """
+        methods = methods_of(resrc)
+        if self.method in methods:
+            super().render(resrc)
+            return
+        text = b"not found\n"
+        self.setResponseCode(404)
+        if methods:
+            allowed = b", ".join(sorted(methods))
+            self.setResponseCode(405)
+            self.setHeader(b"Allow", allowed)
+            text = b"method not allowed; there is " + allowed + b"\n"
+        self.setHeader(b"Content-Type", TEXT)
+        self.setHeader(b"Content-Length", b"%d" % len(text))
+        if self.method != b"HEAD":
+            self.write(text)
+        self.finish()
 
     def gotLength(self, length: int | None) -> None:
         """

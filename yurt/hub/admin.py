@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from yurt.web import JSON, TEXT, LaterPage, QuietSite, bytes_page, json_page, metrics_page, text_page
+from yurt.web import JSON, TEXT, LaterPage, Leaf, QuietSite, bytes_page, json_page, metrics_page, text_page
 
 
 class HubState(Protocol):
@@ -44,12 +44,10 @@ class HubState(Protocol):
         """
 
 
-class TokenPage(Resource):
+class TokenPage(Leaf):
     """
     Takes ``{"jointoken": "…"}`` by POST or PUT, from this machine only.
     """
-
-    isLeaf = True
 
     def __init__(self, take: Callable[[str], object]) -> None:
         super().__init__()
