@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.fake_upstream import Answer, FakeUpstream, Sent
 from yurt.http.interfaces import Headers, UpstreamError
-from yurt.hub.cloud import GOOD_SERVERS, Cloud, CloudSettings, Server
+from yurt.hub.cloud import FAILOVER_SPREAD, GOOD_SERVERS, MOVES_A_SECOND, Cloud, CloudSettings, Server
 from yurt.hub.health import MAX_PROBATION, PATIENT_TIMEOUT, PROBATION, SUSPECT_TIMEOUT
 from yurt.hub.patience import PATIENCE, PATIENCE_TICK
 
@@ -753,6 +753,18 @@ class PulseTests(CloudTests):
         self.run_for(5.0)
         self.assertEqual(len(self.pulses(self.upstream)), before)
         self.assertLessEqual(before, 2)
+
+    def test_spread(self) -> None:
+        """
+        A few watches go on at another server at once, many spread over a part of the time that they have.
+        """
+        spreads = []
+        for _ in range(100):
+            spreads.append(self.cloud.failover_spread)
+            self.cloud.depend(self.server)
+        self.assertEqual((spreads[0], spreads[10], spreads[-1]), (0.0, 10 / MOVES_A_SECOND, FAILOVER_SPREAD))
+        for _ in range(100):
+            self.cloud.release(self.server)
 
     def test_heartbeats_go_on(self) -> None:
         """

@@ -21,6 +21,7 @@ class Servers:
     def __init__(self, *names: str) -> None:
         self.servers = names
         self.reachable = True
+        self.failover_spread = FAILOVER_SPREAD
 
     def other(self, tried: list[str]) -> str | None:
         """

@@ -32,7 +32,10 @@ SERVER_ERRORS = LOAD_BALANCER_ERRORS | {500}
 """What a dead server says, or a live one that has lost its etcd; and at times one that is well, to a request that is not."""
 
 FAILOVER_SPREAD = 0.2
-"""Watches go on at another server spread over so many seconds."""
+"""Watches go on at another server spread over so many seconds at most."""
+
+MOVES_A_SECOND = 250
+"""Watches that may go on at another server in a second: as many as need less than FAILOVER_SPREAD for that take less."""
 
 MOVE_TIME = 0.15
 """Seconds kept for asking the other server, and for its answer to the watch."""
@@ -193,6 +196,13 @@ class Cloud:
         self._depending[server] -= 1
         if not self._depending[server]:
             self._take_pulses()
+
+    @property
+    def failover_spread(self) -> float:
+        """
+        Seconds over which the watches that go on at another server now are to be spread.
+        """
+        return min(FAILOVER_SPREAD, sum(self._depending.values()) / MOVES_A_SECOND)
 
     def _take_pulses(self) -> None:
         """

@@ -7,8 +7,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from yurt.hub.cloud import FAILOVER_SPREAD
-
 if TYPE_CHECKING:
     from yurt.hub.cloud import Cloud, Server
 
@@ -93,7 +91,7 @@ class Resumption:
         if not self._cloud.reachable:
             return None
         if len(self._cloud.servers) > 1 and self.choose_other() is not None:
-            return random.uniform(0.0, FAILOVER_SPREAD)
+            return random.uniform(0.0, self._cloud.failover_spread)
         self.tried.clear()
         pause = self._pause
         self._pause = min(pause * 2, MAX_RESUME_PAUSE)
