@@ -45,7 +45,16 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
     now = datetime.now(timezone.utc)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days=1))
+    builder = builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days=1))
+    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+
+
+def authority_key(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """
+    What a certificate that ``ca`` has signed says of it; Python 3.13 accepts none without.
+    """
+    of_ca = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(of_ca)
 
 
 def make_ca(common_name: str = "test ca") -> Authority:
@@ -78,6 +87,7 @@ def issue(
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     usage = x509.ExtendedKeyUsage(usages)
-    certificate = builder.add_extension(usage, critical=False).sign(ca.key, hashes.SHA256())
+    builder = builder.add_extension(usage, critical=False).add_extension(authority_key(ca.certificate), critical=False)
+    certificate = builder.sign(ca.key, hashes.SHA256())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return Identity(certificate.public_bytes(Encoding.PEM), pem)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.certs import Authority
+from tests.certs import Authority, authority_key
 
 from .api import MiniAPI
 from .identity import User
@@ -40,6 +40,7 @@ def sign_request(ca: Authority, request: bytes, usages: list[str], seconds: floa
     builder = builder.public_key(asked.public_key()).serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(issued - timedelta(seconds=BACKDATE)).not_valid_after(issued + timedelta(seconds=seconds))
     builder = builder.add_extension(x509.ExtendedKeyUsage([EXTENDED[one] for one in usages if one in EXTENDED]), critical=False)
+    builder = builder.add_extension(authority_key(ca.certificate), critical=False)
     for extension in asked.extensions:
         builder = builder.add_extension(extension.value, critical=extension.critical)
     return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
