@@ -2,12 +2,15 @@
 Tests of the logs.
 """
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from io import StringIO
 from pathlib import Path
+from typing import Any, cast
 
 from twisted.logger import LogEvent, Logger, LogPublisher, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
@@ -136,6 +139,85 @@ class RotatingTests(SynchronousTestCase):
         self.assertTrue(all(file.stat().st_size < 1500 for file in files))
         self.assertTrue(all(file.stat().st_mode & 0o007 == 0 for file in files))
         self.assertIn("message 199", (folder / "hub.log").read_text())
+
+
+class EnduringTests(SynchronousTestCase):
+    """
+    Tests of a log whose disk fails, and of one that others move.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
+        self.path = self.folder / "log" / "hub.log"
+        self.patch(os, "environ", {**os.environ, "YURT_LOG_FILE": str(self.path)})
+        self.patch(sys, "stderr", StringIO())
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+
+    def begin(self) -> Logger:
+        """
+        A logger that writes to the file.
+        """
+        return Logger(namespace="test", observer=LogPublisher(logs.rotating()))
+
+    def test_cannot_be_opened(self) -> None:
+        """
+        A file that cannot be opened is told once, on standard error, and the daemon starts; it is written when it can be.
+        """
+        self.path.parent.write_text("in the way")
+        log = self.begin()
+        log.info("lost")
+        self.path.parent.unlink()
+        log.info("kept")
+        said = cast(StringIO, sys.stderr).getvalue().splitlines()
+        self.assertEqual(len(said), 1, said)
+        self.assertIn(str(self.path), said[0])
+        self.assertTrue(self.path.read_text().endswith("kept\n"))
+
+    def test_cannot_be_written(self) -> None:
+        """
+        A disk that fails in the middle costs the lines of that time alone.
+        """
+
+        class FailingFile(StringIO):
+            def write(self, text: str) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        good = StringIO()
+        files: list[Any] = [FailingFile(), good]
+        log = logs.EnduringLog(lambda: files.pop(0))
+        log.write("lost")
+        log.write("kept")
+        self.assertEqual(good.getvalue(), "kept")
+
+    def test_renamed(self) -> None:
+        """
+        After SIGUSR1 a file that was renamed is let go of, and a new one begun.
+        """
+        log = self.begin()
+        log.info("one")
+        self.path.rename(self.path.with_name("old"))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        log.info("two")
+        self.assertIn("two", self.path.read_text())
+        self.assertNotIn("two", self.path.with_name("old").read_text())
+
+    def test_emptied(self) -> None:
+        """
+        A file that was emptied in its place is written from its beginning on, without a hole.
+        """
+        log = self.begin()
+        log.info("one")
+        os.truncate(self.path, 0)
+        log.info("two")
+        self.assertNotIn(b"\0", self.path.read_bytes())
+        self.assertIn(b"two", self.path.read_bytes())
+
+    def test_signal_without_file(self) -> None:
+        """
+        SIGUSR1 does not end a daemon that logs to the journal either.
+        """
+        logs.printed()
+        os.kill(os.getpid(), signal.SIGUSR1)
 
 
 class LevelTests(SynchronousTestCase):

@@ -35,7 +35,6 @@ start() {
         return 6
     fi
     rm -f "$PIDFILE"
-    mkdir -p "$(dirname "$YURT_LOG_FILE")" || return 1
     # twistd comes back when the daemon listens, or with the reason why it does not: whole for an option, else cut off after some
     # words, and whole in the log.
     before=$(log_size)
