@@ -95,6 +95,21 @@ class SmallDiskTests(SynchronousTestCase):
         self.addCleanup(again.crash)
         self.assertEqual(names(again.views, VIEW), ["a"])
 
+    def test_no_more_files(self) -> None:
+        """
+        A disk with room, but for no further file, is told as what it is, and used when files are removed.
+        """
+        os.mkdir(self.folder())
+        other = os.path.join(self.path, "other")
+        with open(other, "wb"):
+            self.mount("-o", "remount,nr_inodes=3", self.path)
+        cache = Cache(self.folder())
+        self.addCleanup(cache.crash)
+        self.assertIn("No space left", cache.store.problem or "")
+        self.mount("-o", "remount,nr_inodes=9", self.path)
+        cache.clock.pump([REOPEN_INTERVAL, COMMIT_INTERVAL])
+        self.assertIsNone(cache.store.problem)
+
     def test_read_only(self) -> None:
         """
         A disk that is read-only is read from, goes on in memory, and is written again when it can be.

@@ -13,12 +13,21 @@ import lmdb
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.hub.cache.fixtures import HeldWriter, InlineWriter
 from yurt.hub.cache import Store
 from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, MAX_KEY, BadRecord, seal, shorten, unseal
-from yurt.hub.cache.store import COMMIT_DELAY, COMMIT_INTERVAL, LOOK_INTERVAL, MAX_PENDING_BYTES, REOPEN_INTERVAL, SCAN_CHUNK
+from yurt.hub.cache.store import (
+    COMMIT_DELAY,
+    COMMIT_INTERVAL,
+    LOOK_INTERVAL,
+    MAX_PENDING_BYTES,
+    REOPEN_INTERVAL,
+    SCAN_CHUNK,
+    WRITE_PATIENCE,
+)
 
 
 class StoreCase(SynchronousTestCase):
@@ -271,6 +280,44 @@ class CommitTests(StoreCase):
         writer.release()
         self.assertIsNone(store.problem)
         self.assertEqual((table.get(b"k"), table.get(b"j")), (b"2", b"1"))
+
+    def test_disk_that_hangs(self) -> None:
+        """
+        A write that does not end is a problem to show, and nobody waits for it; when it has ended after all, all is well again.
+        """
+        writer = HeldWriter()
+        store = self.open(writer)
+        table = store.table("t")
+        table.put(b"k", b"1")
+        first = store.flush()
+        table.put(b"k", b"2")
+        behind = store.flush()
+        self.clock.advance(WRITE_PATIENCE)
+        self.assertEqual([self.successResultOf(one) for one in (first, behind, store.flush())], [False] * 3)
+        self.assertIn("hangs", store.problem or "")
+        self.assertEqual((table.get(b"k"), len(writer.held)), (b"2", 1))
+        writer.release()
+        self.assertIsNone(store.problem)
+        self.clock.advance(COMMIT_INTERVAL)
+        writer.release()
+        self.assertFalse(table.is_pending(b"k"))
+        self.assertEqual(table.get(b"k"), b"2")
+
+    def test_close_with_a_disk_that_hangs(self) -> None:
+        """
+        It does not keep the hub from ending, which says what is lost.
+        """
+        writer = HeldWriter()
+        store = self.open(writer)
+        store.table("t").put(b"k", b"1")
+        self.clock.advance(COMMIT_INTERVAL)
+        closed = store.close()
+        self.assertNoResult(closed)
+        with capturedLogs() as logged:
+            self.clock.advance(WRITE_PATIENCE)
+            self.successResultOf(closed)
+        self.assertEqual([event["lost"] for event in logged if "lost" in event], [2])  # the key, and the file's format
+        writer.release()
 
     def test_panic_reopens(self) -> None:
         """

@@ -319,8 +319,11 @@ def _take_lock(path: str) -> int:
     name = os.path.join(path, LOCK_FILE)
     try:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:  # A read-only disk: the lock of a file opened for reading does as well.
-        lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:  # A read-only disk: the lock of a file opened for reading does as well.
+        try:
+            lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise error from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

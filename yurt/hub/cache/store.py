@@ -54,6 +54,9 @@ COMMIT_DELAY = 0.1
 REOPEN_INTERVAL = 5.0
 """Seconds between attempts to get at a disk that cannot be used."""
 
+WRITE_PATIENCE = 5.0
+"""Seconds after which a write that has not ended is taken for one that hangs: kubelet gives up its status after 10."""
+
 LOOK_INTERVAL = 5.0
 """Seconds between looks at whether the file is still in its place."""
 
@@ -159,6 +162,10 @@ class Store:
         self._committing = _Overlay()
         self._is_committing = False
         self._flushes: list[Deferred[bool]] = []
+        self._awaited: list[Deferred[bool]] = []
+        """The flushes that the commit under way is for."""
+        self._is_hanging = False
+        self._next_doubt: IDelayedCall | None = None
         self._residents: list[Resident] = []
         self._expendable: tuple[bytes, ...] = ()
         self._last_commit = float("-inf")
@@ -189,13 +196,20 @@ class Store:
             resident.closing()
         return self.flush().addCallback(self._closed)
 
-    def _closed(self, _flushed: bool) -> None:
-        for call in (self._next_commit, self._next_open, self._next_key, self._next_look, self._relief):
+    def _closed(self, is_flushed: bool) -> None:
+        for call in (
+            self._next_commit, self._next_open, self._next_key, self._next_look, self._next_doubt, self._relief
+        ):  # fmt: skip
             if call is not None and call.active():
                 call.cancel()
+        lost = len(self._pending.entries.keys() | self._committing.entries.keys())
+        if self._is_open and lost and not is_flushed:
+            self.log.error("{lost} changes never reached the disk at {path} and are lost", lost=lost, path=self._path)
+        was_open, self._is_open = self._is_open, False
+        if self._is_hanging:
+            return  # The file and the thread are left to the end of the process: LMDB is at work there.
         self._leave_disk()
-        if self._is_open:
-            self._is_open = False
+        if was_open:
             self._writer.stop()
 
     @property
@@ -285,7 +299,7 @@ class Store:
         self._begin_writing()
         looked = self._writer.run(lambda: self._put_back(disk))
         done = looked.addCallbacks(self._looked, self._commit_failed, callbackArgs=(disk,))
-        done.addErrback(self._commit_broke).addCallback(self._after_commit, [])
+        done.addErrback(self._commit_broke).addCallback(self._after_commit)
 
     def _put_back(self, disk: Disk) -> None:
         if self.vault is not None:
@@ -441,7 +455,7 @@ class Store:
         """
         Commit now; true when all that was put before is on the disk.  Flushes that come together share one commit.
         """
-        if self._disk is None or self._disk.readonly:
+        if self._disk is None or self._disk.readonly or self._is_hanging:
             return succeed(False)
         done: Deferred[bool] = Deferred()
         self._flushes.append(done)
@@ -455,32 +469,47 @@ class Store:
             self._next_commit = self._reactor.callLater(max(COMMIT_DELAY, due), self._commit)
 
     def _commit(self) -> None:
-        flushes: list[Deferred[bool]]
         disk = self._disk
         if disk is None or disk.readonly:
-            flushes, self._flushes = self._flushes, []
-            for flush in flushes:
-                flush.callback(False)
+            self._refuse_flushes()
             return
         self._begin_writing()
         for resident in self._residents:
             resident.before_commit()
-        flushes, self._flushes = self._flushes, []
+        self._awaited, self._flushes = self._flushes, []
         self._committing, self._pending = self._pending, _Overlay()
         self._last_commit = self._reactor.seconds()
         batch, secrets = self._committing.entries, self._secrets
         written = self._writer.run(lambda: disk.write(batch, secrets)) if batch else succeed(None)
         done = written.addCallbacks(self._committed, self._commit_failed, callbackArgs=(disk, bool(batch)))
-        done.addErrback(self._commit_broke).addCallback(self._after_commit, flushes)
+        done.addErrback(self._commit_broke).addCallback(self._after_commit)
+
+    def _refuse_flushes(self) -> None:
+        """
+        Nobody who waits for the disk waits any longer.
+        """
+        flushes = self._awaited + self._flushes
+        self._awaited, self._flushes = [], []
+        for flush in flushes:
+            flush.callback(False)
 
     def _begin_writing(self) -> None:
         """
         Nothing else is written until :meth:`_after_commit`.
         """
         self._is_committing = True
+        self._next_doubt = self._reactor.callLater(WRITE_PATIENCE, self._hangs)
         if self._next_commit is not None and self._next_commit.active():
             self._next_commit.cancel()
         self._next_commit = None
+
+    def _hangs(self) -> None:
+        """
+        The write under way may never end.
+        """
+        self._is_hanging = True
+        self._set_problem(f"the disk of {self._path} hangs: it has not answered for {WRITE_PATIENCE:g} s")
+        self._refuse_flushes()
 
     def _committed(self, _none: None, disk: Disk, is_synced: bool) -> bool:
         self._committing = _Overlay()
@@ -515,14 +544,21 @@ class Store:
         self.log.failure("bug in the store", failure)
         return False
 
-    def _after_commit(self, is_written: bool, flushes: list[Deferred[bool]]) -> None:
+    def _after_commit(self, is_written: bool) -> None:
         self._is_committing = False
+        if self._next_doubt is not None and self._next_doubt.active():
+            self._next_doubt.cancel()
+        if self._is_hanging:
+            self._is_hanging = False
+            if is_written:
+                self._set_problem(None)
+        done, self._awaited = self._awaited, []
         if self._flushes:
             self._commit()
-        elif self._pending.entries:
+        elif self._pending.entries and self._is_open:
             self._schedule_commit()
             self._relieve()
-        for flush in flushes:
+        for flush in done:
             flush.callback(is_written)
 
     def _relieve(self) -> None:
