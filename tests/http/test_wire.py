@@ -191,8 +191,12 @@ class Answering(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.case.heard_before.append(heard(self.case.clients[0]))
         transport = cast(Any, self.transport)
-        transport.write(b"answer to ")
-        transport.write(data)
+        with one_write:
+            transport.write(b"answer to ")
+            transport.write(data)
+            if data.startswith(b"end"):
+                one_write.message_ended()
+                self.case.heard_after.append([heard(client) for client in self.case.clients])
         if data == b"fail":
             raise RuntimeError("so it should")
         if data == b"bye":
@@ -221,6 +225,7 @@ class ByTurnTests(SynchronousTestCase):
         self.addCleanup(self.close)
         self.take_turns(self.reactor)
         self.heard_before: list[bytes] = []
+        self.heard_after: list[list[bytes]] = []
         port = self.reactor.listenTCP(0, Factory.forProtocol(lambda: Answering(self)), interface="127.0.0.1")
         self.clients = [socket.create_connection(("127.0.0.1", cast(Any, port).getHost().port)) for _ in range(2)]
         for client in self.clients:
@@ -269,6 +274,21 @@ class ByTurnTests(SynchronousTestCase):
         self.assertEqual(sorted(self.heard_before)[0], b"")
         self.assertEqual([heard(client) for client in self.clients], [b"answer to one", b"answer to two"])
 
+    def test_ended_message(self) -> None:
+        """
+        The end of a message leaves before its event is wholly carried out, when it is the last one of the turn.
+        """
+        self.say(b"end")
+        self.assertEqual(self.heard_after, [[b"answer to end", b""]])
+
+    def test_ended_messages(self) -> None:
+        """
+        The ends of messages wait for each other: they leave with that of the last event.
+        """
+        self.patch(wire, "HELD_FOR", 60.0)
+        self.say(b"end 1", b"end 2")
+        self.assertEqual(self.heard_after, [[b"", b""], [b"answer to end 1", b"answer to end 2"]])
+
     def test_before_a_close(self) -> None:
         """
         A close sends what was written before it.
@@ -316,3 +336,10 @@ class PlainTurnsTests(ByTurnTests):
         self.say(b"one", b"two")
         self.assertEqual(self.heard_before, [b"", b"answer to one"])
         self.assertEqual([heard(client) for client in self.clients], [b"answer to one", b"answer to two"])
+
+    def test_ended_messages(self) -> None:
+        """
+        The end of a message leaves at once.
+        """
+        self.say(b"end 1", b"end 2")
+        self.assertEqual(self.heard_after, [[b"answer to end 1", b""], [b"answer to end 1", b"answer to end 2"]])

@@ -376,6 +376,8 @@ class ClientConnection(Protocol):
         if exchange.paused:
             self.wire.pauseProducing()
         self.wire.write(exchange.take_early())
+        if exchange.body_sent:
+            one_write.message_ended()
         if exchange.source is not None and not self.full:
             exchange.source.resume()
 

@@ -396,6 +396,7 @@ class ServerConnection(Protocol):
         """
         The response to the current request is on its way.
         """
+        one_write.message_ended()
         if self._current is not request:
             return
         self._current = None

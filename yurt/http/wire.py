@@ -185,6 +185,8 @@ class OneWrite:
     def __init__(self) -> None:
         self._depth = 0
         self._held: dict[Connection, tuple[int, list[bytes]]] = {}
+        self.events_left = 0
+        """How many events of this turn of the reactor are still to be carried out; what comes of them is to leave in a row."""
 
     def __enter__(self) -> None:
         self._depth += 1
@@ -203,6 +205,14 @@ class OneWrite:
         held, self._held = self._held, {}
         for tcp, (at_once, pieces) in held.items():
             _send(tcp, at_once, pieces)
+
+    def message_ended(self) -> None:
+        """
+        What was written ends a message.  If nothing else is to be carried out it leaves now, and the peer is at work while this
+        side puts its books in order.
+        """
+        if not self.events_left:
+            self.flush()
 
     def write(self, tcp: Connection, at_once: int, data: bytes) -> None:
         """
@@ -233,8 +243,10 @@ def send_by_turn(reactor: object) -> None:
 
     def carry_out(events: Events, one: CarryOut) -> None:
         flush_at = monotonic() + HELD_FOR
+        one_write.events_left = len(events)
         with one_write:
             for descriptor, event in events:
+                one_write.events_left -= 1
                 if event & EPOLLOUT:
                     one_write.flush()  # what has been written goes before a close that this event may carry out
                 one(descriptor, event)
