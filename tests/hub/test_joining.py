@@ -4,13 +4,17 @@ Tests of a hub that joins a cluster: from a token to a certificate, and on.
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.certs import issue, make_ca
-from tests.hub.site import USER, Reply, Site, config_map, names, until
+from tests.hub.connect_proxy import ConnectProxy
+from tests.hub.site import USER, Reply, Site, config_map, names, reactor, until
 from tests.hub.test_reads import MAPS, HubCase
 from tests.miniapi.signing import Signer, invite, sign_request
 from yurt.hub import service as hub_service
@@ -190,6 +194,33 @@ class RotationTests(JoiningCase):
             self.assert_from(await self.site.get(MAPS), "cloud")
         self.assertNotEqual(self.pem.read_bytes(), first)
         self.assert_from(await self.site.get(MAPS), "cloud")
+
+    async def test_by_proxy(self) -> None:
+        """
+        Where only a proxy leads to the cloud, and it alone can find its name, everything goes by it, with the credentials of its
+        URL: the cluster is discovered, the requests are made, and certificates follow each other.  They are never told.
+        """
+        proxy = ConnectProxy(int(self.api.address.rpartition(":")[2]))
+        listening = reactor.listenTCP(0, proxy, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        url = f"http://me:very%20secret@127.0.0.1:{listening.getHost().port}"
+        self.patch(os, "environ", {**os.environ, "HTTPS_PROXY": url, "NO_PROXY": ""})
+        server = "https://kubernetes:6443"
+        self.signer.seconds = 4.0
+        self.signer.issue_always()
+        self.settings["join"] = replace(self.settings["join"], servers=(server,))
+        self.site.start(**self.settings, servers=(server,))
+        await self.site.online()
+        while len(self.signer.requests) < 3:
+            self.assert_from(await self.site.get(MAPS), "cloud")
+        self.assertEqual(set(proxy.targets), {"kubernetes:6443"})
+        credentials = base64.b64encode(b"me:very secret")
+        self.assertTrue(all(b"Proxy-Authorization: Basic " + credentials in head for head in proxy.heads), proxy.heads[-1])
+        self.assertEqual([seen.user for seen in self.api.seen if seen.path == MAPS][-1], USER)
+        self.assertFalse(self.token_file.exists())
+        said = "".join(map(str, self.site.log)) + json.dumps(await self.site.status())
+        self.assertNotIn("secret", said)
+        await self.site.stop()
 
     async def test_expired(self) -> None:
         """

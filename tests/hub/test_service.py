@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.portforward import ProxyFactory
 
+from tests.hub.connect_proxy import ConnectProxy
 from tests.hub.raw import connect
 from tests.hub.site import NODE, USER, Site, config_map, names, pause, pod, reactor, until
 from tests.hub.test_reads import MAPS, PODS, HubCase
@@ -317,52 +316,6 @@ class ServersTests(HubCase):
         self.assertEqual(site.api.seen[-1].user, USER)
         self.assertEqual(set(proxy.targets), {"kubernetes:6443"})
         await site.stop()
-
-
-class ConnectProxy(Factory):
-    """
-    An HTTP proxy that knows CONNECT, always to one port on loopback.
-    """
-
-    noisy = False
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.targets: list[str] = []
-
-    def buildProtocol(self, addr: Any) -> Protocol:
-        return ConnectTunnel(self)
-
-
-class ConnectTunnel(Protocol):
-    """
-    One connection through it.
-    """
-
-    def __init__(self, proxy: ConnectProxy) -> None:
-        self.proxy = proxy
-        self.head = b""
-        self.tunnel: Any = None
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.tunnel is not None:
-            self.tunnel.dataReceived(data)
-            return
-        self.head += data
-        if b"\r\n\r\n" not in self.head:
-            return
-        self.proxy.targets.append(self.head.split(b" ")[1].decode())
-        assert self.transport is not None
-        self.transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        factory = ProxyFactory("127.0.0.1", self.proxy.port)
-        factory.noisy = False
-        self.tunnel = factory.buildProtocol(None)
-        self.tunnel.clientProtocolFactory.noisy = False
-        self.tunnel.makeConnection(self.transport)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        if self.tunnel is not None:
-            self.tunnel.connectionLost(reason)
 
 
 class AdminTests(HubCase):
