@@ -201,6 +201,19 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(sent.body, body)
         self.assertIn((b"Content-Type", media.encode()), sent.head.headers)
 
+    def test_patch_of_protobuf(self) -> None:
+        """
+        A patch, which is always JSON, of an event that was sent in protobuf is answered with the whole event.
+        """
+        meta = encode_bytes(1, encode_bytes(1, b"web.1") + encode_bytes(3, b"default"))
+        raw = meta + encode_bytes(3, b"Started") + encode_bytes(4, b"Started main")
+        body = MAGIC + encode_bytes(1, encode_bytes(1, b"v1") + encode_bytes(2, b"Event")) + encode_bytes(2, raw)
+        self.site.fetch("POST", EVENTS, body, content_type="application/vnd.kubernetes.protobuf")
+        reply = self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": 2}, content_type=STRATEGIC)
+        metadata = {"name": "web.1", "namespace": "default"}
+        event = {"kind": "Event", "apiVersion": "v1", "metadata": metadata, "reason": "Started", "message": "Started main"}
+        self.assertEqual((reply.status, reply.json), (200, {**event, "count": 2}))
+
     def test_another_namespace(self) -> None:
         """
         An event of another namespace than its path's is refused at once, as it would be later.

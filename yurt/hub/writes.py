@@ -25,6 +25,7 @@ from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
 from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
+from yurt.hub.event_body import EventError, read_event
 from yurt.hub.forward import MAX_REPLAYED_BODY, Forward
 from yurt.hub.journal import Entry
 from yurt.kube.laststate import last_status
@@ -301,9 +302,10 @@ class EventWrite(Write):
         """
         if entry.method == "PATCH":
             return apply_patch(entry.content_type, event, entry.body, "Event")
-        if entry.body.startswith(MAGIC):
+        try:
+            return read_event(entry.body)
+        except EventError:
             return event
-        return msgspec.json.decode(entry.body, type=dict[str, Any])
 
 
 class Conflict(Exception):
