@@ -44,7 +44,7 @@ class EventBodyTests(SynchronousTestCase):
 
     def test_core(self) -> None:
         """
-        An Event as kubelet sends it; empty strings and times are left out.
+        An Event as kubelet sends it; empty strings, times and counts are left out.
         """
         meta = encode_bytes(1, texts(f1="web.1", f2="", f3="default", f5="") + encode_bytes(8, b""))
         involved = encode_bytes(2, texts(f1="Pod", f2="default", f3="web", f4="u", f5="v1", f6="", f7="spec.containers{main}"))
@@ -81,6 +81,7 @@ class EventBodyTests(SynchronousTestCase):
         raw += encode_bytes(8, texts(f1="Node", f3="n1")) + number(15, 0)
         event = read_event(envelope("events.k8s.io/v1", raw))
         self.assertEqual(event["series"], {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.250000Z"})
+        self.assertNotIn("deprecatedCount", event)
         self.assertEqual((event["note"], event["regarding"]), ("a note", {"kind": "Node", "name": "n1"}))
 
     def test_json(self) -> None:

@@ -40,6 +40,10 @@ def _read_protobuf(body: bytes) -> Event:
     return {"kind": "Event", "apiVersion": head.api_version, **read_message(raw, shape)}
 
 
+def _count(value: int | bytes) -> int | None:
+    return read_number(value) or None
+
+
 _REFERENCE: Shape = {
     1: ("kind", read_text),
     2: ("namespace", read_text),
@@ -50,7 +54,7 @@ _REFERENCE: Shape = {
     7: ("fieldPath", read_text),
 }
 _SOURCE: Shape = {1: ("component", read_text), 2: ("host", read_text)}
-_SERIES: Shape = {1: ("count", read_number), 2: ("lastObservedTime", read_micro_time)}
+_SERIES: Shape = {1: ("count", _count), 2: ("lastObservedTime", read_micro_time)}
 
 _SHAPES: dict[str, Shape] = {
     "v1": {
@@ -61,7 +65,7 @@ _SHAPES: dict[str, Shape] = {
         5: ("source", within(_SOURCE)),
         6: ("firstTimestamp", read_time),
         7: ("lastTimestamp", read_time),
-        8: ("count", read_number),
+        8: ("count", _count),
         9: ("type", read_text),
         10: ("eventTime", read_micro_time),
         11: ("series", within(_SERIES)),
@@ -85,6 +89,6 @@ _SHAPES: dict[str, Shape] = {
         12: ("deprecatedSource", within(_SOURCE)),
         13: ("deprecatedFirstTimestamp", read_time),
         14: ("deprecatedLastTimestamp", read_time),
-        15: ("deprecatedCount", read_number),
+        15: ("deprecatedCount", _count),
     },
 }
