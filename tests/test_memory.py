@@ -3,13 +3,25 @@ Tests of the return of memory.
 """
 
 import gc
+from mmap import mmap
 from weakref import ref
 
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.memory import QUIET_LOOKS, TRIM_INTERVAL, ReturnMemory, be_frugal, release_code, trim, unchanged_mappings
+from yurt.memory import (
+    QUIET_LOOKS,
+    TRIM_INTERVAL,
+    ReturnMemory,
+    be_frugal,
+    release_code,
+    shared_mappings,
+    trim,
+    unchanged_mappings,
+)
+
+LARGE = 16 * 1024 * 1024
 
 
 class ReturnMemoryTests(SynchronousTestCase):
@@ -78,3 +90,38 @@ class ReturnMemoryTests(SynchronousTestCase):
         ):
             smaps += [f"{span} {rights} 00000000 08:01 42    {name}\n", "Rss:    8 kB\n", f"Anonymous:   {anonymous} kB\n"]
         self.assertEqual(list(unchanged_mappings(smaps)), [(0x1000, 0x2000), (0x9000, 0x2000)])
+
+    def test_shared_mappings(self) -> None:
+        """
+        Only mappings of files that are shared are given back: what was written there goes to the file.
+        """
+        maps = [
+            "1000-3000 r--s 00000000 08:01 42    /cache/data with blank\n",
+            "3000-4000 rw-s 00000000 08:01 42    /cache/data\n",
+            "4000-5000 rw-p 00000000 08:01 42    /lib/a.so\n",
+            "5000-6000 rw-p 00000000 00:00 0\n",
+            "6000-7000 r-xs 00000000 00:00 0     [vvar]\n",
+        ]
+        self.assertEqual(list(shared_mappings(maps)), [(0x1000, 0x2000), (0x3000, 0x1000)])
+
+    def test_shared_file(self) -> None:
+        """
+        What was looked at of a shared file is resident no more, and can still be read; what was written is not lost.
+        """
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.truncate(LARGE)
+        with open(path, "r+b") as file, mmap(file.fileno(), LARGE) as mapped:
+            mapped[:] = b"x" * LARGE
+            before = resident_of_files()
+            trim()
+            self.assertLess(resident_of_files(), before - LARGE // 2)
+            self.assertEqual(mapped[:], b"x" * LARGE)
+
+
+def resident_of_files() -> int:
+    """
+    Bytes of mapped files that this process has in memory.
+    """
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssFile:"))
