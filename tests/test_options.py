@@ -85,6 +85,13 @@ class OptionsTests(SynchronousTestCase):
         self.assertIs(parse("--enable-link=0", "--enable-link")["enable-link"], True)
         self.assertEqual(parse("--enable-link", "--proxy-port=7")["proxy-port"], 7)
 
+    def test_verbosity(self) -> None:
+        """
+        The verbosity that OpenYurt's manifests set is taken; it is no abbreviation of --version.
+        """
+        for word in ("--v=2", "-v=4"):
+            self.assertEqual(parse(word).given, {"node-name"})
+
     def test_lists_add_up(self) -> None:
         """
         The first list replaces the default, further ones add to it.

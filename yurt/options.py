@@ -28,6 +28,8 @@ _SUBDOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _HOST = re.compile(r"\w([-\w.]*[\w.])?")
 _NUMBERS = re.compile(r"[0-9.]+")
 _BASE_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%[0-9A-Fa-f]{2})+)*/*")
+_VERBOSITY = re.compile(r"--?v=\d{1,3}")
+"""klog's flag, which OpenYurt's manifests give to every daemon.  There is nothing here that it would change."""
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -90,8 +92,9 @@ class Options(usage.Options):
         Parse, or leave the program with one line.
         """
         switches = {f"--{option.name}" for option in self.declared if option.parse is boolean}
+        words = [word for word in options or () if not _VERBOSITY.fullmatch(word)]
         try:
-            super().parseOptions([f"{word}=true" if word in switches else word for word in options or ()])
+            super().parseOptions([f"{word}=true" if word in switches else word for word in words])
         except usage.UsageError as error:
             raise SystemExit(f"{self.program}: {error} (see --help)") from None
 
