@@ -109,9 +109,10 @@ class ReturnMemoryTests(SynchronousTestCase):
         What was looked at of a shared file is resident no more, and can still be read; what was written is not lost.
         """
         path = self.mktemp()
-        with open(path, "wb") as file:
+        with open(path, "w+b") as file:
             file.truncate(LARGE)
-        with open(path, "r+b") as file, mmap(file.fileno(), LARGE) as mapped:
+            mapped = mmap(file.fileno(), LARGE)
+        with mapped:
             mapped[:] = b"x" * LARGE
             before = resident_of_files()
             trim()

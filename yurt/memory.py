@@ -62,7 +62,7 @@ def be_frugal() -> None:
 def trim() -> None:
     """
     Give back now what is free, wherever in the heap, and what was read of files that are mapped to be shared: of its cache a hub
-    would else hold all that it ever looked at, 13 MB after some thousand watch events.  The kernel still has it in its page cache.
+    would else hold all it ever looked at, 13 MB after some thousand watch events.  The kernel still has it in its cache of pages.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
