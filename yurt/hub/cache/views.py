@@ -138,7 +138,7 @@ class Views(Reader):
 
     def store_object(self, caller: Caller, gvr: str, form: str, body: bytes) -> None:
         """
-        Take in what a GET, or a write that the cloud answered, has returned.  Raises ObjectError when that is no object.
+        Take in what a GET has returned.  Raises ObjectError when that is no object.
         """
         columns = b""
         if form == TABLE:
@@ -193,7 +193,7 @@ class Views(Reader):
 
     def forget_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> None:
         """
-        The cloud answered 404 to a GET, or has finished a DELETE: single reads of this caller find it no more, until a list or
+        The cloud answered 404 to a GET: single reads of this caller find it no more, until a list or
         an event brings it again.
         """
         group = self._shelf.index.group(caller, gvr, form)
