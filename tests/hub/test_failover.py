@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.hub.memory_site import (
     JSON,
     MAPS,
+    NODE,
     HandExchange,
     HandUpstream,
     MemoryRequest,
@@ -611,6 +612,23 @@ class UnservedTests(FailoverCase):
             self.post(self.first, 503, JSON)
             self.post(self.first, 503, own)
         self.assertTrue(self.gets_turns(self.first))
+
+    def test_renewals(self) -> None:
+        """
+        A node that writes nothing but its Lease does not lose it to such a server, though that be the first of a priority.
+        """
+        site = MemorySite(self, servers=2, lb_mode="priority")
+        first, second = site.upstreams
+        renewed: list[HandExchange] = []
+        first.on_request = lambda exchange: exchange.answer(503, b"<html>", self.HTML)
+        second.on_request = renewed.append
+        site.online()
+        site.run(10)
+        metadata = {"name": NODE, "namespace": "kube-node-lease"}
+        lease = {"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": metadata, "spec": {}}
+        path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        site.fetch("POST", path, lease)
+        site.run_until(lambda: renewed, seconds=10)
 
     def test_both(self) -> None:
         """

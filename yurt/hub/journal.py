@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from yurt.http.fetch import FetchedResponse, fetch
 from yurt.http.interfaces import Headers, UpstreamError
-from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, is_unserved
 from yurt.kube.status import read_failure
 
 MAX_EVENTS = 1000
@@ -254,6 +254,8 @@ class Journal:
         except UpstreamError as error:
             self._cloud.suspect(server, str(error)).addErrback(lambda _: None)
             return False
+        if is_unserved(response.status, response.headers):
+            self._cloud.unserved(server, response.status)
         if response.status in LOAD_BALANCER_ERRORS:
             self._cloud.suspect(server, f"it answered {response.status}").addErrback(lambda _: None)
         if response.status in TRY_AGAIN or self._may_pass(response):

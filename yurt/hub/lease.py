@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from yurt.http.fetch import FetchedResponse, FetchTimeout, fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.names import Memory
-from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, Server
+from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, Server, is_unserved
 from yurt.hub.lease_body import LEASE_NAMESPACE, STAMPED, Lease, LeaseError, read_lease, renewed
 from yurt.kube.lease import API_VERSION, micro_time
 from yurt.kube.patch import PatchError, apply_patch
@@ -264,7 +264,8 @@ class NodeLease:
 
     async def _ask(self, server: Server, method: bytes, lease: Lease | None) -> FetchedResponse:
         """
-        One request about the Lease; what comes of it says something about the server, too.
+        One request about the Lease; what comes of it says something about the server, too.  Raises UpstreamError, also when a
+        load balancer has no server for it.
         """
         path = f"/apis/{API_VERSION}/namespaces/{LEASE_NAMESPACE}/leases"
         target = path if method == b"POST" else f"{path}/{quote(self._node_name)}"
@@ -289,11 +290,13 @@ class NodeLease:
         except UpstreamError as error:
             self._cloud.failed(server, str(error))
             raise
-        if response.status in LOAD_BALANCER_ERRORS:
-            self._cloud.suspect(server, f"it answered {response.status} to a renewal of the Lease")
-        else:
+        if response.status not in LOAD_BALANCER_ERRORS:
             self._cloud.answered(server)
-        return response
+            return response
+        if is_unserved(response.status, response.headers):
+            self._cloud.unserved(server, response.status)
+        self._cloud.suspect(server, f"it answered {response.status} to a renewal of the Lease")
+        raise UpstreamError(f"{server.name} answered {response.status}")
 
 
 def _whole_seconds(seconds: float) -> str:
