@@ -41,7 +41,7 @@ MALFORMED = {
     "folded line": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "asterisk": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
     "CONNECT": b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
     "target without slash": b"GET a HTTP/1.1\r\nHost: a\r\n\r\n",
     "fragment": b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -604,12 +604,50 @@ class EndTests(SynchronousTestCase):
 
     def test_half_close_in_body(self) -> None:
         """
-        Half a body and then the end is a client that left.
+        Half a request and then the end is none: 400, after the answers to those before it, and the application hears of it.
+        """
+        for half in (post(b"abc")[:-1], b"POST /p HTT", get()[:-1]):
+            side = ServerSide(hello)
+            side.connection.pauseProducing()
+            side.feed(get() + half)
+            side.connection.readConnectionLost()
+            side.connection.resumeProducing()
+            answer = side.take()
+            self.assertEqual(answer.count(b"HTTP/1.1 200 OK"), 1, half)
+            self.assertIn(b"HTTP/1.1 400 Bad Request", answer)
+            self.assertIn(b"ended too early", answer)
+            self.assertTrue(side.wire.is_closed)
+        side = ServerSide()
+        lost: list[int] = []
+        side.feed(post(b"abc")[:-1])
+        side.requests[0].read_body(Recorder())
+        side.requests[0].when_lost(lambda: lost.append(1))
+        side.connection.readConnectionLost()
+        self.assertTrue(side.take().startswith(b"HTTP/1.1 400 "))
+        self.assertEqual((lost, side.wire.is_closed), ([1], True))
+
+    def test_half_close_under_an_answer(self) -> None:
+        """
+        Where the answer has begun, half a body cuts it; empty lines after a request are nothing.
         """
         side = ServerSide()
         side.feed(post(b"abc")[:-1])
+        side.requests[0].start(ResponseHead(200, b"OK"))
         side.connection.readConnectionLost()
         self.assertTrue(side.wire.aborted)
+        side = ServerSide(hello)
+        answer = side.feed(get() + b"\r\n\r\n")
+        side.connection.readConnectionLost()
+        self.assertEqual((answer + side.take()).count(b"HTTP/1.1 "), 1)
+
+    def test_asterisk(self) -> None:
+        """
+        OPTIONS * asks after the server itself, which is there.
+        """
+        side = ServerSide()
+        answer = side.feed(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", get())
+        self.assertEqual(answer, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual([request.head.target for request in side.requests], [b"/"])
 
     def test_half_close_idle(self) -> None:
         """

@@ -19,6 +19,9 @@ from yurt.http.repeats import MAX_REPEATED_BYTES, Repeats
 MAX_HEAD_BYTES = 64 * 1024
 """Most bytes of a start line with its header fields, and of trailers."""
 
+ASTERISK = b"*"
+"""The target by which OPTIONS asks after the server itself, RFC 9110 section 9.3.7; an API server's HTTP library says 200."""
+
 _FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 
 
@@ -101,6 +104,13 @@ class RequestParser(Generic[M]):
         """
         self.stopped = False
         self._start()
+
+    def end(self) -> None:
+        """
+        Nothing more will arrive: a request that is not whole is none.
+        """
+        if not (self._between or self.stopped):
+            self.error = self.error or "it ended too early"
 
     def feed(self, data: bytes) -> None:
         """
@@ -201,6 +211,8 @@ class RequestParser(Generic[M]):
         The target in origin form; absolute form is reduced to it.
         """
         target = self._target
+        if target == ASTERISK and self._parser.get_method() == b"OPTIONS":
+            return target
         if target[:1] != b"/":
             scheme, _, rest = target.partition(b"://")
             if scheme.lower() not in (b"http", b"https") or not rest or rest[:1] in b"/?":

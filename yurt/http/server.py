@@ -32,7 +32,7 @@ from zope.interface import implementer
 from yurt.http.exchange import PHRASES, ServerRequest, status_body
 from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
-from yurt.http.parser import MAX_HEAD_BYTES, RequestParser
+from yurt.http.parser import ASTERISK, MAX_HEAD_BYTES, RequestParser
 from yurt.http.repeats import Repeats
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, half_close, one_write, tune
@@ -198,12 +198,11 @@ class ServerConnection(Protocol):
             self._stream.read_ended()
         elif self._closing:
             self.wire.loseConnection()
-        elif self._current is not None and not self._current.complete:
-            self.wire.abortConnection()
-        elif self._current is None and not self._waiting:
-            self._close()
         else:
-            self._expire_after(self._half_closed_timeout())
+            self._parser.end()
+            self._advance()
+            if self._is_open():
+                self._expire_after(self._half_closed_timeout())
 
     def _half_closed_timeout(self) -> float:
         wanted = None if self._current is None else self._current.half_closed
@@ -296,6 +295,9 @@ class ServerConnection(Protocol):
 
     def _ask(self, request: ServerRequest) -> None:
         self.server.silent.pop(self, None)
+        if request.head.target == ASTERISK:
+            request.respond(200, self.own_headers)
+            return
         try:
             self.server.application.handle(request)
         except Exception:
