@@ -283,7 +283,10 @@ class DNSRecords(MultiService):
 
         def change(found: Document | None) -> Document:
             config_map = found or {"metadata": {"namespace": NAMESPACE, "name": RECORDS}}
-            return {**config_map, "data": {**(config_map.get("data") or {}), RECORDS_KEY: text}}
+            changed = {**config_map, "data": {**(config_map.get("data") or {}), RECORDS_KEY: text}}
+            if RECORDS_KEY in (config_map.get("binaryData") or {}):  # a key may be in one of the two only
+                changed["binaryData"] = {key: value for key, value in config_map["binaryData"].items() if key != RECORDS_KEY}
+            return changed
 
         return await self._client.edit(CONFIG_MAPS, RECORDS, change)
 
