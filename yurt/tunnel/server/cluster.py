@@ -150,9 +150,9 @@ class Cluster(MultiService):
         """
         Why requests cannot be told apart yet, one sentence each.
         """
-        for known, what in ((self.nodes.synced, "the nodes"), (self.ports.synced, "the ports")):
-            if not known:
-                yield f"{what} of the cluster are not known yet"
+        for part, what in ((self.nodes, "the nodes"), (self.ports, "the ports")):
+            if not part.synced:
+                yield f"{what} of the cluster are not known yet: {part.problem or 'they are being listed'}"
 
     def problems(self) -> list[str]:
         """
