@@ -179,7 +179,7 @@ class ClusterTests(TestCase):
         server = self.server()
         await self.site.agent(server)
         self.assertEqual(len(server.readiness()), 2)
-        await until(self.reactor, lambda: any("nodes" in problem for problem in server.cluster.problems()))
+        await until(self.reactor, lambda: any("GET /api/v1/nodes" in problem for problem in server.cluster.problems()))
         self.assertRegex(server.readiness()[0], r"^the nodes of the cluster are not known yet: nodes: GET /api/v1/nodes: ")
 
     async def test_members(self) -> None:
