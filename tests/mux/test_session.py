@@ -291,6 +291,10 @@ class SlowLine:
                 self.send(self.now + self.rtt / 2, self.client, server.output(BATCH))
             taken = server.bytes_received
             self.most_on_its_way = max(self.most_on_its_way, client.line.sent - taken)
+            free = self.free - 0.009
+            if client.has_output and free < self.on_way[0][0]:
+                self.client.now = self.server.now = self.now = max(self.now, free)
+                continue
             self.now, _, side, data = heappop(self.on_way)
             self.client.now = self.server.now = self.now
             side.session.receive(data)
@@ -500,9 +504,24 @@ class TurnTests(SynchronousTestCase):
         """
         side = Side(client=True)
         stream = side.open()
-        side.session.write(stream, bytes(250 * KIB))
+        side.session.receive(head(WINDOW_UPDATE, ACK, 1, 1024 * KIB))
+        side.session.write(stream, bytes(1000 * KIB))
         self.assertLess(len(side.session.output(BATCH)), BATCH + 64 * KIB + 100)
         self.assertTrue(side.session.has_output)
+
+    def test_alone(self) -> None:
+        """
+        A stream sends all that is asked for in one frame, as long as no other one waits.
+        """
+        side = Side(client=True)
+        one, other = side.open(), side.open()
+        side.session.receive(head(WINDOW_UPDATE, ACK, one.number, 1024 * KIB))
+        side.session.output(0)
+        side.session.write(one, bytes(600 * KIB))
+        self.assertEqual(frames(side.session.output(BATCH))[0], (DATA, 0, one.number, BATCH))
+        side.session.write(other, bytes(100 * KIB))
+        sent = [(number, length) for kind, _, number, length in frames(side.session.output(BATCH)) if kind == DATA]
+        self.assertEqual(sent[:3], [(one.number, 64 * KIB), (other.number, 64 * KIB), (one.number, 64 * KIB)])
 
 
 class EndTests(SynchronousTestCase):

@@ -36,7 +36,8 @@ piece by itself carries 44 % of what a direct way does, and 74 % so.
 
 STREAM_AT_ONCE = READ_BYTES + 32 * 1024
 """
-The same for a connection that carries a stream through a tunnel: what one read brought leaves at once, with what mux and TLS add.
+The same for a connection that carries a stream through a tunnel: what one read brought leaves at once, with what mux and TLS add,
+and is read at once on the other side.
 """
 
 
@@ -138,14 +139,14 @@ def _has_sent_all(wire: object) -> bool:
     )
 
 
-def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT_ONCE) -> None:
+def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT_ONCE, read: int = READ_BYTES) -> None:
     """
-    Send writes of up to ``at_once`` bytes at once, read in large pieces, and find out about a peer that vanished: by keep-alive
-    probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
+    Send writes of up to ``at_once`` bytes at once, read up to ``read`` bytes, and find out about a peer that vanished: by
+    keep-alive probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
     """
     tcp = tcp_of(wire)
     if hasattr(tcp, "bufferSize"):
-        tcp.bufferSize = READ_BYTES
+        tcp.bufferSize = read
     send_at_once(wire, at_once)
     handle = socket_of(wire)
     if handle is None:

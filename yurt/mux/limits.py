@@ -30,10 +30,10 @@ A stream that writes no more than this in a round trip, as one with keystrokes d
 peer to have taken what is on its way.
 """
 
-BATCH: Final = 128 * 1024
+BATCH: Final = 256 * 1024
 """
-What is handed to the transport at once.  A stream that has something to say at last waits behind that, what the transport
-holds, and :data:`KERNEL_BUFFER`.
+What is handed to the transport at once: all that one read of a busy socket brings.  A stream that has something to say at last
+waits behind that, what the transport holds, and :data:`KERNEL_BUFFER`.
 """
 
 KERNEL_BUFFER: Final = 128 * 1024
@@ -53,7 +53,10 @@ class MuxLimits:
     """What it is grown to on a line whose bandwidth and delay ask for it."""
 
     max_frame: int = 64 * 1024
-    """The longest data frame that is sent: what a stream sends before the next one has its turn."""
+    """
+    The longest data frame that is sent while another stream waits for its turn.  One that is alone fills a batch, which is handed
+    to the transport at once anyway: each frame costs the reader as much, however long it is.
+    """
 
     max_streams: int = 4096
     ping_after: float = 6.0

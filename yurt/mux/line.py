@@ -102,11 +102,18 @@ class Line:
         return THIN_FRAME if self.answers and self._flight < MIN_FLIGHT else MIN_FLIGHT
 
     @property
+    def stretch(self) -> int:
+        """
+        How much is sent between two pings.
+        """
+        return self._flight >> self.credit_shift
+
+    @property
     def wants_ping(self) -> bool:
         """
         Whether so much was sent since the last ping that another one is worth its while.
         """
-        return self.sent - self._marked >= self._flight >> self.credit_shift and len(self._pings) < MAX_PINGS
+        return self.sent - self._marked >= self.stretch and len(self._pings) < MAX_PINGS
 
     @property
     def credit_shift(self) -> int:

@@ -224,24 +224,26 @@ class Session:
     @property
     def has_output(self) -> bool:
         """
-        Whether there is anything to send that must not wait.
+        Whether there is anything to send that must not wait: a ping, too, where the line has become a thin one at once, for
+        without an answer there would be no room again.
         """
-        return bool(self._control or self._first or (self._ready and self.line.room > 0))
+        return bool(self._control or self._first or (self._ready and (self.line.room > 0 or self.line.wants_ping)))
 
     def output(self, most: int) -> bytes:
         """
         What to send now: all frames without data, then those of streams with little to say, then a frame of each other stream
-        in turn, until there are ``most`` bytes or the line holds enough.
+        in turn, until there are ``most`` bytes or the line holds enough.  A stream that is alone takes all in one frame.
         """
         self.hurry()
         out, self._control = self._control, []
         first, ready, line = self._first, self._ready, self.line
-        most = min(most, line.room)
+        most = min(most, line.room, line.stretch if line.answers else most)
         longest = min(self.limits.max_frame, line.longest_frame)
         while first:
             most -= self._put_frame(first.popleft(), out, longest)
         while ready and most > 0:
-            most -= self._put_frame(ready.popleft(), out, longest)
+            stream = ready.popleft()
+            most -= self._put_frame(stream, out, longest if ready else max(longest, min(most, line.longest_frame)))
         if line.wants_ping:
             out.append(head(PING, SYN, 0, line.ping(self.clock())))
         return b"".join(out)

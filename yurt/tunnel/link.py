@@ -166,7 +166,7 @@ class AcceptingLink(_Link):
         self._reader = HelloReader()
 
     def connectionMade(self) -> None:
-        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE)
+        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
         self.timer = self._reactor.callLater(HELLO_TIMEOUT, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
@@ -278,7 +278,7 @@ class _DialledLink(_Link):
         self.greeted: Deferred[LinkInfo] = Deferred(lambda _: self.abort())
 
     def connectionMade(self) -> None:
-        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE)
+        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
         why = f"no answer to the hello within {self._timeout:g} s"
         self.timer = self._reactor.callLater(self._timeout, self._fail, TIMEOUT, why)
         transport = cast(Any, self.transport)
