@@ -17,6 +17,7 @@ from bench.place import TWISTD
 
 COLLECTION = "/api/v1/namespaces/default/configmaps"
 OBJECT = f"{COLLECTION}/config-1"
+OTHER = "/api/v1/namespaces/other/configmaps"
 LISTED = 1000
 ROUNDS = 3
 SECONDS = 3
@@ -69,14 +70,22 @@ def list_() -> Iterator[Figure]:
     with Site() as site:
         cloud = site.cloud()
         _serve_list(cloud)
+        cloud.serve(OTHER, list_body("ConfigMap", []))
         yardstick = _plain_nginx(cloud, COLLECTION, 4)
         hub = site.hub(cloud.port)
+        hub.wait_for_source(OTHER, "cloud")
         _go_offline(cloud, hub, COLLECTION)
         caller = Caller(hub.port, KUBELET)
         times = [caller.get(COLLECTION).took * 1000 for _ in range(50)]
+        anew = []
+        for _ in range(50):
+            caller.get(OTHER)
+            anew.append(caller.get(COLLECTION).took * 1000)
         rates = [wrk(hub.url(COLLECTION), connections=4, seconds=SECONDS, agent=KUBELET).rate for _ in range(ROUNDS)]
         name = f"offline LIST of {LISTED:,} ConfigMaps of 1.5 KB"
         yield at_most(f"{name}, median of one at a time", median(times), "ms", 10, f"p99 {percentile(times, 0.99):.1f} ms")
+        detail = f"another list is asked for between any two, so that none is told again; p99 {percentile(anew, 0.99):.1f} ms"
+        yield at_most(f"{name}, median, each read from the disk", median(anew), "ms", 10, detail)
         detail = f"{100 * median(rates) / yardstick:.0f} % of nginx with the same bytes from a file ({yardstick:,.0f}/s)"
         yield at_least(f"{name}, 4 connections", median(rates), "/s", 100, detail)
 

@@ -248,6 +248,10 @@ class ModelTests(SynchronousTestCase):
                     self.assertGreaterEqual(again.stored_at, anew.stored_at)
                 else:
                     self.assertIs(again, anew)
+        for key in KEYS:
+            anew_list, again_list = Reader(views._shelf).read_list(key), views.read_list(key)
+            self.assertEqual(views.read_list(key), again_list)
+            self.assertEqual(again_list, anew_list)
 
     def check_stored(self, world: World) -> None:
         """

@@ -20,6 +20,9 @@ MAX_RECENT = 64
 MAX_RECENT_BODY = 16 * 1024
 """Objects, and bytes of each, that single reads asked for and that are told again without a look into the store."""
 
+MAX_RECENT_LIST = 2 * 1024 * 1024
+"""Bytes of a list that is told again in the same way: only the last one."""
+
 WALK_STEP = 50
 """Objects that are read from the store at a time by who looks at them one by one."""
 
@@ -41,6 +44,7 @@ class Reader:
         self._confirmed: OrderedDict[tuple[str, str, bytes], float] = OrderedDict()
         self._recent: dict[tuple[Caller, str, str, str, str], Found] = {}
         self._recent_at = 0
+        self._recent_list: tuple[ViewKey, int, FoundList] | None = None
 
     def read_object(self, caller: Caller, gvr: str, form: str, namespace: str, name: str) -> Found | Absent | None:
         """
@@ -98,8 +102,20 @@ class Reader:
     def read_list(self, key: ViewKey) -> FoundList | None:
         """
         The list as this caller may see it, from the view of that key or a wider one, whichever is newest; None when no
-        view of the caller holds it all.  Raises SelectorError.
+        view of the caller holds it all.  The last one is found at once until anything changes.  Raises SelectorError.
         """
+        revision = self._shelf.revision
+        recent, self._recent_list = self._recent_list, None
+        if recent is None or recent[:2] != (key, revision):
+            del recent  # before the next one takes as much again
+            found = self._find_list(key)
+            if found is None or len(found.body) > MAX_RECENT_LIST or revision != self._shelf.revision:
+                return found
+            recent = key, revision, found
+        self._recent_list = recent
+        return recent[2]
+
+    def _find_list(self, key: ViewKey) -> FoundList | None:
         found = self._read_items(key)
         if found is None:
             return None
