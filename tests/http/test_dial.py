@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests import certs
 from tests.http.memory import Application, hello
 from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.dial import Build, connect_at_once, parse_address, tls_factory
+from yurt.http.dial import Build, adopt, connect_at_once, parse_address, tls_factory
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.server import HTTPServerFactory
@@ -262,19 +262,21 @@ class LoopbackTests(TestCase):
 
 class AtOnceTests(SynchronousTestCase):
     """
-    Tests of :func:`connect_at_once`.
+    Tests of :func:`connect_at_once` and :func:`adopt`.
     """
 
     def connect(self, port: int, host: str = "127.0.0.1") -> Protocol | None:
         """
         What is connected when the call is over.
         """
+        handle = connect_at_once(host, port)
+        if handle is None:
+            return None
         protocol = Protocol()
-        connected = connect_at_once(reactor, host, port, protocol)
-        self.assertEqual(connected, bool(protocol.connected))
-        if connected:
-            self.addCleanup(cast(Any, protocol.transport).connectionLost, Failure(ConnectionDone()))
-        return protocol if connected else None
+        adopt(reactor, handle, host, port, protocol, at_once=1)
+        self.assertTrue(protocol.connected)
+        self.addCleanup(cast(Any, protocol.transport).connectionLost, Failure(ConnectionDone()))
+        return protocol
 
     def test_listening(self) -> None:
         """

@@ -5,6 +5,7 @@ Tests of :mod:`yurt.mux.transport`.
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any, cast
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from twisted.protocols.basic import FileSender
@@ -45,6 +46,25 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual((there.data, here.data), (b"question?", b"answer"))
         self.assertEqual((stream.bytes_sent, peer.bytes_received, link.server.mux.bytes_sent), (9, 9, 9))
         self.assertEqual((link.server.mux.bytes_received, link.client.mux.bytes_received), (6, 9))
+
+    def test_written_now(self) -> None:
+        """
+        What is written now leaves before what came has been passed on to its end; what is just written leaves afterwards.
+        """
+        for how, left in (("write", 0), ("write_now", 1)):
+            link, waiting = Link(), list[int]()
+            wire = cast(Any, link.client.mux.transport)
+
+            class Answering(Memory):
+                def dataReceived(self, data: bytes) -> None:
+                    getattr(self.stream, how)(b"answer")  # noqa: B023
+                    waiting.append(len(wire.stream))  # noqa: B023
+
+            here = Memory()
+            stream, _ = link.open(here, Answering())
+            stream.write(b"question")
+            link.flush()
+            self.assertEqual((waiting, here.data), ([left], b"answer"), how)
 
     def test_attach_later(self) -> None:
         """

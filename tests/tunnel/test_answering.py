@@ -5,7 +5,8 @@ Promises about streams that the other side has opened.
 from __future__ import annotations
 
 import json
-from typing import Any
+import socket
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 
@@ -14,6 +15,22 @@ from tests.tunnel.streams import Refusable, StreamCase
 from yurt.mux.connection import MuxStream
 from yurt.tunnel.answering import HEAD_TIMEOUT, IncomingConnect, IncomingStream, read_connect, read_head
 from yurt.tunnel.connect import MAX_HEAD_BYTES, ConnectRefused
+
+
+class Handle:
+    """
+    A socket that takes no more than so many bytes.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.sent = b""
+
+    def send(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        self.sent += data[: self.room]
+        return min(self.room, len(data))
 
 
 class AnsweringTests(StreamCase):
@@ -116,6 +133,22 @@ class AnsweringTests(StreamCase):
         incoming.accept(there)
         self.link.flush()
         self.assertEqual((there.data, here.data), (b"{}", b"HTTP/1.1 200 OK\r\n\r\n"))
+
+    def test_pass_on(self) -> None:
+        """
+        What came behind the head may go to a socket before the stream is accepted; what that does not take goes to the protocol.
+        """
+        for taken in (0, 3, 5):
+            self.dial(early=True)
+            self.inside.stream.write(b"hello")
+            incoming = self.incoming()
+            handle = Handle(taken)
+            incoming.pass_on(cast(socket.socket, handle))
+            there = HalfCloseable()
+            incoming.accept(there)
+            self.link.flush()
+            self.assertEqual((handle.sent, there.data), (b"hello"[:taken], b"hello"[taken:]))
+            self.assertEqual(self.inside.ends, [])
 
     def test_not_read_before(self) -> None:
         """

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Server
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,6 +33,7 @@ from yurt.http.heads import serialise_request
 from yurt.http.interfaces import Headers, RequestHead, UpstreamError
 from yurt.http.parser import ResponseParser
 from yurt.http.records import RecordProtocol
+from yurt.http.wire import tune
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +99,33 @@ def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamC
     return HostnameEndpoint(reactor, host.encode("idna"), port, timeout)
 
 
-def connect_at_once(reactor: Any, host: str, port: int, protocol: Protocol) -> bool:
+def connect_at_once(host: str, port: int) -> socket.socket | None:
     """
-    Connect ``protocol`` to an address of this very host without a turn of the reactor.  False when that cannot be, which is no
+    A connection to an address of this very host, made without a turn of the reactor.  None when that cannot be, which is no
     failure: an endpoint finds out why, and waits where it helps.
     """
-    family = socket.AF_INET6 if isIPv6Address(host) else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as handle:
-            # The first call leaves before the kernel has taken its own answer, the second one finds it there.
-            if handle.connect_ex((host, port)) and handle.connect_ex((host, port)):
-                return False
-            reactor.adoptStreamConnection(handle.fileno(), family, Build(lambda _: protocol))
+        handle = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError:
-        return False
-    return True
+        return None
+    # The first call leaves before the kernel has taken its own answer, the second one finds it there.
+    if handle.connect_ex((host, port)) and handle.connect_ex((host, port)):
+        handle.close()
+        return None
+    return handle
+
+
+def adopt(reactor: Any, handle: socket.socket, host: str, port: int, protocol: Protocol, *, at_once: int) -> None:
+    """
+    Give ``protocol`` what :func:`connect_at_once` has connected to ``host`` and ``port``; ``at_once`` as in
+    :func:`yurt.http.wire.tune`.
+    """
+    client = (host, port, 0, 0) if ":" in host else (host, port)
+    wire = Server(handle, cast(IProtocol, protocol), client, cast(Any, None), port, reactor)
+    wire.repstr = f"<{type(protocol).__name__} to {host}:{port}>"
+    tune(wire, at_once=at_once)
+    protocol.makeConnection(cast(ITransport, wire))
 
 
 @implementer(IStreamClientEndpoint)

@@ -84,6 +84,7 @@ class MuxConnection(Protocol):
         self._timer: IDelayedCall | None = None
         self._soon: IDelayedCall | None = None
         self._busy = False
+        self._receiving = False
         self._full = False
         self._over = False
         self._idle: list[Deferred[None]] = []
@@ -195,14 +196,14 @@ class MuxConnection(Protocol):
         session = self._session
         self._heard_at = self.reactor.seconds()
         going = session.peer_going_away
-        self._busy = True
+        self._receiving = True
         try:
             session.receive(data)
         except MuxError as error:
-            self._busy = False
+            self._receiving = False
             self._end(error)
             return
-        self._busy = False
+        self._receiving = False
         self.flush()
         if session.has_late:
             self.flush_soon()
@@ -261,7 +262,14 @@ class MuxConnection(Protocol):
 
     def flush(self) -> None:
         """
-        Hand to the transport what it may have now.
+        Hand to the transport what it may have now; what is said while something that came is passed on leaves together.
+        """
+        if not self._receiving:
+            self.flush_now()
+
+    def flush_now(self) -> None:
+        """
+        Hand to the transport what it may have, whatever else there may be to say in a moment.
         """
         session = self._session
         if self._busy or self._full or self._over or not session.has_output:

@@ -135,6 +135,13 @@ class MuxStream(Stream):
         if self.queued > STREAM_BUFFER:
             self._hold_producer()
 
+    def write_now(self, data: bytes) -> None:
+        """
+        Send ahead of all that is still to be done with what came: somebody waits for it.
+        """
+        self.session.write(self, data)
+        self.mux.flush_now()
+
     def write_soon(self, data: bytes) -> None:
         """
         Send together with what is written next, or a moment later.

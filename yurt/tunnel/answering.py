@@ -5,7 +5,9 @@ Answering a stream that the other side has opened: its CONNECT head, then 200 or
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn, cast
 
 from twisted.internet.defer import Deferred
@@ -15,6 +17,7 @@ from twisted.python.failure import Failure
 
 from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
+from yurt.http.wire import one_write
 from yurt.kube.status import status_body
 from yurt.mux.connection import MuxStream, why_lost
 from yurt.options import host_port
@@ -66,6 +69,12 @@ class IncomingStream:
         Whether the stream is gone.
         """
         return self._reading.is_lost
+
+    def pass_on(self, handle: socket.socket) -> None:
+        """
+        Send what came behind the head to a socket; what that does not take is left for the protocol.
+        """
+        self._reading.pass_on(handle)
 
     def accept(self, protocol: IProtocol) -> None:
         """
@@ -141,6 +150,7 @@ class _Reading(PassThrough):
         self._reactor = reactor
         self._timer: IDelayedCall | None = None
         self._data = b""
+        self._is_early = False
         self.incoming: IncomingStream | None = None
         self._ended = False
         self._reason: Failure | None = None
@@ -175,17 +185,24 @@ class _Reading(PassThrough):
                 self._malformed(str(error))
                 return
             self._end_timer()
+            self._is_early = bool(self._data)
             self._stream.pauseProducing()
             self.head.callback(head)
+
+    def pass_on(self, handle: socket.socket) -> None:
+        if self._data:
+            with suppress(OSError):  # whoever reads the socket is told
+                self._data = self._data[handle.send(self._data) :]
 
     def accept(self, protocol: IProtocol) -> None:
         stream = self._stream
         if not self.is_lost:
-            if self._data:
+            if self._is_early:
                 # The opener did not wait for the answer, which can go along with what is said to its bytes.
                 stream.write_soon(ACCEPTED)
             else:
-                stream.write(ACCEPTED)
+                stream.write_now(ACCEPTED)
+                one_write.flush()
             stream.resumeProducing()
         # What a stream delivers while it resumes is still collected here; only then the protocol takes over.
         self.pass_to(protocol)

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectingCancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.http.dial import Build, connect_at_once, tcp_endpoint
+from yurt.http.dial import Build, adopt, connect_at_once, tcp_endpoint
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxStream
 from yurt.tunnel.agent.allowed import Allowed
@@ -64,10 +64,16 @@ class Dialler:
         except ConnectRefused as refused:
             self._refuse(incoming, refused)
             return None
-        if addresses is not None and connect_at_once(self._reactor, addresses[0], incoming.port, splice.left):
-            self._connected(incoming, splice, began)
-            return None
-        return Deferred.fromCoroutine(self._dial_and_wait(incoming, splice, addresses, began))
+        handle = None if addresses is None else connect_at_once(addresses[0], incoming.port)
+        if addresses is None or handle is None:
+            return Deferred.fromCoroutine(self._dial_and_wait(incoming, splice, addresses, began))
+        took = self._reactor.seconds() - began
+        # Both sides hear of it first: what is left to be done here is done while they go on.
+        incoming.pass_on(handle)
+        incoming.accept(splice.right)
+        adopt(self._reactor, handle, addresses[0], incoming.port, splice.left, at_once=STREAM_AT_ONCE)
+        self._metrics.dialled(took)
+        return None
 
     def _known_addresses(self, incoming: IncomingConnect) -> tuple[str, ...] | None:
         """
@@ -77,12 +83,6 @@ class Dialler:
             raise ConnectRefused(503, "ServiceUnavailable", DRAINING, "the agent is about to stop")
         self._allowed.check_port(incoming.port)
         return self._allowed.addresses_of(incoming.host)
-
-    def _connected(self, incoming: IncomingConnect, splice: Splice, began: float) -> None:
-        took = self._reactor.seconds() - began
-        tune(splice.left.transport, at_once=STREAM_AT_ONCE)
-        incoming.accept(splice.right)
-        self._metrics.dialled(took)
 
     async def _dial_and_wait(
         self, incoming: IncomingConnect, splice: Splice, addresses: tuple[str, ...] | None, began: float
@@ -96,7 +96,10 @@ class Dialler:
         except (CancelledError, ConnectingCancelledError):
             self._metrics.abandoned()
         else:
-            self._connected(incoming, splice, began)
+            took = self._reactor.seconds() - began
+            tune(splice.left.transport, at_once=STREAM_AT_ONCE)
+            incoming.accept(splice.right)
+            self._metrics.dialled(took)
 
     def _refuse(self, incoming: IncomingConnect, refused: ConnectRefused) -> None:
         self._metrics.refused(refused.word)
