@@ -416,6 +416,7 @@ class ServerConnection(Protocol):
         Send the head of a 101 response, and give the connection away.
         """
         self.send(head)
+        one_write.flush()  # the client goes on while the rest is done here
         self._current = None
         self._deadline = inf
         self._stream = TransportStream(self.wire, self._parser.rest, self._ended)

@@ -20,7 +20,6 @@ from yurt.http.interfaces import Headers, RequestHead, ResponseHead
 from yurt.http.wire import one_write
 from yurt.kube.status import status_body
 from yurt.mux.connection import MuxStream, why_lost
-from yurt.options import host_port
 from yurt.tunnel.connect import (
     ACCEPTED,
     MALFORMED,
@@ -30,6 +29,7 @@ from yurt.tunnel.connect import (
     ConnectRefused,
     PassThrough,
     authority,
+    target_of,
 )
 
 HEAD_TIMEOUT = 10.0
@@ -133,7 +133,7 @@ def _asked_for(head: RequestHead, reading: _Reading) -> IncomingConnect:
     if head.method != b"CONNECT":
         reading.reject(f"{head.method.decode('ascii')} is not spoken here, only CONNECT")
     try:
-        host, port = host_port(head.target.decode("ascii"), 0)
+        host, port = target_of(head.target.decode("ascii"))
     except ValueError as error:
         reading.reject(f"{head.target.decode('ascii')}: {error}")
     if not port:

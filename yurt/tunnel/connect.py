@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.error import ConnectError, DNSLookupError, TimeoutError
@@ -17,8 +18,13 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from yurt.options import host_port
+
 MAX_HEAD_BYTES = 8 * 1024
 """Most bytes of the head that opens a stream, of its answer's head, and of a refusal's body."""
+
+MAX_TARGETS = 256
+"""Targets of heads that are remembered: most connections go to the same few ports."""
 
 ACCEPTED = b"HTTP/1.1 200 OK\r\n\r\n"
 """The answer to a head whose connection is there, as ours give it."""
@@ -75,6 +81,14 @@ def authority(host: str, port: int) -> str:
     Host and port as a CONNECT head names them.
     """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@lru_cache(MAX_TARGETS)
+def target_of(text: str) -> tuple[str, int]:
+    """
+    Host and port that a CONNECT names, 0 for a port that is missing.  Raises ``ValueError``.
+    """
+    return host_port(text, 0)
 
 
 DIAL_ERRORS = (ConnectError, DNSLookupError)

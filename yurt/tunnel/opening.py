@@ -5,6 +5,7 @@ Opening a stream to somewhere: the CONNECT head, and the wait for the answer.  d
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import cast
 
 from twisted.internet.defer import Deferred, fail
@@ -34,6 +35,7 @@ from yurt.tunnel.connect import (
     FORBIDDEN,
     MALFORMED,
     MAX_HEAD_BYTES,
+    MAX_TARGETS,
     NOT_CONNECTED,
     REFUSED_HEADER,
     TIMEOUT,
@@ -80,8 +82,7 @@ class StreamEndpoint:
         self.early = early
         self.timeout = timeout
         self.answered = answered
-        target = self.target.encode("ascii")
-        self.head = serialise_request(RequestHead(b"CONNECT", target, [(b"Host", target), *(headers or [])]))
+        self.head = _head(self.target, tuple(headers or ()))
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -95,6 +96,12 @@ class StreamEndpoint:
         opening = _Opening(self, self._reactor, protocolFactory)
         stream.attach(cast(IProtocol, opening), at_once=not self.early)
         return opening.opened
+
+
+@lru_cache(MAX_TARGETS)
+def _head(target: str, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    name = target.encode("ascii")
+    return serialise_request(RequestHead(b"CONNECT", name, [(b"Host", name), *headers]))
 
 
 class _Opening(PassThrough):
@@ -160,9 +167,9 @@ class _Opening(PassThrough):
             self._refused(head, parser)
 
     def _open(self, rest: bytes) -> None:
+        inner = self._early if self._endpoint.early else self._build()
         if self._endpoint.answered is not None:
             self._endpoint.answered()
-        inner = self._early if self._endpoint.early else self._build()
         if inner is None or not self._settle():
             return
         self.pass_to(inner)

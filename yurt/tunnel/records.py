@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from OpenSSL._util import ffi, lib
-from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from OpenSSL.SSL import Error, ZeroReturnError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -38,20 +38,25 @@ class LinkTransport(TLSMemoryBIOProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         with one_write:
-            super().dataReceived(data)
+            if not self._handshakeDone or self._appSendBuffer:
+                super().dataReceived(data)
+            elif lib.BIO_write(self._tlsConnection._into_ssl, data, len(data)) == len(data):
+                self._flushReceiveBIO()
+            else:
+                raise MemoryError("OpenSSL has no room for what came")
 
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection or not data:
             return
-        try:
-            # The context is one of yurt.tls: it takes all or nothing.
-            self._tlsConnection.send(data)
-        except WantReadError:
-            self._bufferedWrite(data)
-        except Error:
-            self._tlsShutdownFinished(Failure())
-        else:
+        tls = self._tlsConnection
+        # The context is one of yurt.tls: it takes all or nothing.
+        written = lib.SSL_write(tls._ssl, data, len(data))
+        if written > 0:
             self._flushSendBIO()
+        elif lib.SSL_get_error(tls._ssl, written) == lib.SSL_ERROR_WANT_READ:
+            self._bufferedWrite(data)
+        else:
+            self._tlsShutdownFinished(_failure(tls, written))
 
     def _flushSendBIO(self) -> None:
         size = BUFFER_BYTES

@@ -14,17 +14,18 @@ from typing import Any, NoReturn, cast
 from twisted.internet import error
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import (
+    IAddress,
     IProtocolFactory,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 
 from yurt.http.dial import Build, tcp_endpoint
-from yurt.http.interfaces import ResponseHead
+from yurt.http.interfaces import ByteStream, ResponseHead
 from yurt.http.upgrade import StreamConnection
+from yurt.http.wire import one_write
 from yurt.lifecycle import BACKLOG, Listen, StartFailed
-from yurt.options import host_port
-from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure
+from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure, target_of
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.nodes import Node, usual_spelling
 from yurt.tunnel.server.passage import Joined, Passage
@@ -53,6 +54,9 @@ class Opened(Passage):
     half_closed = 0.0
     """Who has nothing to send before the answer has gone: a Unix socket that was closed looks no other than a half-closed one."""
 
+    accepted: ByteStream | None = None
+    """The caller's connection, once it was told 200."""
+
     async def serve(self) -> None:
         """
         Find out who asks for what, connect, and join.
@@ -64,7 +68,14 @@ class Opened(Passage):
         self.node = "" if node is None else node.name
         await front.authoriser.check(caller, self.node, RAW)
         protocol = await self.connect(host, port, node)
-        Joined(front.reactor, request.accept_upgrade(ResponseHead(200, b"OK")), protocol.stream, self.done)
+        Joined(front.reactor, self.accepted or self.accept(), protocol.stream, self.done)
+
+    def accept(self) -> ByteStream:
+        """
+        Answer 200; what the caller's connection is from now on.
+        """
+        self.accepted = self.request.accept_upgrade(ResponseHead(200, b"OK"))
+        return self.accepted
 
     def target(self) -> tuple[str, int]:
         """
@@ -72,7 +83,7 @@ class Opened(Passage):
         """
         text = self.request.head.target.decode("latin-1")
         try:
-            host, port = host_port(text, 0)
+            host, port = target_of(text)
         except ValueError:
             port = 0
         if not port:
@@ -83,12 +94,17 @@ class Opened(Passage):
         """
         Connect through the node's agent, or from here where there is none.  Raises what the way raises, or :class:`Refused`.
         """
-        factory = cast(IProtocolFactory, Build(lambda _: StreamConnection()))
         way = self.way(host, port, node)
         if way is not None:
-            return cast(StreamConnection, await way.connect(factory))
+            connecting = way.connect(cast(IProtocolFactory, Build(self._through_agent)))
+            one_write.flush()  # the node is dialled while the rest is done here
+            return cast(StreamConnection, await connecting)
         address = own_address(node) if node is not None and not usual_spelling(host) else host
-        return await self.connect_directly(factory, address, port)
+        return await self.connect_directly(address, port)
+
+    def _through_agent(self, _: IAddress | None) -> StreamConnection:
+        self.accept()  # before all else: the caller goes on meanwhile
+        return StreamConnection()
 
     def way(self, host: str, port: int, node: Node | None) -> IStreamClientEndpoint | None:
         """
@@ -112,7 +128,7 @@ class Opened(Passage):
                 return None
         return way
 
-    async def connect_directly(self, factory: IProtocolFactory, host: str, port: int) -> StreamConnection:
+    async def connect_directly(self, host: str, port: int) -> StreamConnection:
         """
         Connect from this host, but not to itself: what listens on loopback trusts its callers.  Raises :class:`Refused`.
         """
@@ -120,6 +136,7 @@ class Opened(Passage):
         where = authority(host, port)
         try:
             reactor = self.front.reactor
+            factory = cast(IProtocolFactory, Build(lambda _: StreamConnection()))
             dialling = tcp_endpoint(reactor, host, port, DIAL_TIMEOUT).connect(factory)
             protocol = cast(StreamConnection, await dialling.addTimeout(DIAL_TIMEOUT, reactor, _too_late))
         except DIAL_ERRORS as problem:
