@@ -3,14 +3,16 @@ Tests of the services that live as long as a daemon.
 """
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import MultiService
 from twisted.internet import reactor
@@ -18,8 +20,9 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IReactorFromThreads
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
@@ -59,6 +62,50 @@ class SilentEndpoint:
             self.cancelled = True
 
         return Deferred(cancel)
+
+
+class Every(Factory):
+    """
+    Greets each fourth caller with its address, fails for the next two, and does not want the one after.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def buildProtocol(self, addr: Any) -> Protocol | None:
+        self.count += 1
+        if self.count % 4 == 0:
+            return None
+        if self.count % 4 == 3:
+            raise ZeroDivisionError
+        protocol = Greeting()
+        protocol.greeting = addr.host.encode() if self.count % 4 == 1 else None
+        return protocol
+
+
+class Greeting(Protocol):
+    """
+    Says something to begin with; fails where it has nothing to say.
+    """
+
+    greeting: bytes | None = None
+
+    def connectionMade(self) -> None:
+        if self.greeting is None:
+            raise ZeroDivisionError
+        cast(Any, self.transport).write(self.greeting)
+
+
+def hear(caller: socket.socket) -> bytes:
+    """
+    What a caller is told first; nothing when the connection is closed or reset.
+    """
+    try:
+        return caller.recv(100)
+    except ConnectionResetError:
+        return b""
 
 
 class ListenTests(TestCase):
@@ -120,6 +167,41 @@ class ListenTests(TestCase):
         """
         error = self.assertRaises(StartFailed, self.listen("192.0.2.77").startService)
         self.assertIn("choose an address that this machine has", str(error))
+
+    async def test_accepts(self) -> None:
+        """
+        All that connect at once are taken and hear from where they came; those that nobody wants, or whose protocol fails, are
+        closed.
+        """
+        for address in ("127.0.0.1", "::1"):
+            service = Listen(tcp_endpoint(reactor, address, 0), Every(), f"test on {address}")
+            self.assertTrue(service.start_listening(), service.problem)
+            self.addCleanup(service.stop_listening)
+            where = cast(Any, service.address)
+            with ExitStack() as ending:
+                callers = [ending.enter_context(socket.create_connection((where.host, where.port), 10)) for _ in range(8)]
+                said = [await deferToThread(hear, caller) for caller in callers]
+            self.assertEqual(said, [address.encode(), b"", b"", b""] * 2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)
+
+    async def test_no_descriptor(self) -> None:
+        """
+        Who has no descriptor left closes what it cannot take, as Twisted's listeners do, and takes what comes later.
+        """
+        service = Listen(tcp_endpoint(reactor, "127.0.0.1", 0), Every(), "test")
+        self.assertTrue(service.start_listening(), service.problem)
+        self.addCleanup(service.stop_listening)
+        where = cast(Any, service.address).host, cast(Any, service.address).port
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.create_connection(where, 10) as caller:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (caller.fileno() + 1, hard))
+            try:
+                cast(Any, service.port).doRead()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual(await deferToThread(hear, caller), b"")
+        with socket.create_connection(where, 10) as caller:
+            self.assertEqual(await deferToThread(hear, caller), b"127.0.0.1")
 
     async def test_stops(self) -> None:
         """

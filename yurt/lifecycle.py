@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.abstract import isIPv6Address
@@ -27,7 +28,9 @@ from twisted.internet.interfaces import (
     IReactorFromThreads,
     IReactorTCP,
     IStreamServerEndpoint,
+    ITransport,
 )
+from twisted.internet.tcp import Port, Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -109,6 +112,49 @@ def tcp_endpoint(reactor: IReactorTCP, address: str, port: int) -> IStreamServer
     return cast(IStreamServerEndpoint, kind(reactor, port, backlog=BACKLOG, interface=address))
 
 
+def accept_simply(port: IListeningPort) -> None:
+    """
+    Let a TCP listener accept one connection a turn, in fewer steps than Twisted's, which prepares at each for logging what may be
+    the matter.  Where that fails, for want of descriptors perhaps, Twisted meets the same a moment later, and deals with it.
+    """
+    if type(port) is Port:
+        long_way = port.doRead
+        listening = port.socket
+        family = int(listening.family)
+
+        def accept() -> None:
+            try:
+                descriptor, address = cast(Any, listening)._accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                long_way()
+                return
+            _begin(port, socket.socket(family, socket.SOCK_STREAM, fileno=descriptor), address)
+
+        port.doRead = accept  # type: ignore[method-assign]
+
+
+def _begin(port: Any, handle: socket.socket, address: tuple[Any, ...]) -> None:
+    wire = protocol = None
+    try:
+        if len(address) == 4:  # so that a link-local one has its zone
+            host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            address = (host, *address[1:])
+        protocol = port.factory.buildProtocol(port._buildAddr(address))
+        if protocol is not None:
+            number = port.sessionno
+            port.sessionno = number + 1
+            wire = Server(handle, protocol, address, port, number, port.reactor)
+            protocol.makeConnection(cast(ITransport, wire))
+    except Exception:
+        log.failure("a connection to port {port} could not be taken", port=port._realPortNumber)
+        if wire is not None:
+            wire.abortConnection()
+    if wire is None:
+        handle.close()
+
+
 class Listen(Service):
     """
     Listen on ``endpoint`` from the start of the daemon to its stop; ``what`` names the listener for messages.
@@ -178,6 +224,7 @@ class Listen(Service):
             self.advice = ADVICE.get(code, self.advice)
         else:
             self.port, self.problem = outcome[0], None
+            accept_simply(self.port)
             self.log.info("listening for {what}", what=self.what)
         return self.port is not None
 

@@ -20,7 +20,7 @@ from yurt.http.heads import END_TO_END, HOP_BY_HOP, serialise_fields, serialise_
 from yurt.http.interfaces import FlowControlled, Headers, RequestHead, ResponseHead, ResponseReceiver, UpstreamError
 from yurt.http.parser import ResponseParser
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, is_tls, one_write, tune
+from yurt.http.wire import Wire, allow_stall, is_tls, one_write, tune
 
 RETRIED = frozenset((b"GET", b"HEAD"))
 """Methods sent once more when a connection that had been idle turns out to be dead."""
@@ -469,7 +469,8 @@ class ClientConnection(Protocol):
         exchange.connection = None
         self._upstream.exchange_over(exchange)
         self._upstream.streams.add(self)
-        self._stream = TransportStream(self.wire, self._parser.rest, self._ended)
+        allow_stall(self.wire)
+        self._stream = TransportStream(self.wire, self._parser.rest, self._ended, held=exchange.paused)
         exchange.receiver.upgraded(head, self._stream)
 
 

@@ -419,7 +419,7 @@ class ServerConnection(Protocol):
         one_write.flush()  # the client goes on while the rest is done here
         self._current = None
         self._deadline = inf
-        self._stream = TransportStream(self.wire, self._parser.rest, self._ended)
+        self._stream = TransportStream(self.wire, self._parser.rest, self._ended, held=not self._reading)
         self._parser.rest = b""
         return self._stream
 

@@ -13,32 +13,30 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
-from yurt.http.wire import STREAM_AT_ONCE, Wire, allow_stall, close, half_close, send_at_once, tune
+from yurt.http.wire import STREAM_AT_ONCE, Wire, close, half_close, send_at_once, tune
 
 
 @implementer(IPushProducer)
 class TransportStream:
     """
     The :class:`ByteStream` over a transport.  The connection that owned the transport passes on its events by
-    :meth:`received`, :meth:`read_ended` and :meth:`lost`; nothing is read until somebody attaches.
+    :meth:`received`, :meth:`read_ended` and :meth:`lost`; it is not read on until somebody attaches.  ``held`` tells that
+    ``wire`` is paused already.
     """
 
     __slots__ = ("_early", "_ended", "_finished", "_full", "_held", "_lost", "_receiver", "_source", "_wire", "broken")
 
-    def __init__(self, wire: Wire, early: bytes, ended: bool = False) -> None:
+    def __init__(self, wire: Wire, early: bytes, ended: bool = False, *, held: bool = False) -> None:
         self._wire = wire
         self._early = early
         self._ended = ended
         self._finished = False
         self._full = False
-        self._held = True
+        self._held = held
         self._lost = False
         self.broken = False
         self._receiver: ByteReceiver | None = None
         self._source: FlowControlled | None = None
-        if not ended:
-            wire.pauseProducing()
-        allow_stall(wire)
         send_at_once(wire, STREAM_AT_ONCE)
         wire.unregisterProducer()
         wire.registerProducer(self, True)
@@ -120,6 +118,7 @@ class TransportStream:
         """
         if self._receiver is None:
             self._early += data
+            self.pause()
         else:
             self._receiver.bytes_received(data)
 
@@ -173,7 +172,7 @@ class TransportStream:
 @implementer(IHalfCloseableProtocol)
 class StreamConnection(Protocol):
     """
-    A connection that carries no HTTP, as a :class:`ByteStream`; it is not read until somebody attaches.
+    A connection that carries no HTTP, as a :class:`ByteStream`; it is not read on until somebody attaches.
     """
 
     stream: TransportStream

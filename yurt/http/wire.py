@@ -145,10 +145,11 @@ def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT
     keep-alive probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
     """
     tcp = tcp_of(wire)
-    if hasattr(tcp, "bufferSize"):
-        tcp.bufferSize = read
-    send_at_once(wire, at_once)
-    handle = socket_of(wire)
+    if not isinstance(tcp, Connection):
+        return
+    tcp.bufferSize = read
+    send_at_once(tcp, at_once)
+    handle = socket_of(tcp)
     if handle is None:
         return
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import Headers
+from yurt.http.wire import one_write
 from yurt.tunnel.connect import DRAINING, NODE_HEADER, NOT_CONNECTED, UNKNOWN_NODE, ConnectRefused, authority
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Departure, Registry
@@ -264,10 +265,11 @@ class _Watch:
         watched.connectionLost = self.lost
 
     def received(self, data: bytes) -> None:
+        self._received(data)
         if self._began is not None:
+            one_write.flush()  # it is counted while whoever waits for it goes on
             self._way.first_byte(self._began)
             self._began = None
-        self._received(data)
 
     def lost(self, reason: Failure) -> None:
         protocol = self._protocol
