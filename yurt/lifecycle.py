@@ -21,6 +21,7 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -116,6 +117,7 @@ def accept_simply(port: IListeningPort) -> None:
     """
     Let a TCP listener accept one connection a turn, in fewer steps than Twisted's, which prepares at each for logging what may be
     the matter.  Where that fails, for want of descriptors perhaps, Twisted meets the same a moment later, and deals with it.
+    What the caller has said meanwhile is read in the same turn.
     """
     if type(port) is Port:
         long_way = port.doRead
@@ -147,12 +149,20 @@ def _begin(port: Any, handle: socket.socket, address: tuple[Any, ...]) -> None:
             port.sessionno = number + 1
             wire = Server(handle, protocol, address, port, number, port.reactor)
             protocol.makeConnection(cast(ITransport, wire))
+            _read_at_once(port.reactor, wire)
     except Exception:
         log.failure("a connection to port {port} could not be taken", port=port._realPortNumber)
         if wire is not None:
             wire.abortConnection()
     if wire is None:
         handle.close()
+
+
+def _read_at_once(reactor: object, wire: Server) -> None:
+    if isinstance(reactor, EPollReactor) and wire.fileno() in reactor._reads:
+        why = wire.doRead()
+        if why is not None:
+            reactor._disconnectSelectable(wire, why, True)
 
 
 class Listen(Service):

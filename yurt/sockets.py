@@ -9,6 +9,10 @@ from typing import Any
 
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
+_INTERNET = (int(socket.AF_INET), int(socket.AF_INET6))
+_family = socket.SocketType.family.__get__
+"""The family of a socket as a number: ``socket.family`` makes an enumeration's member of it, in four calls."""
+
 
 def tcp_of(transport: object) -> Any:
     """
@@ -23,4 +27,4 @@ def socket_of(transport: object) -> socket.socket | None:
     """
     tcp = tcp_of(transport)
     handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
-    return handle if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6) else None
+    return handle if isinstance(handle, socket.socket) and _family(handle) in _INTERNET else None

@@ -276,10 +276,11 @@ class MuxConnection(Protocol):
             return
         self._busy = True
         self._sent_at = self.reactor.seconds()
-        transport = cast(Any, self.transport)
+        write = self.transport.write  # type: ignore[union-attr]
         try:
+            write(session.output(BATCH))
             while session.has_output and not (self._full or self._over):
-                transport.write(session.output(BATCH))
+                write(session.output(BATCH))
         finally:
             self._busy = False
 

@@ -110,6 +110,8 @@ class Allowed:
         What to dial for ``host``: an address of this node, or a name that stands for the node.  None for another name,
         which must be looked up and then passed to :meth:`own_among`.  Raises :exc:`ConnectRefused`.
         """
+        if host in self._addresses or host in LOOPBACK:
+            return (host,)
         name = host.lower().rstrip(".")
         if name == "localhost":
             return LOOPBACK
