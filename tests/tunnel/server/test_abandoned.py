@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -224,12 +225,30 @@ class PatienceTests(SynchronousTestCase):
         self.passes(LOOK)
         self.assertEqual(self.transport.aborted, 1)
 
+    def test_is_being_closed(self) -> None:
+        """
+        The kernel's tables are not read for a connection that is not read for a moment, as each is that is being closed.
+        """
+        asked: list[str] = []
+
+        def is_own(host: str) -> bool:
+            asked.append(host)
+            return False
+
+        self.service._is_own = is_own
+        self.transport.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 1)  # type: ignore[method-assign]
+        self.passes(LOOK)
+        self.assertEqual(asked, [])
+        self.passes(LOOK)
+        self.assertEqual(asked, ["192.0.2.1"])
+
     def test_all_was_passed_on(self) -> None:
         """
         Where its end was read, too, the node has LINGER for what it still has to read.
         """
         self.open = replace(self.open, ended=True)
         self.transport.caller.close()
+        self.passes(LOOK)
         self.passes(LINGER)
         self.assertEqual(self.transport.aborted, 0)
         self.passes(LOOK)

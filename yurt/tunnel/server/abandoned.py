@@ -65,6 +65,8 @@ class Abandoned(Service):
         self._opened = opened
         self._is_own = is_own
         self._timer: IDelayedCall | None = None
+        self._held: set[Any] = set()
+        """Those that were not read at the last look."""
         self._since: dict[Any, tuple[tuple[int, int], float]] = {}
         """Of each abandoned one how far it has come, and since when."""
 
@@ -89,14 +91,17 @@ class Abandoned(Service):
 
     def look(self) -> None:
         """
-        Reset what has been abandoned for long enough.
+        Reset what has been abandoned for long enough; what was read at the last look is let be.
         """
         read = set(self._reactor.getReaders())
         held = {tcp: one for one in self._opened() if (tcp := _socket_transport(one.wire)) not in read and tcp.connected}
         now = self._reactor.seconds()
+        held_before, self._held = self._held, set(held)
+        # One that is just being closed is not read either, and the kernel's tables are long where many come and go.
+        stalled = {tcp: one for tcp, one in held.items() if tcp in held_before}
         before, self._since = self._since, {}
-        for tcp in self._gone(held) if held else ():
-            one = held[tcp]
+        for tcp in self._gone(stalled) if stalled else ():
+            one = stalled[tcp]
             come = _unread(tcp), one.passed_on
             known, since = before.get(tcp, (come, now))
             since = since if known == come else now
