@@ -26,7 +26,17 @@ from twisted.test.iosim import IOPump, connect, makeFakeClient, makeFakeServer
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import certs
-from yurt.tls import TLS1_3, ClientTLS, Credentials, CredentialsError, ServerTLS, peer_certificate
+from yurt.tls import (
+    FAST_WITH_AES,
+    FAST_WITHOUT_AES,
+    TLS1_3,
+    ClientTLS,
+    Credentials,
+    CredentialsError,
+    ServerTLS,
+    cipher_suites,
+    peer_certificate,
+)
 
 AUTHORITY = certs.make_ca()
 SERVER = certs.issue(AUTHORITY, "server", dns=["cloud.example"], ips=["10.0.0.1", "fd00::1"])
@@ -285,6 +295,31 @@ class TrustTests(SynchronousTestCase):
             self.assertEqual(certificate.subject.rfc4514_string(), name)
         self.assertIsNone(peer_certificate(Pair(node_tls().without_certificate(), server_tls()).server.transport))
         self.assertIsNone(peer_certificate(StringTransport()))
+
+    def test_ciphers(self) -> None:
+        """
+        TLS 1.3 takes the cipher that costs the client's processor least: AES where it has instructions for it.
+        """
+        x86, arm = "processor : 0\nflags : fpu {} sse2\n", "processor : 0\nFeatures : half thumb {} crc32\n"
+        for text, suites in (
+            (x86.format("aes"), FAST_WITH_AES),
+            (x86.format("aesx"), FAST_WITHOUT_AES),
+            (arm.format("aes pmull"), FAST_WITH_AES),
+            (arm.format("neon"), FAST_WITHOUT_AES),
+            (arm.format("aes") + arm.format("neon"), FAST_WITHOUT_AES),
+            ("cpu : something else\n", FAST_WITH_AES),
+        ):
+            path = self.mktemp()
+            with open(path, "w", encoding="ascii") as file:
+                file.write(text)
+            self.assertEqual(cipher_suites(path), suites)
+            client = node_tls()
+            client._source.context.set_tls13_ciphersuites(suites)
+            pair = Pair(client, server_tls())
+            self.assertEqual(pair.client_ssl.get_cipher_name(), suites.partition(b":")[0].decode("ascii"))
+        self.assertEqual(cipher_suites(self.mktemp()), FAST_WITH_AES)
+        usual = Pair(node_tls(), server_tls()).client_ssl.get_cipher_name()
+        self.assertEqual(usual, cipher_suites().partition(b":")[0].decode("ascii"))
 
     def test_alpn(self) -> None:
         """

@@ -8,6 +8,7 @@ import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from cryptography import x509
@@ -41,6 +42,16 @@ MAX_SUBJECT = 200
 
 ENABLE_PARTIAL_WRITE = 1
 """From OpenSSL's ssl.h.  pyOpenSSL sets it, so that a write ends with its first record; without it one call encrypts all."""
+
+
+FAST_WITH_AES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+FAST_WITHOUT_AES = b"TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
+"""
+The cipher suites of TLS 1.3 (RFC 8446, appendix B.4), cheapest first for a processor that has instructions for AES, and for one
+that has not, as on many small ARM boards.  A server of ours takes the client's first.
+"""
+
+CPU_INFO = "/proc/cpuinfo"
 
 
 NO_CERTIFICATE = "this server has no certificate to show yet"
@@ -127,12 +138,27 @@ def _load_certificates(path: str | None, data: bytes | None, what: str) -> list[
         raise CredentialsError(f"{source}: holds no valid PEM certificate") from None
 
 
+@cache
+def cipher_suites(path: str = CPU_INFO) -> bytes:
+    """
+    The cipher suites of TLS 1.3 in the order that is best for this machine, of which ``path`` tells; OpenSSL's names.
+    """
+    try:
+        with open(path, encoding="latin-1") as file:
+            lines = [line.partition(":") for line in file]
+    except OSError:
+        return FAST_WITH_AES
+    known = [set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")]
+    return FAST_WITHOUT_AES if known and not all("aes" in flags for flags in known) else FAST_WITH_AES
+
+
 def _make_context(credentials: Credentials, method: int, minimum: int) -> SSL.Context:
     """
     A context with the trust and the identity of ``credentials``.
     """
     context = SSL.Context(method)
     context.set_min_proto_version(minimum)
+    context.set_tls13_ciphersuites(cipher_suites())
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.clear_mode(ENABLE_PARTIAL_WRITE)
