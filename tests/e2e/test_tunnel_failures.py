@@ -4,15 +4,17 @@ Links that break, processes that die, readers that stop reading, callers that gi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from operator import le
 from pathlib import Path
 
 from .pods import pod
-from .process import Process, in_namespace, run, wait_for
+from .process import E2EError, Process, in_namespace, run, wait_for
 from .tunnel import AGENT, TALKER, WEB
 from .tunnel_case import TunnelCase, numbers
 
@@ -25,9 +27,14 @@ BIG = 1024
 """MB of the big copy."""
 ABORTS = 10_000
 GROWTH = 6 << 20
-"""Bytes by which a process may differ from what it was after as many before, after the allocator's fashion."""
+ROUNDS = 4
+"""
+Bytes by which a process may differ from what it was before, after the allocator's fashion, in one of so many rounds: the first
+has it grow to what so many connections at once need, and so does a later one that has more by chance.  A leak grows in all.
+"""
 SETTLING = 60
-"""Seconds that a process may need for a quiet moment, in which it collects its garbage and gives memory back."""
+QUIET = 10
+"""Seconds that a busy machine may need to come to rest, and a process then to collect its garbage and give memory back."""
 LONG_LINE = 1000
 LINES = 60_000
 
@@ -314,22 +321,26 @@ class AbortTests(TunnelCase):
         assert server.process
         processes = (server.process, node.processes[AGENT])
         kept = server.streams()  # connections that the apiserver keeps for its next call
-        self.abort(ABORTS)
-        self.wait_for_quiet(kept)
-        before = [(descriptors(one), resident(one)) for one in processes]
-        self.abort(ABORTS)
-        self.wait_for_quiet(kept)
-        for process, (files, memory) in zip(processes, before, strict=True):
-            self.assert_no_residue(process, files, memory)
+        files = [descriptors(one) for one in processes]
+        grown = [GROWTH]
+        for _ in range(ROUNDS):
+            if max(grown) < GROWTH:
+                break
+            before = [resident(one) for one in processes]
+            self.abort(ABORTS)
+            self.wait_for_quiet(kept)
+            wait_for(f"{files} descriptors", lambda: all(map(le, map(descriptors, processes), files)), SETTLING)
+            grown = [self.growth(process, memory) for process, memory in zip(processes, before, strict=True)]
+        self.assertLess(max(grown), GROWTH, f"the last of {ROUNDS} rounds added {grown} bytes in server and agent")
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
 
-    def assert_no_residue(self, process: Process, files: int, memory: int) -> None:
+    def growth(self, process: Process, memory: int) -> int:
         """
-        The process has no more than that again.
+        By how much the process holds more than that, once it had a quiet moment.
         """
-        wait_for(f"at most {files} descriptors in {process.name}", lambda: descriptors(process) <= files, SETTLING)
-        most = memory + GROWTH
-        wait_for(f"at most {most / 1e6:.1f} MB in {process.name}", lambda: resident(process) < most, SETTLING)
+        with contextlib.suppress(E2EError):
+            wait_for("memory given back", lambda: resident(process) - memory < GROWTH, QUIET)
+        return resident(process) - memory
 
     def wait_for_quiet(self, kept: int) -> None:
         """

@@ -820,9 +820,9 @@ class FactoryTests(SynchronousTestCase):
 
     def test_too_many(self) -> None:
         """
-        One connection too many gets 503 and the end; when one leaves, another may come.
+        While all are busy, one connection too many gets 503 and the end; when one leaves, another may come.
         """
-        side = ServerSide(hello, ServerLimits(max_connections=1))
+        side = ServerSide(limits=ServerLimits(max_connections=1))
         first = side.connection
         side.feed(get())
         side.connect()
@@ -832,13 +832,14 @@ class FactoryTests(SynchronousTestCase):
         side.connection = first
         side.lose()
         side.connect()
-        self.assertIn(b"hello", side.feed(get()))
+        side.feed(get())
+        self.assertEqual(len(side.requests), 2)
 
     def test_far_too_many(self) -> None:
         """
         Far more than that are dropped without a word.
         """
-        side = ServerSide(hello, ServerLimits(max_connections=1))
+        side = ServerSide(limits=ServerLimits(max_connections=1))
         side.feed(get())
         for _ in range(side.factory.SPARE_CONNECTIONS):
             side.connect()
@@ -858,6 +859,42 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual((asked.aborted, silent.aborted, side.wire.aborted), (False, True, False))
         self.assertIn(b"hello", side.feed(get()))
         self.assertEqual((len(side.factory.connections), len(side.factory.silent)), (2, 0))
+
+    def test_idle_ones_make_room(self) -> None:
+        """
+        Whoever has asked once and holds its connection open keeps nobody out either: what has been idle for longest goes, after
+        those that have asked nothing; never one whose answer is not given yet, or not read.
+        """
+        side = ServerSide(limits=ServerLimits(max_connections=4))
+        side.feed(get())
+        busy = side.wire
+        side.connect()
+        side.feed(get())
+        side.connection.pauseProducing()
+        hello(side.requests[1])
+        reading, unread = side.connection, side.wire
+        idle = []
+        for _ in range(2):
+            side.connect()
+            side.feed(get())
+            hello(side.requests[-1])
+            idle.append(side.wire)
+        side.connect()
+        self.assertEqual([wire.aborted for wire in (busy, unread, *idle)], [False, False, True, False])
+        silent = side.wire
+        side.connect()
+        self.assertEqual([wire.aborted for wire in (busy, unread, *idle, silent)], [False, False, True, False, True])
+        side.feed(get())
+        side.connect()
+        self.assertTrue(idle[1].aborted)
+        side.feed(b"nonsense")
+        refused = side.wire
+        side.connect()
+        self.assertTrue(refused.aborted)
+        side.feed(get())
+        reading.resumeProducing()
+        side.connect()
+        self.assertEqual((busy.aborted, unread.aborted, side.connection.refused), (False, True, False))
 
     def test_drain(self) -> None:
         """

@@ -295,6 +295,7 @@ class ServerConnection(Protocol):
 
     def _ask(self, request: ServerRequest) -> None:
         self.server.silent.pop(self, None)
+        self.server.idle.pop(self, None)
         if request.head.target == ASTERISK:
             request.respond(200, self.own_headers)
             return
@@ -324,6 +325,8 @@ class ServerConnection(Protocol):
         self.adjust_reading()
 
     def _await_head(self) -> None:
+        if not self.full:
+            self.server.idle[self] = None
         if not self._parser.in_head:
             self._in_head = False
             self._expire_after(self._limits.idle_timeout)
@@ -466,6 +469,8 @@ class ServerConnection(Protocol):
         """
         self._closing = True
         self._waiting.clear()
+        if not self.refused:
+            self.server.idle[self] = None
         half_close(self.wire)
         if self._ended:
             self.wire.loseConnection()
@@ -517,8 +522,8 @@ class HTTPServerFactory(Factory):
     unless the application ``takes_connect``.  ``handshake_failed`` is told of connections that ended within TLS's hand-shake:
     from where, and why; ``crowded_out`` from where a connection came that had to make room.
 
-    When there are as many connections as may be, the oldest that has not asked anything yet makes room for a new one: clients ask
-    at once, and whoever only holds connections open must not keep them out.
+    When there are as many connections as may be, the oldest that has not asked anything yet makes room for a new one, or else the
+    one that has been idle for longest: whoever only holds connections open must not keep out those who have something to ask.
     """
 
     noisy = False
@@ -549,6 +554,8 @@ class HTTPServerFactory(Factory):
         self.connections: set[ServerConnection] = set()
         self.silent: dict[ServerConnection, None] = {}
         """Those that have not asked anything yet, the oldest first."""
+        self.idle: dict[ServerConnection, None] = {}
+        """Those that wait for a next request, or only for their client to read the last answer, the first that began to first."""
         self.repeats = Repeats()
         self.draining = False
         self._drained: Deferred[None] | None = None
@@ -569,7 +576,7 @@ class HTTPServerFactory(Factory):
         return connection
 
     def _make_room(self) -> None:
-        oldest = next(iter(self.silent), None)
+        oldest = next(iter(self.silent), None) or next(iter(self.idle), None)
         if oldest is not None and not self.draining:
             self.crowded_out(oldest.peer)
             self.connection_lost(oldest)
@@ -589,6 +596,7 @@ class HTTPServerFactory(Factory):
         """
         self.connections.discard(connection)
         self.silent.pop(connection, None)
+        self.idle.pop(connection, None)
         if self._drained is not None and not self.connections:
             drained, self._drained = self._drained, None
             if self._cut is not None and self._cut.active():

@@ -97,9 +97,9 @@ class Front:
 
     def crowded_out(self, peer: IAddress) -> None:
         """
-        A caller that had not asked anything made room for another one.
+        A caller that asked nothing, or nothing more, made room for another one.
         """
-        self.refusals.refuse("full", f"a caller from {getattr(peer, 'host', peer)} asked nothing, and made room for another one")
+        self.refusals.refuse("full", f"a caller from {getattr(peer, 'host', peer)} had nothing to ask, and made room for another")
 
     def handle(self, request: IncomingRequest) -> None:
         """
