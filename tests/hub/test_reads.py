@@ -730,6 +730,41 @@ class StrangePathTests(SynchronousTestCase):
         self.assertEqual(site.fetch("GET", "/api/v1/namespaces/*/configmaps").status, 503)
 
 
+class LostAnswerTests(SynchronousTestCase):
+    """
+    A cloud that shows life, but whose answer never comes: large packets vanish where a link has become narrower.
+    """
+
+    def setUp(self) -> None:
+        self.site = MemorySite(self)
+        self.site.online()
+        self.site.store_list(MAPS, [memory_config_map("a", 5)], "10")
+
+    def test_bounded(self) -> None:
+        """
+        It is not waited for longer than an API server takes: the cache answers, and what only the cloud can do is 503 or 504.
+        """
+        read = self.site.ask("GET", MAPS)
+        unseen = self.site.ask("GET", PODS)
+        write = self.site.ask("POST", MAPS, memory_config_map("b", 0), agent="kubectl")
+        self.site.run(forward.ANSWER_WITHIN - 2)
+        self.assertEqual((read.status, unseen.status, write.status), (0, 0, 0))
+        self.site.run(5)
+        self.assertEqual((read.status, unseen.status, write.status), (200, 503, 504))
+        self.assertEqual(read.header("x-yurt-source"), "cache")
+        self.assertIn("no answer within", unseen.json["message"])
+        self.assertTrue(self.site.cloud.reachable)
+
+    def test_what_may_take_longer(self) -> None:
+        """
+        What API servers do not bound is waited for.
+        """
+        request = self.site.ask("GET", "/debug/pprof/profile?seconds=120")
+        self.site.run(forward.ANSWER_WITHIN + 5)
+        self.site.arriving("/debug/pprof/profile").answer(200, {})
+        self.assertEqual(request.status, 200)
+
+
 class LossTests(HubCase):
     """
     The ways in which a cloud goes away.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.kube.api import NO_ANSWER, TIMEOUT, TOO_LARGE, ApiError
-from yurt.kube.mirror import MAX_PAUSE, PAGE_ITEMS, STEADY_AFTER, WATCH_GRACE, Change, Mirror
+from yurt.kube.mirror import ABSENT_AFTER, ABSENT_PAUSE, MAX_PAUSE, PAGE_ITEMS, STEADY_AFTER, WATCH_GRACE, Change, Mirror
 from yurt.kube.objects import ObjectError
 from yurt.kube.watch import WatchError
 
@@ -455,6 +455,13 @@ class VersionTests(SynchronousTestCase):
         pauses = [self.miss() for _ in range(6)]
         self.assertEqual(pauses, [0.0, 0.0, 0.5, 0.0, 0.0, 1.0])
         self.assertEqual((self.path, self.mirror.failures), ("/v3", 2))
+
+    def test_never(self) -> None:
+        """
+        What goes on not to be served is asked for less and less often.
+        """
+        pauses = [pause for pause in (self.miss() for _ in range(36)) if pause]
+        self.assertEqual(pauses[ABSENT_AFTER - 1 :], [MAX_PAUSE / 2, *[ABSENT_PAUSE / 2] * 2])
 
     def test_replaced(self) -> None:
         """

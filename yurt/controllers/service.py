@@ -73,7 +73,7 @@ class ControllerManager(MultiService):
         """
         Listen, and stand for election.
         """
-        self.started_at = time.time()
+        self.started_at = time.monotonic()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -107,5 +107,5 @@ class ControllerManager(MultiService):
         """
         The daemon's state for people.
         """
-        uptime = round(time.time() - self.started_at) if self.started_at else 0
+        uptime = round(time.monotonic() - self.started_at) if self.started_at else 0
         return {"version": __version__, "uptimeSeconds": uptime, **self.controllers.status()}

@@ -96,7 +96,8 @@ class Cloud:
         self.node_headers = node_headers
         self.reachable = False
         self.known = False
-        self.since = wall()
+        self.since = reactor.seconds()
+        """When ``reachable`` was last decided, by the reactor's clock."""
         """Wall time since which ``reachable`` is what it is."""
         self._reactor = reactor
         self._memory = memory
@@ -361,7 +362,7 @@ class Cloud:
         """
         The cloud came or went.
         """
-        self.reachable, self.since = bool(self._choices), self._wall()
+        self.reachable, self.since = bool(self._choices), self._reactor.seconds()
         if self.reachable:
             self._regain()
         else:

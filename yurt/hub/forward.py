@@ -47,6 +47,10 @@ MAX_KEPT_BODY = 32 * 1024 * 1024
 MAX_KEPT_TOTAL = 64 * 1024 * 1024
 """Bytes held so for all requests together."""
 
+ANSWER_WITHIN = 65.0
+"""Seconds for the answer to a request about resources to begin, of a server that is alive: an API server itself gives up after 60
+(its --request-timeout), and says so.  What takes longer is lost, as large packets are where a link has become narrower."""
+
 STALLED_FOR = 60.0
 """Seconds that a client may leave an answer unread before its connection is cut; not of requests that may last."""
 
@@ -82,6 +86,8 @@ class Forward:
     replay_size = 0
     failure = ""
     """How the last attempt failed, if one did."""
+    silent_since: float | None = None
+    """When the server was first suspected for this attempt."""
     stalled: IDelayedCall | None = None
     kept: list[bytes] | None = None
     kept_size = 0
@@ -132,7 +138,7 @@ class Forward:
         """
         Try ``server``.
         """
-        self.server = server
+        self.server, self.silent_since = server, None
         self.tried.append(server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         has_body = self.request.has_body
@@ -207,10 +213,24 @@ class Forward:
     def impatient(self) -> None:
         """
         No answer has begun for a while: have the server probed.  When it turns out dead its connections are closed, so
-        that this exchange fails and goes another way; when it lives the wait goes on.
+        that this exchange fails and goes another way; when it lives the wait goes on, for ANSWER_WITHIN at most.
         """
-        if self.server is not None:
+        if self.server is not None and not self.gave_up(self.server):
             self.hub.suspect(self.server, "no answer to a request")
+
+    def gave_up(self, server: Server) -> bool:
+        """
+        Whether ``server`` has had its time, so that this request went another way; only API servers' own bounds are known.
+        """
+        now = self.hub.reactor.seconds()
+        if self.silent_since is None:
+            self.silent_since = now
+        is_bounded = self.info.is_resource and not self.long_running
+        if not (self.awaits_head and is_bounded) or now - self.silent_since < ANSWER_WITHIN:
+            return False
+        self.drop_exchange()
+        self.response_failed(UpstreamError(f"{server.name}: no answer within {ANSWER_WITHIN:g} s", sent=True))
+        return True
 
     def leave(self, server: Server) -> None:
         """

@@ -301,16 +301,16 @@ class HubService(MultiService):
         """
         The hub's state; ``usage`` tells the bytes that each view holds.
         """
-        now = time.time()
+        steady = self.reactor.seconds()
         cloud, store, journal = self.cloud, self.store, self.hub.journal
         return {
             "version": __version__,
             "node": self.config.node_name,
-            "uptimeSeconds": round(now - self.started_at) if self.started_at else 0,
+            "uptimeSeconds": round(steady - self.started_at) if self.started_at else 0,
             "cloud": {
                 "reachable": cloud.reachable,
                 "reason": cloud.reason,
-                "sinceSeconds": round(now - cloud.since),
+                "sinceSeconds": round(steady - cloud.since),
                 "offlineSeconds": round(cloud.offline_seconds(), 1),
                 "servers": [
                     {"url": one.name, "healthy": one.healthy, "trusted": cloud.trusts(one), "reason": one.reason}
@@ -426,7 +426,7 @@ class Core(Service):
         """
         super().startService()
         whole = self.whole
-        whole.started_at = time.time()
+        whole.started_at = whole.reactor.seconds()
         whole.store.open()
         whole.time.start()
         names = RememberingResolver(whole.reactor.nameResolver, whole.reactor, whole.store.table("meta"))

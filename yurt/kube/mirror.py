@@ -39,6 +39,9 @@ STEADY_AFTER = 5.0
 """A watch that lasted so many seconds shows that the server works."""
 FIRST_PAUSE, MAX_PAUSE = 1.0, 30.0
 """After a failure nothing is asked for a random time up to this many seconds, doubled with each failure in a row."""
+ABSENT_AFTER, ABSENT_PAUSE = 10, 300.0
+"""A collection that is not served, so often in a row, is asked for less often, up to this many seconds apart: most clusters never
+serve it, and links are metered."""
 REFUSALS_BEFORE_LIST = 3
 """A watch that ends so often in a row without anything but an error begins anew with a list, which may get past it."""
 
@@ -246,7 +249,8 @@ class Mirror(Generic[T]):
             self._take_smaller_pages(reason)
         if code in OUTDATED or self._refusals >= REFUSALS_BEFORE_LIST:
             self._begin_list()
-        pause = self._pause()
+        is_absent = code == 404 and not watched and self._failures >= ABSENT_AFTER
+        pause = self._pause(ABSENT_PAUSE if is_absent else MAX_PAUSE)
         return pause if after is None else max(pause, min(after, MAX_PAUSE))
 
     def _try_other_version(self) -> bool:
@@ -274,10 +278,10 @@ class Mirror(Generic[T]):
         self._listed = set()
         self._refusals = 0
 
-    def _pause(self) -> float:
+    def _pause(self, most: float = MAX_PAUSE) -> float:
         """
         Full jitter: clients that failed together do not come back together.
         """
-        ceiling = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+        ceiling = min(most, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return ceiling * self._draw()

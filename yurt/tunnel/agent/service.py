@@ -77,7 +77,7 @@ class TunnelAgent(MultiService):
         Begin to connect.
         """
         super().startService()
-        self.started_at = time.time()
+        self.started_at = time.monotonic()
         self.connect()
 
     def stopService(self) -> Deferred[None]:
@@ -155,7 +155,7 @@ class TunnelAgent(MultiService):
         return {
             "version": __version__,
             "node": self.config.node_name,
-            "uptimeSeconds": round(time.time() - self.started_at) if self.started_at else 0,
+            "uptimeSeconds": round(time.monotonic() - self.started_at) if self.started_at else 0,
             "draining": self.dialler.draining,
             "ports": sorted(self.config.ports),
             "servers": [route.status() for route in self.connector.routes],
