@@ -5,8 +5,11 @@ Tests of :mod:`yurt.tunnel.link`: both ends over TLS on loopback.
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -16,6 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
+import yurt.tunnel.link as link_module
 from tests import certs
 from tests.tunnel.links import AUTHORITY, NAME, NODE, LinkCase, Said, client_tls, reactor, server_tls, until
 from yurt.http.dial import Build
@@ -333,10 +337,26 @@ class MemoryTests(SynchronousTestCase):
         """
         A listener that forgot to demand certificates lets nobody in.
         """
+        self.assertIn(b"a client certificate is required", self.refused())
+
+    def refused(self) -> bytes:
+        """
+        How a hello is refused before anybody was asked.
+        """
         wire = StringTransport()
         asked: list[object] = []
         link = AcceptingLink(Clock(), lambda *what: asked.append(what) or Refusal(500, "", ""))  # type: ignore[func-returns-value]
         link.makeConnection(wire)
         link.dataReceived(b"GET /v1/tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: yurt-tunnel/1\r\n\r\n")
-        self.assertTrue(wire.value().startswith(b"HTTP/1.1 403 "))
+        said: bytes = wire.value()
+        self.assertTrue(said.startswith(b"HTTP/1.1 403 "))
         self.assertEqual((asked, wire.disconnecting), ([], True))
+        return said
+
+    def test_resumed_with_an_expired_certificate(self) -> None:
+        """
+        A session of TLS that is resumed outlives the certificate that it began with: the link does not.
+        """
+        expired = x509.load_pem_x509_certificate(NODE.cert_pem).not_valid_after_utc - timedelta(days=2)
+        self.patch(link_module, "peer_certificate", lambda transport: SimpleNamespace(not_valid_after_utc=expired))
+        self.assertIn(b"the certificate has expired at", self.refused())

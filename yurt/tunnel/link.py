@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any, cast
 
 from cryptography import x509
@@ -183,6 +184,10 @@ class AcceptingLink(_Link):
         certificate = peer_certificate(transport)
         if certificate is None:
             self.refuse(Refusal(403, "Forbidden", "a client certificate is required"))
+            return
+        until = certificate.not_valid_after_utc
+        if until < datetime.now(timezone.utc):  # TLS does not look when it resumes a session
+            self.refuse(Refusal(403, "Forbidden", f"the certificate has expired at {until:%Y-%m-%dT%H:%M:%SZ}"))
             return
         answer = self._accept(hello, certificate, transport.getPeer())
         if isinstance(answer, Refusal):
