@@ -7,7 +7,6 @@ No step of the start waits for the network; a listener on loopback that cannot b
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
