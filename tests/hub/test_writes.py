@@ -156,6 +156,33 @@ class EventTests(SynchronousTestCase):
             del event["reason"]
             self.assertEqual((reply.status, reply.json), (200, event))
 
+    def test_patches_take_one_place(self) -> None:
+        """
+        An event that repeats for days pushes nothing out of the journal: its patches wait as one, and are sent so, after it.
+        """
+        self.site.fetch("POST", EVENTS, self.event())
+        for count in range(2, 50):
+            self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": count, "lastTimestamp": f"t{count}"}, content_type=STRATEGIC)
+        self.site.fetch("POST", EVENTS, self.event("web.2"))
+        self.assertEqual(len(self.site.hub.journal), 3)
+        self.site.reboot()
+        self.site.offline()
+        self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": 50}, content_type=STRATEGIC)
+        self.assertEqual(len(self.site.hub.journal), 3)
+        self.site.online()
+        self.site.arriving(EVENTS).answer(201, self.event())
+        sent = self.site.arriving(f"{EVENTS}/web.1")
+        self.assertEqual(json.loads(sent.body), {"count": 50, "lastTimestamp": "t49"})
+        late = self.site.fetch("PATCH", f"{EVENTS}/web.1", {"count": 51}, content_type=STRATEGIC)
+        self.assertEqual((late.status, late.json["count"]), (200, 51))
+        sent.answer(200, {**self.event(), "count": 50})
+        again = self.site.arriving(f"{EVENTS}/web.1")
+        self.assertEqual(json.loads(again.body)["count"], 51)
+        again.answer(200, {**self.event(), "count": 51})
+        self.site.arriving(EVENTS).answer(201, self.event("web.2"))
+        self.site.run(1)
+        self.assertEqual(len(self.site.hub.journal), 0)
+
     def test_patch_of_what_the_cloud_told(self) -> None:
         """
         An event that was read before is patched as it was read.

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.kube.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, PatchError, apply_patch, merge_patch
+from yurt.kube.patch import (
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_MERGE_PATCH,
+    PatchError,
+    apply_patch,
+    join_patches,
+    merge_patch,
+)
 
 # RFC 7396, appendix A: target, patch, result.
 MERGES: list[tuple[Any, Any, Any]] = [
@@ -59,6 +67,54 @@ class MergePatchTests(SynchronousTestCase):
         once = merge_patch(target, patch)
         self.assertEqual(merge_patch(once, patch), once)
         self.assertEqual((target, patch), before)
+
+
+maps = st.recursive(
+    st.none() | st.integers(0, 2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3) | st.lists(st.integers(0, 2), max_size=2),
+    max_leaves=6,
+)
+patches = st.dictionaries(st.sampled_from("abc"), maps, max_size=3)
+
+
+class JoinTests(SynchronousTestCase):
+    """
+    Two patches made one.
+    """
+
+    @given(patches, patches, patches)
+    def test_same(self, document: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:
+        """
+        Where two patches can be joined, the one does what both do, one after the other.
+        """
+        for media in (MERGE_PATCH, STRATEGIC_MERGE_PATCH):
+            bodies = json.dumps(first).encode(), json.dumps(second).encode()
+            joined = join_patches(media, *bodies)
+            if joined is not None:
+                twice = apply_patch(media, apply_patch(media, document, bodies[0], "Event"), bodies[1], "Event")
+                self.assertEqual(apply_patch(media, document, joined, "Event"), twice)
+
+    def test_joined(self) -> None:
+        """
+        What an event recorder sends is joined; what is removed first and made anew is not, nor are lists, directives and JSON
+        patches.
+        """
+        series = b'{"series":{"count":3,"lastObservedTime":"y"}}'
+        first = b'{"count":2,"message":"m"}'
+        self.assertEqual(join_patches(STRATEGIC_MERGE_PATCH, first, b'{"count":3}'), b'{"count":3,"message":"m"}')
+        self.assertEqual(join_patches(STRATEGIC_MERGE_PATCH, b'{"series":{"count":2}}', series), series)
+        self.assertEqual(join_patches(MERGE_PATCH, b'{"a":{"b":1}}', b'{"a":null}'), b'{"a":null}')
+        for first, second in (
+            (b'{"a":null}', b'{"a":{"b":1}}'),
+            (b'{"a":1}', b'{"a":{"b":1}}'),
+            (b'{"a":[1]}', b'{"a":[2]}'),
+            (b'{"$patch":"replace"}', b'{"a":1}'),
+            (b"[]", b"{}"),
+            (b"{", b"{}"),
+            (b"{}", b"\xff"),
+        ):
+            self.assertIsNone(join_patches(STRATEGIC_MERGE_PATCH, first, second), (first, second))
+        self.assertIsNone(join_patches(JSON_PATCH, b"[]", b"[]"))
 
 
 class ApplyPatchTests(SynchronousTestCase):

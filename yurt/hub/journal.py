@@ -1,8 +1,9 @@
 """
 What was acknowledged while the cloud was away and still has to reach it.
 
-Events wait in their order, at most MAX_EVENTS of them; of a node's or pod's status only the last state waits.  Every entry
-is on disk before its write is acknowledged.  When the cloud is back :class:`Journal` sends statuses first, then events.
+Events wait in their order, at most MAX_EVENTS of them, and the patches of one event together; of a node's or pod's status only
+the last state waits.  Every entry is on disk before its write is acknowledged.  When the cloud is back :class:`Journal` sends
+statuses first, then events.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
+from msgspec import structs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -19,6 +21,7 @@ from twisted.python.failure import Failure
 from yurt.http.fetch import FetchedResponse, fetch
 from yurt.http.interfaces import Headers, UpstreamError
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, is_unserved
+from yurt.kube.patch import join_patches
 from yurt.kube.status import read_failure
 
 MAX_EVENTS = 1000
@@ -139,15 +142,23 @@ class Journal:
 
     def add_event(self, entry: Entry) -> None:
         """
-        Queue an event behind the others.
+        Queue an event behind the others.  A patch joins the one of the same event that waits already: what repeats for days
+        takes one place.
         """
+        key = next((key for key in reversed(self._events) if entry.about and self._events[key] == entry.about), None)
+        raw = None if key is None else self._table.get(key)
+        joined = None if raw is None else _join(_decode(raw), entry)
+        if key is not None and joined is not None:
+            self._table.put(key, _encode(joined))
+            self._send_later()
+            return
         if len(self._events) >= MAX_EVENTS:
             self._remove(next(iter(self._events)))
             self.dropped += 1
-        key = _EVENTS + self._next.to_bytes(8, "big")
-        self._table.put(key, _encode(entry))
+        added = _EVENTS + self._next.to_bytes(8, "big")
+        self._table.put(added, _encode(entry))
         self._next += 1
-        self._events[key] = entry.about
+        self._events[added] = entry.about
         self._send_later()
 
     def status(self, target: str) -> Entry | None:
@@ -297,6 +308,16 @@ class Journal:
             self._events.pop(key, None)
         else:
             self._statuses -= 1
+
+
+def _join(waiting: Entry, entry: Entry) -> Entry | None:
+    """
+    One entry that does what both do; None where there is none.
+    """
+    if entry.method != "PATCH" or structs.replace(waiting, body=entry.body) != entry:
+        return None
+    body = join_patches(entry.content_type, waiting.body, entry.body)
+    return None if body is None else structs.replace(entry, body=body)
 
 
 def _read_about(raw: bytes) -> str:

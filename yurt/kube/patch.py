@@ -54,6 +54,40 @@ def _apply(media_type: str, document: dict[str, Any], change: Any, kind: str) ->
     raise PatchError(f"a patch of type {media_type!r} is not understood; send one of the three JSON kinds")
 
 
+def join_patches(content_type: str, first: bytes, second: bytes) -> bytes | None:
+    """
+    One patch that does what two of the same type do one after the other; None where there is none, or it would take more than
+    putting maps together.
+    """
+    if content_type.partition(";")[0].strip().lower() not in (MERGE_PATCH, STRATEGIC_MERGE_PATCH):
+        return None
+    try:
+        return msgspec.json.encode(_join(msgspec.json.decode(first), msgspec.json.decode(second)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _NotJoined):
+        return None
+
+
+class _NotJoined(Exception):
+    pass
+
+
+def _join(first: Any, second: Any) -> Any:
+    """
+    Maps key by key; what comes later replaces what came before.  A map that comes after something else is not merged with what
+    the object had, and lists and directives are a strategic merge patch's own matter: none of these can be joined.
+    """
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        raise _NotJoined
+    joined = dict(first)
+    for key, value in second.items():
+        if key in joined and isinstance(value, dict):
+            value = _join(joined[key], value)
+        joined[key] = value
+    if any(key.startswith("$") or isinstance(value, list) for key, value in joined.items()):
+        raise _NotJoined
+    return joined
+
+
 def merge_patch(document: Any, change: Any) -> Any:
     """
     RFC 7396: objects are merged, null removes, all else replaces.
