@@ -300,6 +300,63 @@ class WriteTests(TestCase):
         versions = [int(one["metadata"]["resourceVersion"]) for one in made]
         self.assertEqual(versions, sorted(versions))
 
+    async def test_events_that_repeat(self) -> None:
+        """
+        Events that are counted up during an outage, one from before it and one of it, are answered as they will be, and are then
+        in the cloud as their recorder counted them.
+        """
+        site = Site(self)
+        await site.start_online()
+
+        async def record(name: str, counts: range) -> None:
+            if counts.start == 1:
+                body = {"metadata": {"name": name, "namespace": "default"}, "reason": "BackOff", "count": 1}
+                self.assertEqual((await site.ask("POST", EVENTS, body)).status, 201)
+            for count in counts[1:] if counts.start == 1 else counts:
+                patch = {"count": count, "lastTimestamp": f"2026-01-01T00:{count:02}:00Z"}
+                reply = await site.ask("PATCH", f"{EVENTS}/{name}", patch, content_type=STRATEGIC)
+                self.assertEqual((reply.status, reply.json["count"]), (200, count))
+
+        await record("before", range(1, 3))
+        await site.offline()
+        await record("before", range(3, 8))
+        await record("during", range(1, 20))
+        known = (await site.ask("PATCH", f"{EVENTS}/during", {"count": 20}, content_type=STRATEGIC)).json
+        self.assertEqual((known["reason"], known["lastTimestamp"]), ("BackOff", "2026-01-01T00:19:00Z"))
+        self.assertEqual(len(site.hub.journal), 3)
+        await site.online()
+        await until(lambda: len(site.hub.journal) == 0)
+        told = {name: site.api.get("events", name) for name in ("before", "during")}
+        counts = {name: (one["reason"], one["count"], one["lastTimestamp"]) for name, one in told.items()}
+        self.assertEqual(
+            counts,
+            {"before": ("BackOff", 7, "2026-01-01T00:07:00Z"), "during": ("BackOff", 20, "2026-01-01T00:19:00Z")},
+        )
+
+    async def test_leases_of_others(self) -> None:
+        """
+        kubelet's own Lease is made by the hub; one of another name that somebody makes and deletes in its name is made and
+        deleted by the cloud.
+        """
+        site = Site(self)
+        await site.start_online()
+        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+
+        def lease(name: str) -> dict[str, Any]:
+            named = {"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": {"name": name}}
+            return {**named, "spec": {"holderIdentity": name}}
+
+        for name, origin in ((NODE, "hub"), ("other", "cloud")):
+            for status in (201, 409):
+                reply = await site.ask("POST", leases, lease(name))
+                self.assertEqual((reply.status, source(reply)), (status, origin), name)
+        self.assertEqual((await site.ask("DELETE", f"{leases}/other")).status, 200)
+        self.assertEqual((await site.get(f"{leases}/other")).status, 404)
+        await until(lambda: site.hub.lease.renewed_at)
+        deleted = await site.ask("DELETE", f"{leases}/{NODE}")
+        self.assertEqual((deleted.status, source(deleted)), (200, "cloud"))
+        self.assertEqual((await site.get(f"{leases}/{NODE}")).status, 404)
+
     async def test_another_object_of_that_name(self) -> None:
         """
         The status of a pod that was deleted meanwhile does not reach the one that took its name.

@@ -124,8 +124,9 @@ class HubProxy:
         """
         Whether the hub is to answer this, whatever the cloud would say.
         """
-        is_own = info.verb in ANSWERED_HERE and self.is_of_own_lease(info, caller)
-        return is_own and not credential.impersonates and not info.query.get("dryRun")
+        if info.resource != "leases" or info.verb not in ANSWERED_HERE or info.query.get("dryRun"):
+            return False
+        return not credential.impersonates and self.is_of_own_lease(info, caller)
 
     def is_of_own_lease(self, info: RequestInfo, caller: Caller) -> bool:
         """
