@@ -4,6 +4,7 @@ Tests of files that are replaced as a whole.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -45,3 +46,17 @@ class WritePrivateTests(SynchronousTestCase):
         blocked.write_text("no folder")
         error = self.assertRaises(OSError, write_private, blocked / "key", b"one")
         self.assertIn(str(blocked), str(error))
+
+    def test_full(self) -> None:
+        """
+        A disk that is full while the file is written is told with the file's name, which the system does not say.
+        """
+
+        def fsync(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(os, "fsync", fsync)
+        path = Path(self.mktemp())
+        error = self.assertRaises(OSError, write_private, path, b"one")
+        self.assertEqual((error.errno, error.filename), (errno.ENOSPC, str(path)))
+        self.assertFalse(path.exists())

@@ -19,10 +19,13 @@ def write_private(path: Path, content: bytes) -> None:
     with suppress(FileNotFoundError):
         new.unlink()
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:  # The system names no file here.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.replace(new, path)
     sync_folder(path.parent)
 

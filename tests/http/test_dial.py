@@ -204,7 +204,16 @@ class LoopbackTests(TestCase):
         _, proxy = await self.proxy(b"")
         upstream = self.upstream("https://localhost:1", f"http://127.0.0.1:{proxy}", ClientLimits(connect_timeout=0.1))
         error = await self.failure(upstream)
-        self.assertIn("no connection within 0.1 s", str(error))
+        self.assertIn(f"no connection by proxy 127.0.0.1:{proxy} within 0.1 s", str(error))
+        self.assertFalse(error.sent)
+
+    async def test_proxy_dead(self) -> None:
+        """
+        A proxy that refuses connections is named, so that nobody looks for the fault at the server.
+        """
+        error = await self.failure(self.upstream("https://localhost:1", "http://user:secret@127.0.0.1:1"))
+        self.assertIn("https://localhost:1: cannot connect by proxy 127.0.0.1:1: ", str(error))
+        self.assertNotIn("secret", str(error))
         self.assertFalse(error.sent)
 
     async def test_server_silent_in_handshake(self) -> None:

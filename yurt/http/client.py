@@ -124,12 +124,13 @@ class HTTPUpstream:
             exchange.dialling = None
             if exchange.over:
                 return
+            by = "" if self._proxy is None else f" by proxy {parse_proxy(self._proxy).target}"
             if failure.check(UpstreamError):
                 message = str(failure.value)
             elif failure.check(*NO_CONNECTION_IN_TIME):
-                message = f"no connection within {self.limits.connect_timeout:g} s"
+                message = f"no connection{by} within {self.limits.connect_timeout:g} s"
             else:
-                message = f"cannot connect: {describe(failure)}"
+                message = f"cannot connect{by}: {describe(failure)}"
             # Never before send() returned, even if the failure was there at once.
             local = failure.check(*NO_MEANS) is not None
             self._reactor.callLater(0, exchange.fail, message, local, failure.value)

@@ -28,6 +28,7 @@ from yurt.hub.cache.store import (
     SCAN_CHUNK,
     WRITE_PATIENCE,
 )
+from yurt.hub.cache.vault import Vault
 
 
 class StoreCase(SynchronousTestCase):
@@ -353,6 +354,25 @@ class CommitTests(StoreCase):
         writer.release()
         self.assertIsNone(store.problem)
         self.assertEqual(journal.get(b"event"), b"e")
+
+    def test_little_address_space(self) -> None:
+        """
+        Where the process may not map so large a file, it makes do with a smaller one.
+        """
+        really = lmdb.open
+
+        def within_limits(path: str, *, map_size: int, **options: Any) -> lmdb.Environment:
+            if map_size > 1 << 26:
+                raise lmdb.MemoryError(f"{path}: Cannot allocate memory")
+            return really(path, map_size=map_size, **options)
+
+        self.patch(lmdb, "open", within_limits)
+        vault = Vault(self.mktemp())
+        store = self.open(vault=vault)
+        self.assertIsNone(store.problem)
+        store.table("t").put(b"k", b"1")
+        self.successResultOf(store.close())
+        self.assertEqual(self.open(vault=vault).table("t").get(b"k"), b"1")
 
     def test_close_commits(self) -> None:
         """

@@ -43,6 +43,9 @@ NEW_FILE = "data.mdb.new"
 REWRITE_STEP = 1000
 """Records that are written anew in one transaction."""
 
+MIN_MAP_SIZE = 1 << 25
+"""The least that the file must be able to grow to, in bytes."""
+
 MAX_KEY = 511
 """The longest key LMDB takes, in bytes; longer ones are stored under a shortened key with a digest."""
 
@@ -271,10 +274,7 @@ def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple
         readonly = not is_writable(path)
         if secrets is not None and secrets.vault.is_kept and not readonly:
             _encrypt_old(path, map_size, secrets)
-        # Readahead would only fill memory with pages that nobody asked for.
-        environment = lmdb.open(
-            path, map_size=map_size, mode=0o600, lock=False, readahead=False, readonly=readonly, create=not readonly
-        )
+        environment = _open_environment(path, map_size, readonly)
         try:
             _check_version(environment, path)
             return Disk(environment, path, lock, readonly), set_aside
@@ -287,6 +287,28 @@ def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple
     except BaseException:
         os.close(lock)
         raise
+
+
+def _open_environment(path: str, map_size: int, readonly: bool) -> lmdb.Environment:
+    """
+    Map the file, with less room to grow where the process may not have as much address space.  Raises lmdb.Error.
+    """
+    size = map_size
+    while True:
+        try:
+            # Readahead would only fill memory with pages that nobody asked for.
+            environment = lmdb.open(
+                path, map_size=size, mode=0o600, lock=False, readahead=False, readonly=readonly, create=not readonly
+            )
+        except lmdb.MemoryError:
+            if size // 2 < MIN_MAP_SIZE:
+                raise
+            size //= 2
+            continue
+        if size < map_size:
+            message = "address space is limited (ulimit -v): {path} can grow to {size} MiB only"
+            log.warn(message, path=os.path.join(path, DATA_FILE), size=size >> 20)
+        return environment
 
 
 def reason_of(error: BaseException | None) -> str:
@@ -379,7 +401,7 @@ def _encrypt_old(path: str, map_size: int, secrets: Secrets) -> None:
     data, new = os.path.join(path, DATA_FILE), os.path.join(path, NEW_FILE)
     if not os.path.getsize(data):
         return
-    with closing(lmdb.open(path, map_size=map_size, lock=False, readahead=False, readonly=True)) as old:
+    with closing(lmdb.open(path, map_size=MIN_MAP_SIZE, lock=False, readahead=False, readonly=True)) as old:
         if _format_of(old) not in (0, 1):
             return
         with suppress(FileNotFoundError):
