@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -92,7 +93,7 @@ class ApproverTests(TestCase):
         ]
         self.addCleanup(Process("kube-controller-manager", argv, self.folder / "log/kcm.log").stop)
 
-    def start_daemon(self) -> Process:
+    def start_daemon(self, log: str = "ycm") -> Process:
         """
         twistd yurt-controller-manager, with the rights of its manifest.
         """
@@ -102,7 +103,7 @@ class ApproverTests(TestCase):
             f"--kubeconfig={self.plane.authority.kubeconfig(self.folder / 'ycm.conf', self.plane.url, USER)}",
             f"--metrics-addr=127.0.0.1:{free_port()}",
         ]  # fmt: skip
-        daemon = Process(USER, argv, self.folder / "log/ycm.log")
+        daemon = Process(USER, argv, self.folder / f"log/{log}.log")
         self.addCleanup(daemon.stop)
         return daemon
 
@@ -191,6 +192,32 @@ class ApproverTests(TestCase):
         lease = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{USER}"
         self.assertNotIn("holderIdentity", (await admin.ask("GET", lease)).json["spec"])
         self.assertNotIn("Traceback", self.daemon.tail(100_000))
+
+    async def test_two(self) -> None:
+        """
+        Of two one leads.  When that one freezes the other takes over, and when it thaws it knows that it leads no more; when the
+        API server was away requests are approved all the same, by one of them and once.
+        """
+        bootstrapper = self.client(token=TOKEN)
+        await self.ask_for(bootstrapper, "first", pkcs10("system:node:edge-1", HUB))
+        await self.issued(bootstrapper, "first")
+        leader, self.daemon = self.daemon, self.start_daemon("ycm-2")
+        self.addCleanup(leader.send, signal.SIGCONT)
+        leader.send(signal.SIGSTOP)
+        await self.ask_for(bootstrapper, "frozen", pkcs10("system:node:edge-2", HUB))
+        await self.issued(bootstrapper, "frozen")
+        self.plane.stop_apiserver(signal.SIGKILL)
+        leader.send(signal.SIGCONT)
+        self.plane.start_apiserver()
+        bootstrapper = self.client(token=TOKEN)
+        await self.ask_for(bootstrapper, "restarted", pkcs10("system:node:edge-3", HUB))
+        await self.issued(bootstrapper, "restarted")
+        self.assertIn("not leading any more", leader.tail(100_000))
+        admin = self.client(self.plane.authority.issue("watcher", "watcher", ["system:masters"]))
+        for name in ("first", "frozen", "restarted"):
+            status = (await admin.ask("GET", f"{requests_path('v1')}/{name}")).json["status"]
+            self.assertEqual([one["type"] for one in status["conditions"]], ["Approved"])
+        self.assertNotIn("Traceback", leader.tail(100_000))
 
     def holder(self, common_name: str, *organizations: str) -> KubeClient:
         """
