@@ -59,6 +59,15 @@ class ProgressTests(SynchronousTestCase):
         self.assertEqual([progress.told(added(version), 0.0) for version in (11, 12, 13)], [False, False, True])
         self.assertEqual((progress.version, progress.known_version), ("13", ""))
 
+    def test_repeated_to_the_end(self) -> None:
+        """
+        When the last thing that the client knows has been repeated, nothing more is waited for.
+        """
+        progress = Progress({"resourceVersion": "12"})
+        progress.go_back("10")
+        self.assertEqual([progress.told(added(version), 0.0) for version in (11, 12)], [False, False])
+        self.assertEqual((progress.version, progress.known_version), ("12", ""))
+
     def test_going_back_twice(self) -> None:
         """
         What the client knows stays known when the cloud has to repeat it once more.

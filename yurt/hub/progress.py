@@ -72,8 +72,8 @@ class Progress:
         known = bool(self.known_version) and not is_newer(version, self.known_version)
         if version and is_newer(version, self.version):
             self.version = version
-        if self.known_version and not known:
-            self.known_version = ""
+        if not known or not is_newer(self.known_version, self.version):
+            self.known_version = ""  # all is repeated that there is
         if event.initial_events_end:
             self.initial = False
         if self._telling_state:
