@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -21,14 +21,17 @@ from tests.http.memory import Application, Recorder, get
 from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import ByteStream, Exchange, FlowControlled, Headers, IncomingRequest, ResponseHead, UpstreamError
-from yurt.http.server import HTTPServerFactory
+from yurt.http.server import HTTPServerFactory, ServerLimits
 from yurt.http.upgrade import join
+from yurt.http.wire import unsent
 from yurt.tls import ClientTLS, Credentials, ServerTLS
 
 reactor: Any = _reactor
 
 TOTAL = 32 * 1024 * 1024
 PIECE = bytes(64 * 1024)
+LARGE = bytes(16 * 1024 * 1024)
+"""More than the kernel holds for a reader that has stopped."""
 
 
 class Relay:
@@ -173,7 +176,8 @@ class LoopbackTests(TestCase):
         server = HTTPServerFactory(reactor, Application(self.answer))
         tls = ServerTLS(Credentials(cert_data=identity.cert_pem, key_data=identity.key_pem))
         port = await self.listen(TLSMemoryBIOFactory(tls, False, server))  # type: ignore[arg-type]
-        self.upstream = HTTPUpstream(reactor, f"https://127.0.0.1:{port}", ClientTLS(Credentials(ca_data=ca.cert_pem)))
+        self.tls, self.client_tls = tls, ClientTLS(Credentials(ca_data=ca.cert_pem))
+        self.upstream = HTTPUpstream(reactor, f"https://127.0.0.1:{port}", self.client_tls)
         proxy = HTTPServerFactory(reactor, Application(self.relay))
         self.port = await self.listen(proxy)
         self.addCleanup(server.drain, 1)
@@ -192,6 +196,8 @@ class LoopbackTests(TestCase):
         """
         if request.head.target == b"/flood":
             self.floods.append(Flood(request))
+        elif request.head.target == b"/large":
+            request.respond(200, [], LARGE)
         elif request.has_body:
             meter = Meter()
             source = request.read_body(meter)
@@ -247,6 +253,32 @@ class LoopbackTests(TestCase):
         stalled.wire.resumeProducing()
         await self.until(lambda: stalled.size > TOTAL)
         self.assertEqual(flood.sent, TOTAL)
+
+    async def test_unread_answers(self) -> None:
+        """
+        What waits for clients that do not read is bounded for all together, by TLS, too: who has left its answer unread for
+        longest is cut, and those that read get theirs whole.
+        """
+        most = 3 * len(LARGE)
+        for tls in (None, self.tls):
+            server = HTTPServerFactory(reactor, Application(self.answer), None, ServerLimits(max_unread_bytes=most))
+            self.addCleanup(server.drain, 0.1)
+            port = await self.listen(TLSMemoryBIOFactory(tls, False, server) if tls else server)  # type: ignore[arg-type]
+            endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+            endpoint = wrapClientTLS(self.client_tls.creator("127.0.0.1"), endpoint) if tls else endpoint
+            clients: list[Raw] = []
+            for number in range(8):
+                client: Raw = await connectProtocol(endpoint, Raw())
+                clients.append(client)
+                self.addCleanup(client.wire.abortConnection)
+                client.wire.write(get(b"/large"))
+                await self.until(lambda client=client: client.size)  # type: ignore[misc]
+                client.wire.pauseProducing()
+                waiting = [unsent(one.wire) for one in server.connections]
+                self.assertLessEqual(sum(waiting), most + len(LARGE), number)
+            self.assertLess(len(server.connections), len(clients))
+            clients[-1].wire.resumeProducing()
+            await self.until(lambda: clients[-1].size > len(LARGE))  # noqa: B023
 
     async def test_stalled_server(self) -> None:
         """

@@ -837,13 +837,19 @@ class FactoryTests(SynchronousTestCase):
 
     def test_far_too_many(self) -> None:
         """
-        Far more than that are dropped without a word.
+        Of far more than that the first that were told are cut; they take no place of those that come when there is one.
         """
         side = ServerSide(limits=ServerLimits(max_connections=1))
         side.feed(get())
-        for _ in range(side.factory.SPARE_CONNECTIONS):
+        told = []
+        for _ in range(side.factory.SPARE_CONNECTIONS + 10):
             side.connect()
-        self.assertIsNone(side.factory.buildProtocol(None))
+            told.append(side.wire)
+        self.assertEqual([wire.aborted for wire in told], [number < 10 for number in range(len(told))])
+        self.assertEqual(len(side.factory.connections), 1 + side.factory.SPARE_CONNECTIONS)
+        hello(side.requests[0])
+        side.connect()
+        self.assertFalse(side.connection.refused)
 
     def test_silent_ones_make_room(self) -> None:
         """
@@ -890,7 +896,7 @@ class FactoryTests(SynchronousTestCase):
         side.feed(b"nonsense")
         refused = side.wire
         side.connect()
-        self.assertTrue(refused.aborted)
+        self.assertEqual((refused.aborted, side.connection.refused), (False, False), "who has had its answer takes no place")
         side.feed(get())
         reading.resumeProducing()
         side.connect()

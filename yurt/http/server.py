@@ -35,7 +35,7 @@ from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import ASTERISK, MAX_HEAD_BYTES, RequestParser
 from yurt.http.repeats import Repeats
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, half_close, one_write, tune
+from yurt.http.wire import Wire, half_close, one_write, tune, unsent
 from yurt.sockets import socket_of
 from yurt.tls import peer_certificate, requested_name
 
@@ -57,6 +57,8 @@ class ServerLimits:
     trickles would keep a place for ever; any link that works at all brings 17 bytes a second); ``half_closed_timeout`` how
     long a client that ended its direction is believed to be there without a byte going to it; ``linger_timeout`` and
     ``linger_bytes`` how long, and over how much input, a closing connection waits for its client to read the last response.
+    ``max_unread_bytes`` is what answers may keep waiting for clients that read slowly, all together; beyond it the client whose
+    answer has waited longest is cut.
     """
 
     max_connections: int = 2000
@@ -69,6 +71,7 @@ class ServerLimits:
     half_closed_timeout: float = 30.0
     linger_timeout: float = 30.0
     linger_bytes: int = 1024 * 1024
+    max_unread_bytes: int = 64 * 1024 * 1024
 
 
 def status_response(code: int, reason: str, message: str, own_headers: Headers) -> bytes:
@@ -235,6 +238,7 @@ class ServerConnection(Protocol):
         if self.full:
             return
         self.full = True
+        self.server.filled(self)
         if self._current is not None and self._current.source is not None:
             self._current.source.pause()
 
@@ -243,6 +247,7 @@ class ServerConnection(Protocol):
         The transport has room again.
         """
         self.full = False
+        self.server.full.pop(self, None)
         if self._current is None:
             self._advance()
         elif self._current.source is not None:
@@ -356,6 +361,8 @@ class ServerConnection(Protocol):
         Write to the client.
         """
         self.wire.write(data)
+        if self.full and not self._closing:
+            self.server.filled(self)
         if self._ended:
             self._expire_after(self._half_closed_timeout())
 
@@ -422,6 +429,7 @@ class ServerConnection(Protocol):
         one_write.flush()  # the client goes on while the rest is done here
         self._current = None
         self._deadline = inf
+        self.server.full.pop(self, None)
         self._stream = TransportStream(self.wire, self._parser.rest, self._ended, held=not self._reading)
         self._parser.rest = b""
         return self._stream
@@ -469,8 +477,7 @@ class ServerConnection(Protocol):
         """
         self._closing = True
         self._waiting.clear()
-        if not self.refused:
-            self.server.idle[self] = None
+        self.server.connection_leaves(self)
         half_close(self.wire)
         if self._ended:
             self.wire.loseConnection()
@@ -526,10 +533,12 @@ class HTTPServerFactory(Factory):
     one that has been idle for longest: whoever only holds connections open must not keep out those who have something to ask.
     """
 
+    log = Logger()
+
     noisy = False
 
     SPARE_CONNECTIONS = 64
-    """Connections above the limit that are told so; further ones are dropped."""
+    """Connections above the limit: those that are told so, and others whose client has its last answer still to read."""
 
     def __init__(
         self,
@@ -555,7 +564,11 @@ class HTTPServerFactory(Factory):
         self.silent: dict[ServerConnection, None] = {}
         """Those that have not asked anything yet, the oldest first."""
         self.idle: dict[ServerConnection, None] = {}
-        """Those that wait for a next request, or only for their client to read the last answer, the first that began to first."""
+        """Those that wait for a next request, the first that began to first."""
+        self.leaving: dict[ServerConnection, None] = {}
+        """Those that only wait for their client to read the last answer, in the same order."""
+        self.full: dict[ServerConnection, None] = {}
+        """Those whose client does not read as fast as it is answered, in the same order."""
         self.repeats = Repeats()
         self.draining = False
         self._drained: Deferred[None] | None = None
@@ -565,22 +578,43 @@ class HTTPServerFactory(Factory):
         """
         A connection, one that only says that there are too many, or none.
         """
-        if len(self.connections) >= self.limits.max_connections:
-            self._make_room()
-        count = len(self.connections)
-        if count >= self.limits.max_connections + self.SPARE_CONNECTIONS:
+        most = self.limits.max_connections
+        if len(self.connections) >= most + self.SPARE_CONNECTIONS:
+            self._make_room(self.leaving)
+        if self._in_use() >= most:
+            self._make_room(self.silent or self.idle)
+        if len(self.connections) >= most + self.SPARE_CONNECTIONS:
             return None
         connection = ServerConnection(self)
         connection.factory = self
-        connection.refused = self.draining or count >= self.limits.max_connections
+        connection.refused = self.draining or self._in_use() >= most
         return connection
 
-    def _make_room(self) -> None:
-        oldest = next(iter(self.silent), None) or next(iter(self.idle), None)
+    def _in_use(self) -> int:
+        return len(self.connections) - len(self.leaving)
+
+    def _make_room(self, among: dict[ServerConnection, None]) -> None:
+        oldest = next(iter(among), None)
         if oldest is not None and not self.draining:
-            self.crowded_out(oldest.peer)
+            if among is not self.leaving:
+                self.crowded_out(oldest.peer)
             self.connection_lost(oldest)
-            oldest.wire.abortConnection()
+            oldest.abort()
+
+    def filled(self, connection: ServerConnection) -> None:
+        """
+        More was written to a connection than its client has read.
+        """
+        self.full[connection] = None
+        waiting = {one: unsent(one.wire) for one in self.full}
+        total = sum(waiting.values())
+        for oldest, size in waiting.items():
+            if total <= self.limits.max_unread_bytes or oldest is connection:
+                break
+            self.log.debug("Cut {peer}, who leaves {size} bytes unread: others need the room", peer=oldest.peer, size=size)
+            total -= size
+            del self.full[oldest]
+            oldest.abort()
 
     def connection_made(self, connection: ServerConnection) -> None:
         """
@@ -590,6 +624,14 @@ class HTTPServerFactory(Factory):
         if not connection.refused:
             self.silent[connection] = None
 
+    def connection_leaves(self, connection: ServerConnection) -> None:
+        """
+        A connection asks nothing more: it takes no place, and goes when its client has read its answer.
+        """
+        self.silent.pop(connection, None)
+        self.idle.pop(connection, None)
+        self.leaving[connection] = None
+
     def connection_lost(self, connection: ServerConnection) -> None:
         """
         A connection is gone.
@@ -597,6 +639,8 @@ class HTTPServerFactory(Factory):
         self.connections.discard(connection)
         self.silent.pop(connection, None)
         self.idle.pop(connection, None)
+        self.leaving.pop(connection, None)
+        self.full.pop(connection, None)
         if self._drained is not None and not self.connections:
             drained, self._drained = self._drained, None
             if self._cut is not None and self._cut.active():

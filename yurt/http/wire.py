@@ -94,6 +94,15 @@ def is_tls(wire: object) -> bool:
     return isinstance(wire, TLSMemoryBIOProtocol)
 
 
+def unsent(wire: object) -> int:
+    """
+    Bytes that were written and wait in this process for their reader.
+    """
+    tcp = tcp_of(wire)
+    waiting = sum(map(len, getattr(wire, "_appSendBuffer", ())))
+    return waiting + (len(tcp.dataBuffer) - tcp.offset + tcp._tempDataLen if isinstance(tcp, Connection) else 0)
+
+
 def half_close(wire: Any) -> None:
     """
     End the writing direction after all that was written; close after it where that cannot be.
