@@ -749,11 +749,29 @@ class LostAnswerTests(SynchronousTestCase):
         write = self.site.ask("POST", MAPS, memory_config_map("b", 0), agent="kubectl")
         self.site.run(forward.ANSWER_WITHIN - 2)
         self.assertEqual((read.status, unseen.status, write.status), (0, 0, 0))
-        self.site.run(5)
+        self.site.run(12)
         self.assertEqual((read.status, unseen.status, write.status), (200, 503, 504))
         self.assertEqual(read.header("x-yurt-source"), "cache")
         self.assertIn("no answer within", unseen.json["message"])
         self.assertTrue(self.site.cloud.reachable)
+
+    def test_few_probes(self) -> None:
+        """
+        The wait costs a handful of connections: links are metered.
+        """
+        sent = []
+        upstream = self.site.upstreams[0]
+        send = upstream.send
+
+        def noted(head: RequestHead, *arguments: Any, **options: Any) -> Any:
+            sent.append(head.target)
+            return send(head, *arguments, **options)
+
+        self.patch(upstream, "send", noted)
+        read = self.site.ask("GET", MAPS)
+        self.site.run(forward.ANSWER_WITHIN + 10)
+        self.assertEqual(read.status, 200)
+        self.assertLess(sent.count(b"/readyz"), 20)
 
     def test_what_may_take_longer(self) -> None:
         """

@@ -31,6 +31,7 @@ from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, is_
 from yurt.hub.cache.views import Caller
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.identity import Credential, Door
+from yurt.hub.patience import PATIENCE
 from yurt.kube.requestinfo import RequestInfo
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ MAX_KEPT_TOTAL = 64 * 1024 * 1024
 ANSWER_WITHIN = 65.0
 """Seconds for the answer to a request about resources to begin, of a server that is alive: an API server itself gives up after 60
 (its --request-timeout), and says so.  What takes longer is lost, as large packets are where a link has become narrower."""
+
+DOUBT_EVERY = 8
+"""How many times its patience a request waits between two probes of its server, after the first two."""
 
 STALLED_FOR = 60.0
 """Seconds that a client may leave an answer unread before its connection is cut; not of requests that may last."""
@@ -86,8 +90,8 @@ class Forward:
     replay_size = 0
     failure = ""
     """How the last attempt failed, if one did."""
-    silent_since: float | None = None
-    """When the server was first suspected for this attempt."""
+    looks = 0
+    """How often this attempt's patience has ended."""
     stalled: IDelayedCall | None = None
     kept: list[bytes] | None = None
     kept_size = 0
@@ -138,7 +142,7 @@ class Forward:
         """
         Try ``server``.
         """
-        self.server, self.silent_since = server, None
+        self.server, self.looks = server, 0
         self.tried.append(server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         has_body = self.request.has_body
@@ -215,22 +219,21 @@ class Forward:
         No answer has begun for a while: have the server probed.  When it turns out dead its connections are closed, so
         that this exchange fails and goes another way; when it lives the wait goes on, for ANSWER_WITHIN at most.
         """
-        if self.server is not None and not self.gave_up(self.server):
+        if self.server is not None and self.doubts(self.server):
             self.hub.suspect(self.server, "no answer to a request")
 
-    def gave_up(self, server: Server) -> bool:
+    def doubts(self, server: Server) -> bool:
         """
-        Whether ``server`` has had its time, so that this request went another way; only API servers' own bounds are known.
+        Whether to have ``server`` probed now: a long wait is no reason to do so without end, as each probe costs a connection.
+        One that has had its time is given up; only the bounds of API servers themselves are known.
         """
-        now = self.hub.reactor.seconds()
-        if self.silent_since is None:
-            self.silent_since = now
+        self.looks += 1
         is_bounded = self.info.is_resource and not self.long_running
-        if not (self.awaits_head and is_bounded) or now - self.silent_since < ANSWER_WITHIN:
+        if self.awaits_head and is_bounded and self.looks * PATIENCE >= ANSWER_WITHIN:
+            self.drop_exchange()
+            self.response_failed(UpstreamError(f"{server.name}: no answer within {ANSWER_WITHIN:g} s", sent=True))
             return False
-        self.drop_exchange()
-        self.response_failed(UpstreamError(f"{server.name}: no answer within {ANSWER_WITHIN:g} s", sent=True))
-        return True
+        return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
 
     def leave(self, server: Server) -> None:
         """

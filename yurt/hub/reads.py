@@ -130,7 +130,7 @@ class Read(Forward):
         Have the server probed, and the one to be asked instead: if neither shows life in time, the cache answers.
         """
         server = self.server
-        if server is None or self.gave_up(server):
+        if server is None or not self.doubts(server):
             return
         other = self.hub.cloud.other(self.tried)
         verdicts = [self.hub.suspect(server, SILENT)]
