@@ -10,6 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import MAPS, NODE, PODS, MemoryRequest, MemorySite, config_map
+from yurt.hub.journal import MAX_EVENT_BYTES
 from yurt.kube.patch import apply_patch
 from yurt.kube.protobuf import MAGIC, encode_bytes
 
@@ -182,6 +183,18 @@ class EventTests(SynchronousTestCase):
         self.site.arriving(EVENTS).answer(201, self.event("web.2"))
         self.site.run(1)
         self.assertEqual(len(self.site.hub.journal), 0)
+
+    def test_too_large(self) -> None:
+        """
+        What no event needs is not kept: a pod could else fill the disk by 1,000 events of 3 MiB, or by one that grows.
+        """
+        large = {**self.event(), "message": "x" * MAX_EVENT_BYTES}
+        reply = self.site.fetch("POST", EVENTS, large)
+        self.assertEqual((reply.status, reply.json["reason"], len(self.site.hub.journal)), (503, "ServiceUnavailable", 0))
+        for number in range(8):
+            patch = {"metadata": {"annotations": {str(number): "x" * (MAX_EVENT_BYTES // 3)}}}
+            self.site.fetch("PATCH", f"{EVENTS}/web.1", patch, content_type=STRATEGIC)
+        self.assertEqual(len(self.site.hub.journal), 4)
 
     def test_patch_of_what_the_cloud_told(self) -> None:
         """

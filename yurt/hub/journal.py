@@ -27,6 +27,9 @@ from yurt.kube.status import read_failure
 MAX_EVENTS = 1000
 """Events that wait; the oldest are dropped and counted."""
 
+MAX_EVENT_BYTES = 32 * 1024
+"""Bytes of an event that waits.  Kubernetes lets its message have 1 KiB; whole ones have about as much."""
+
 SEND_TIMEOUT = 15.0
 """Seconds for one entry to be answered."""
 
@@ -317,7 +320,7 @@ def _join(waiting: Entry, entry: Entry) -> Entry | None:
     if entry.method != "PATCH" or structs.replace(waiting, body=entry.body) != entry:
         return None
     body = join_patches(entry.content_type, waiting.body, entry.body)
-    return None if body is None else structs.replace(entry, body=body)
+    return None if body is None or len(body) > MAX_EVENT_BYTES else structs.replace(entry, body=body)
 
 
 def _read_about(raw: bytes) -> str:

@@ -27,7 +27,7 @@ from yurt.hub.cache.views import Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.event_body import EventError, read_event
 from yurt.hub.forward import MAX_REPLAYED_BODY, Forward
-from yurt.hub.journal import Entry
+from yurt.hub.journal import MAX_EVENT_BYTES, Entry
 from yurt.kube.laststate import last_status
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
 from yurt.kube.patch import PATCH_TYPES, STRATEGIC_MERGE_PATCH, PatchError, apply_patch
@@ -226,6 +226,8 @@ class EventWrite(Write):
         """
         head, body = self.request.head, self.body
         target = head.target.decode("latin-1")
+        if len(body) > MAX_EVENT_BYTES:
+            return False
         if self.is_elsewhere(body):
             message = "the namespace of the provided object does not match the namespace sent on the request"
             self.answer_status(400, "BadRequest", message)
