@@ -264,15 +264,8 @@ class MuxConnection(Protocol):
         """
         Hand to the transport what it may have now; what is said while something that came is passed on leaves together.
         """
-        if not self._receiving:
-            self.flush_now()
-
-    def flush_now(self) -> None:
-        """
-        Hand to the transport what it may have, whatever else there may be to say in a moment.
-        """
         session = self._session
-        if self._busy or self._full or self._over or not session.has_output:
+        if self._receiving or self._busy or self._full or self._over or not session.has_output:
             return
         self._busy = True
         self._sent_at = self.reactor.seconds()
@@ -283,6 +276,14 @@ class MuxConnection(Protocol):
                 write(session.output(BATCH))
         finally:
             self._busy = False
+
+    def flush_now(self) -> None:
+        """
+        Hand to the transport what it may have, whatever else there may be to say in a moment.
+        """
+        receiving, self._receiving = self._receiving, False
+        self.flush()
+        self._receiving = receiving
 
     def flush_soon(self) -> None:
         """

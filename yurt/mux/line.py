@@ -56,7 +56,23 @@ class Line:
     Pings under way, and what they told.  Times are seconds, amounts bytes.
     """
 
-    __slots__ = ("_based_at", "_bases", "_flight", "_marked", "_pings", "acked", "answers", "measured_at", "rtt", "sent", "value")
+    __slots__ = (
+        "_based_at",
+        "_bases",
+        "_flight",
+        "_marked",
+        "_pings",
+        "acked",
+        "answers",
+        "base",
+        "credit_shift",
+        "longest_frame",
+        "measured_at",
+        "rtt",
+        "sent",
+        "stretch",
+        "value",
+    )
 
     def __init__(self, now: float) -> None:
         self.rtt: float | None = None
@@ -71,14 +87,18 @@ class Line:
         self._marked = 0
         self._flight = FIRST_FLIGHT
         self._bases = (inf, inf)
+        self.base = inf
+        """The shortest round trip of the last minutes; infinite when none was measured."""
+        self.credit_shift = 2
+        """
+        Credit is returned when the window shifted by so much was read: each half on a short line, each quarter on a long one,
+        where a window of which half is always on its way back would carry only half of what it should.
+        """
+        self.stretch = FIRST_FLIGHT >> 2
+        """How much is sent between two pings."""
+        self.longest_frame = MIN_FLIGHT
+        """How long a data frame may be: where little may be on its way, one must not be twice that."""
         self._based_at = now
-
-    @property
-    def base(self) -> float:
-        """
-        The shortest round trip of the last minutes; infinite when none was measured.
-        """
-        return min(self._bases)
 
     @property
     def awaits_answer(self) -> bool:
@@ -95,33 +115,11 @@ class Line:
         return self._flight - (self.sent - self.acked) if self.answers else MAX_FLIGHT
 
     @property
-    def longest_frame(self) -> int:
-        """
-        How long a data frame may be: where little may be on its way, one must not be twice that.
-        """
-        return THIN_FRAME if self.answers and self._flight < MIN_FLIGHT else MIN_FLIGHT
-
-    @property
-    def stretch(self) -> int:
-        """
-        How much is sent between two pings.
-        """
-        return self._flight >> self.credit_shift
-
-    @property
     def wants_ping(self) -> bool:
         """
         Whether so much was sent since the last ping that another one is worth its while.
         """
         return self.sent - self._marked >= self.stretch and len(self._pings) < MAX_PINGS
-
-    @property
-    def credit_shift(self) -> int:
-        """
-        Credit is returned when the window shifted by so much was read: each half on a short line, each quarter on a long one,
-        where a window of which half is always on its way back would carry only half of what it should.
-        """
-        return 1 if self.base < LONG else 2
 
     def ping(self, now: float) -> int:
         """
@@ -145,6 +143,9 @@ class Line:
                 self.rtt = now - at
                 self._note_base(self.rtt, now)
                 self._adapt(sent - acked, self.rtt)
+                self.credit_shift = 1 if self.base < LONG else 2
+                self.stretch = self._flight >> self.credit_shift
+                self.longest_frame = THIN_FRAME if self._flight < MIN_FLIGHT else MIN_FLIGHT
                 return
 
     def _note_base(self, rtt: float, now: float) -> None:
@@ -154,6 +155,7 @@ class Line:
             self._based_at = now
         elif rtt < newer:
             self._bases = (rtt, older)
+        self.base = min(self._bases)
 
     def _adapt(self, carried: int, rtt: float) -> None:
         """

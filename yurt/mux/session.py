@@ -234,13 +234,15 @@ class Session:
         What to send now: all frames without data, then those of streams with little to say, then a frame of each other stream
         in turn, until there are ``most`` bytes or the line holds enough.  A stream that is alone takes all in one frame.
         """
-        self.hurry()
+        if self._late:
+            self.hurry()
         out, self._control = self._control, []
         first, ready, line = self._first, self._ready, self.line
-        most = min(most, line.room, line.stretch if line.answers else most)
         longest = min(self.limits.max_frame, line.longest_frame)
         while first:
             most -= self._put_frame(first.popleft(), out, longest)
+        if ready:
+            most = min(most, line.room, line.stretch if line.answers else most)
         while ready and most > 0:
             stream = ready.popleft()
             most -= self._put_frame(stream, out, longest if ready else max(longest, min(most, line.longest_frame)))
