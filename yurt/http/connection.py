@@ -317,14 +317,14 @@ class ClientConnection(Protocol):
         exchange = self._exchange
         if exchange is None:
             return
-        if (self._ended or reason.check(ConnectionDone)) and self._parser.end():
+        if (self._ended or isinstance(reason.value, ConnectionDone)) and self._parser.end():
             self._deliver(exchange)
         elif self._reused and exchange.retry and not exchange.answered:
             exchange.connection = None
             self._upstream.dial_for(exchange)
         else:
             where = "in the middle of the answer" if exchange.answered else "before an answer came"
-            why = "closed by the server" if self._ended or reason.check(ConnectionDone) else describe(reason)
+            why = "closed by the server" if self._ended or isinstance(reason.value, ConnectionDone) else describe(reason)
             self._exchange = None
             exchange.fail(f"connection lost {where}: {why}")
 

@@ -226,9 +226,9 @@ class ServerConnection(Protocol):
         if current is not None:
             current.connection_lost()
         if self._stream is not None:
-            self._stream.lost(broken=reason.check(ConnectionDone) is None)
+            self._stream.lost(broken=not isinstance(reason.value, ConnectionDone))
         self.server.connection_lost(self)
-        if reason.check(SSL.Error) and not self._shaken:
+        if isinstance(reason.value, SSL.Error) and not self._shaken:
             self.server.handshake_failed(self.peer, reason)
 
     def pauseProducing(self) -> None:

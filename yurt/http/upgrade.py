@@ -196,7 +196,7 @@ class StreamConnection(Protocol):
         """
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.stream.lost(broken=reason.check(ConnectionDone) is None)
+        self.stream.lost(broken=not isinstance(reason.value, ConnectionDone))
 
 
 class _Joint:

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IAddress
-from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
 
 from yurt.sockets import socket_of, tcp_of
 
@@ -132,7 +131,7 @@ def close(wire: Any) -> None:
 
 def _end(tcp: Connection) -> None:
     if not tcp._aborting:
-        tcp.connectionLost(Failure(CONNECTION_DONE))
+        tcp.connectionLost(connectionDone)
 
 
 def _has_sent_all(wire: object) -> bool:

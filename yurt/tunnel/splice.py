@@ -167,7 +167,7 @@ class Half(Protocol):
             self._finish()
         elif self.ended and other.ended:
             other.close()
-        elif reason.check(ConnectionDone):
+        elif isinstance(reason.value, ConnectionDone):
             self.ended = True
             other.close()
         else:
