@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.hub.filters.cluster import SLICES_PATH, Cluster, filtering_site, slice_list
 from tests.hub.filters.fixtures import endpoint_slice, nodes_of, service
 from tests.hub.memory_site import JSON, HandExchange, MemoryRequest, MemorySite
+from yurt.hub.cache.views import LIST_STEP
 from yurt.hub.filters.discardcloudservice import DISCARD
 
 HOST = "kubernetes.io/hostname"
@@ -115,6 +116,22 @@ class ListTests(SynchronousTestCase):
         self.site.offline()
         request = self.site.fetch("GET", SERVICES, agent="kube-proxy")
         self.assertEqual((names(request), request.header("X-Yurt-Source")), (["open"], "cache"))
+
+    def test_long_list_without_the_cloud(self) -> None:
+        """
+        A long list of the cache is filtered in several turns of the reactor, or at once when somebody else must see the cache; a
+        client that hangs up meanwhile gets nothing.
+        """
+        many = [service(f"s{number}", annotations={DISCARD: "true"}, type="LoadBalancer") for number in range(2 * LIST_STEP)]
+        self.list(SERVICES, service_list(*many, OPEN))
+        self.site.offline()
+        first, request = (self.site.ask("GET", SERVICES, agent="kube-proxy") for _ in range(2))
+        self.assertEqual((first.finished, request.finished), (True, False))
+        other = self.site.ask("GET", SERVICES, agent="kube-proxy")
+        self.assertEqual((names(request), request.header("X-Yurt-Source")), (["open"], "cache"))
+        other.hang_up()
+        self.site.run(0.1)
+        self.assertEqual((other.status, other.data), (0, b""))
 
     def test_json_is_asked_for(self) -> None:
         """

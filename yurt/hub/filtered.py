@@ -14,7 +14,7 @@ from yurt.hub.filters.lens import Lens, show_list, show_object
 from yurt.hub.filters.told import Told
 from yurt.hub.forward import Forward
 from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
-from yurt.kube.objects import ObjectError, exhaust
+from yurt.kube.objects import ObjectError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -123,11 +123,20 @@ class FilteredRead(Read):
         more: Headers | None = None,
     ) -> None:
         """
-        Send a cached body as the client is to see it.
+        Send a cached body as the client is to see it; a long list later, after several turns of the reactor.
         """
         if status == 200:
-            body = exhaust(self.shown(body))
-        super().respond_cached(body, stored_at, content_type, status, self.warnings)
+            self.hub.turns.run(lambda: self.show_cached(body, stored_at, content_type), len(body))
+        else:
+            super().respond_cached(body, stored_at, content_type, status, self.warnings)
+
+    def show_cached(self, body: bytes, stored_at: float, content_type: bytes) -> Steps:
+        """
+        The cache's answer, unless the client is gone before it is made.
+        """
+        shown = yield from self.shown(body)
+        if not self.finished:
+            super().respond_cached(shown, stored_at, content_type, more=self.warnings)
 
     def shown(self, body: bytes) -> Generator[None, None, bytes]:
         """
