@@ -5,6 +5,7 @@ Tests for ``yurt.hub.filters.lens``.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +13,30 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.filters.fixtures import HERE, endpoint_slice, service
 from yurt.hub.filters.choice import ORDER
-from yurt.hub.filters.discardcloudservice import DISCARD_CLOUD_SERVICE
+from yurt.hub.filters.discardcloudservice import DISCARD, DISCARD_CLOUD_SERVICE
 from yurt.hub.filters.facts import Facts
 from yurt.hub.filters.lens import CLEAR, at_version, make_lens, show_list, show_object
 from yurt.hub.filters.masterservice import MASTER_SERVICE
+from yurt.hub.filters.nodeportisolation import LISTEN
 from yurt.hub.filters.servicetopology import SERVICE_TOPOLOGY
 from yurt.kube.objects import ObjectError, exhaust
 
 FACTS = replace(HERE, topology={"default/web": "kubernetes.io/hostname"}, pool="", pool_nodes=None)
+
+ODD: tuple[object, ...] = (None, 0, "", "x", True, [], [None], [[]], {}, {"a": None})
+
+
+def with_one_changed(document: Any, value: object) -> Iterator[Any]:
+    """
+    The document with that value in the place of each of its parts, one after the other.
+    """
+    yield value
+    keys: Any = document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
+    for key in keys:
+        for changed in with_one_changed(document[key], value):
+            copy = document.copy()
+            copy[key] = changed
+            yield copy
 
 
 class LensTests(SynchronousTestCase):
@@ -59,6 +76,24 @@ class LensTests(SynchronousTestCase):
         body = json.dumps(service("kubernetes")).encode()
         self.assertIs(make_lens((replace(MASTER_SERVICE, apply=stumble),), FACTS).apply(body), body)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_odd_values(self) -> None:
+        """
+        No filter stumbles over a value of another type than it looks for, wherever that stands.
+        """
+        lens = make_lens(ORDER, replace(FACTS, pool="p", host_network=True))
+        for name, namespace in (("web", "default"), ("kubernetes", "default"), ("kube-proxy", "kube-system")):
+            document = {**endpoint_slice("web", "n2"), **service(name, namespace, annotations={LISTEN: "-p", DISCARD: "true"})}
+            document["spec"] = {
+                "type": "LoadBalancer",
+                "ports": [{"name": "https", "port": 443}],
+                "containers": [{"env": [{"name": "KUBERNETES_SERVICE_HOST", "value": "x"}]}],
+            }
+            document |= {"subsets": [{"addresses": [{"nodeName": "n2"}]}], "data": {"config.conf": "kubeconfig: x"}}
+            document["metadata"]["labels"] = {"kubernetes.io/service-name": name}
+            for odd in ODD:
+                for changed in with_one_changed(document, odd):
+                    lens.apply(json.dumps(changed).encode())
 
     def test_list_in_steps(self) -> None:
         """

@@ -53,8 +53,9 @@ class NodePortIsolationTests(SynchronousTestCase):
         """
         A Service without node ports is not isolated.
         """
-        document = service(annotations={LISTEN: "beijing"}, type="ClusterIP")
-        self.assertEqual(shown(NODE_PORT_ISOLATION, document, SHANGHAI), document)
+        for kind in ("ClusterIP", None, ["NodePort"], {"NodePort": 1}):
+            document = service(annotations={LISTEN: "beijing"}, type=kind)
+            self.assertEqual(shown(NODE_PORT_ISOLATION, document, SHANGHAI), document)
 
     def test_no_pool(self) -> None:
         """

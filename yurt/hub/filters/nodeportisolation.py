@@ -10,7 +10,7 @@ from yurt.hub.filters.rule import READS, SERVICES, Document, ItemMeta, Rule, ann
 LISTEN = "nodeport.openyurt.io/listen"
 """Annotation of a Service: a comma list of pools; ``-pool`` leaves one out, ``*`` is all others."""
 
-NODE_PORT_TYPES = frozenset({"NodePort", "LoadBalancer"})
+NODE_PORT_TYPES = ("NodePort", "LoadBalancer")
 
 
 def apply(service: Document, facts: Facts) -> Document | None:
