@@ -8,7 +8,7 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.mux.line import BASE_AGE, FIRST_FLIGHT, MAX_FLIGHT, MAX_PINGS, MIN_FLIGHT, THIN_FLIGHT, Line
+from yurt.mux.line import BASE_AGE, FIRST_FLIGHT, LONE_QUEUE, MAX_FLIGHT, MAX_LONE, MAX_PINGS, MIN_FLIGHT, THIN_FLIGHT, Line
 
 
 class LineTests(SynchronousTestCase):
@@ -114,6 +114,25 @@ class LineTests(SynchronousTestCase):
         line = self.answered(0.001)
         self.assertEqual(line.room, FIRST_FLIGHT)
         self.assertEqual(self.carry(line, 0.001, 1), MIN_FLIGHT)
+
+    def test_flight_of_a_lone_stream(self) -> None:
+        """
+        While all that is on its way is one stream's that may be more: what the line carries in some milliseconds, with a bound.
+        """
+        for rtt in (0.0005, 0.02, 1.0):
+            line = self.answered(rtt)
+            flight = self.carry(line, rtt, 30)
+            line.carry(1, 0)
+            more = min(MAX_LONE, int(flight * LONE_QUEUE / rtt), MAX_FLIGHT - flight)
+            self.assertLessEqual(line.room, flight + more)
+            self.assertGreaterEqual(line.room, flight + 0.75 * more)
+            line.carry(1, 100)
+            line.carry(3, 1)
+            self.assertEqual(line.room, flight - 101)
+            line.carry(3, MIN_FLIGHT // 4)
+            ping = line.ping(100.0)
+            line.pong(ping, 100.0 + rtt)
+            self.assertTrue(line._flight < line.flight or line.flight == MAX_FLIGHT)
 
     def test_flight_has_an_end(self) -> None:
         """

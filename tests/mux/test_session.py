@@ -29,7 +29,7 @@ from yurt.mux.frames import (
     head,
 )
 from yurt.mux.limits import BATCH, MAX_CONTROL_FRAMES, MAX_SKIPPED, MuxLimits
-from yurt.mux.line import MIN_FLIGHT
+from yurt.mux.line import MAX_LONE, MIN_FLIGHT
 
 KIB = 1024
 
@@ -427,6 +427,12 @@ class WindowTests(SynchronousTestCase):
         line.run(1)
         self.assertLess(line.most_on_its_way, MIN_FLIGHT + BATCH)
         self.assertGreater(line.carried(1), 0.9 * 20e6)
+        for rate in (20e6, 500e6):
+            line = SlowLine(rtt=0.0005, rate=rate)
+            line.greet()
+            line.run(1)
+            self.assertLess(line.most_on_its_way, MIN_FLIGHT + BATCH + min(MAX_LONE, 0.005 * rate))
+            self.assertGreater(line.carried(1), 0.9 * rate)
 
     def test_thin_line(self) -> None:
         """

@@ -31,6 +31,13 @@ MAX_PINGS: Final = 16
 QUEUE: Final = 0.002
 """Seconds that bytes may wait on their way beside the round trip of the line; on a long line as many as that."""
 
+LONE_QUEUE: Final = 0.004
+MAX_LONE: Final = 1024 * 1024
+"""
+Seconds by which the queue may be longer while all that is on its way is one stream's, and the most bytes of that: on a fast line
+both sides work without waiting for each other then, and are woken half as often.
+"""
+
 MIN_FLIGHT: Final = 512 * 1024
 MAX_FLIGHT: Final = 64 * 1024 * 1024
 """Bounds of what may be on its way, bytes; between them it is what the line carries in its round trip and the queue's."""
@@ -61,11 +68,15 @@ class Line:
         "_bases",
         "_flight",
         "_marked",
+        "_more",
         "_pings",
+        "_sender",
+        "_sole_since",
         "acked",
         "answers",
         "base",
         "credit_shift",
+        "flight",
         "longest_frame",
         "measured_at",
         "rtt",
@@ -86,6 +97,10 @@ class Line:
         """Those without an answer: value, when it was sent, and how much was sent and taken then."""
         self._marked = 0
         self._flight = FIRST_FLIGHT
+        self._more = 0
+        self._sender = 0
+        self._sole_since = inf
+        """The stream that sent last, and how much was sent when it began to be the only one."""
         self._bases = (inf, inf)
         self.base = inf
         """The shortest round trip of the last minutes; infinite when none was measured."""
@@ -94,6 +109,8 @@ class Line:
         Credit is returned when the window shifted by so much was read: each half on a short line, each quarter on a long one,
         where a window of which half is always on its way back would carry only half of what it should.
         """
+        self.flight = FIRST_FLIGHT
+        """How much may be on its way."""
         self.stretch = FIRST_FLIGHT >> 2
         """How much is sent between two pings."""
         self.longest_frame = MIN_FLIGHT
@@ -112,7 +129,7 @@ class Line:
         """
         How much more may be sent now.  A peer that never answered a ping is trusted to know what it can take.
         """
-        return self._flight - (self.sent - self.acked) if self.answers else MAX_FLIGHT
+        return self.flight - (self.sent - self.acked) if self.answers else MAX_FLIGHT
 
     @property
     def wants_ping(self) -> bool:
@@ -120,6 +137,16 @@ class Line:
         Whether so much was sent since the last ping that another one is worth its while.
         """
         return self.sent - self._marked >= self.stretch and len(self._pings) < MAX_PINGS
+
+    def carry(self, stream: int, size: int) -> None:
+        """
+        So much of a stream is sent.
+        """
+        if stream != self._sender:
+            self._sender = stream
+            self._sole_since = self.sent
+            self._reckon()
+        self.sent += size
 
     def ping(self, now: float) -> int:
         """
@@ -144,9 +171,14 @@ class Line:
                 self._note_base(self.rtt, now)
                 self._adapt(sent - acked, self.rtt)
                 self.credit_shift = 1 if self.base < LONG else 2
-                self.stretch = self._flight >> self.credit_shift
+                self._reckon()
                 self.longest_frame = THIN_FRAME if self._flight < MIN_FLIGHT else MIN_FLIGHT
                 return
+
+    def _reckon(self) -> None:
+        sole = self.acked >= self._sole_since
+        self.flight = min(MAX_FLIGHT, self._flight + self._more) if sole else self._flight
+        self.stretch = self.flight >> self.credit_shift
 
     def _note_base(self, rtt: float, now: float) -> None:
         newer, older = self._bases
@@ -162,6 +194,7 @@ class Line:
         Let the flight follow what the line has carried in one round trip; one that was not full tells nothing against it.
         """
         if rtt > 0:
+            self._more = min(MAX_LONE, int(carried * LONE_QUEUE / rtt))
             wanted = int(carried * (self.base + max(self.base, QUEUE)) / rtt)
             least = max(THIN_FLIGHT, min(MIN_FLIGHT, int(carried * THIN_QUEUE / rtt)))
         else:

@@ -257,7 +257,7 @@ class Session:
         if size:
             stream.credit -= size
             stream.bytes_sent += size
-            self.line.sent += size
+            self.line.carry(stream.number, size)
             out.append(head(DATA, 0, stream.number, size))
             stream.take(size, out)
         if stream.queued and stream.credit:
