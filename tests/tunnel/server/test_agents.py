@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from tests.certs import issue, make_ca
@@ -214,6 +215,25 @@ class AgentsTests(TestCase):
         agents = [Deferred.fromCoroutine(self.site.agent(self.server, f"edge-{number}")) for number in range(8)]
         await gatherResults(agents)
         self.assertEqual(len(self.server.registry), 8)
+
+    def test_growing_waves(self) -> None:
+        """
+        Of those who say nothing ever more are taken at a time: whoever comes behind thousands of them is not kept waiting.
+        """
+        self.patch(agents_module, "WAVE", 2)
+        agents = self.server.agents
+        clock = Clock()
+        self.patch(agents, "reactor", clock)
+        self.patch(agents, "listeners", [])
+        taken = []
+        for _ in range(5):
+            before = len(agents.pending)
+            while not clock.getDelayedCalls():
+                agents.buildProtocol(None)
+            taken.append(len(agents.pending) - before)
+            clock.advance(agents_module.HOLD)
+        self.assertEqual(taken, [2, 2, 4, 8, 16])
+        agents.pending.clear()
 
     async def test_all_at_once(self) -> None:
         """

@@ -33,7 +33,10 @@ first are through soon, while all together would be through when the first lose 
 """
 
 HOLD = 0.5
-"""Seconds, at most: those who connect and say nothing must not keep the others out."""
+"""
+Seconds, at most: those who connect and say nothing must not keep the others out.  When nobody said hello in that time, twice as
+many are taken before the next hold.
+"""
 
 MAX_HANDSHAKES = 1024
 """
@@ -88,6 +91,9 @@ class Agents(Factory):
         self.listeners: list[Listen] = []
         """Where connections come from; they are held while many say hello."""
         self._held: IDelayedCall | None = None
+        self._batch = self._room = 0
+        """Connections that are taken after a hold before the next one, and how many of these are left."""
+        self._greeted = False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """
@@ -100,7 +106,9 @@ class Agents(Factory):
             oldest.abort()
         link = Link(self)
         self.pending[link] = None
-        if len(self.pending) >= self.wave and self._held is None:
+        self._room -= 1
+        if len(self.pending) >= self.wave and self._room <= 0 and self._held is None:
+            self._greeted = False
             self._held = self.reactor.callLater(HOLD, self.accept_again)
             for listener in self.listeners:
                 if listener.port is not None:
@@ -114,11 +122,12 @@ class Agents(Factory):
         """
         return min(WAVE, max(1, self.max_handshakes // 2))
 
-    def hello_over(self, link: Link) -> None:
+    def hello_over(self, link: Link, *, greeted: bool = False) -> None:
         """
-        A connection has said hello, or is gone.
+        A connection has said hello, if it is ``greeted``, or is gone.
         """
         self.pending.pop(link, None)
+        self._greeted = self._greeted or greeted
         if self._held is not None and len(self.pending) <= self.wave // 2:
             self.accept_again()
 
@@ -129,6 +138,9 @@ class Agents(Factory):
         held, self._held = self._held, None
         if held is not None and held.active():
             held.cancel()
+        least = max(1, self.wave // 2)
+        self._batch = least if self._greeted else min(2 * max(self._batch, least), self.max_handshakes)
+        self._room = self._batch
         for listener in self.listeners:
             if listener.port is not None:
                 cast(Any, listener.port).startReading()
@@ -259,7 +271,7 @@ class Link(AcceptingLink):
         See the base.
         """
         super().hand_over(mux, rest)
-        self._agents.hello_over(self)
+        self._agents.hello_over(self, greeted=True)
 
     def refuse(self, refusal: Refusal) -> None:
         """
