@@ -21,7 +21,7 @@ from tests.http.memory import Application, Recorder, get
 from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import ByteStream, Exchange, FlowControlled, Headers, IncomingRequest, ResponseHead, UpstreamError
-from yurt.http.server import HTTPServerFactory, ServerLimits
+from yurt.http.server import HTTPServerFactory, ServerConnection, ServerLimits
 from yurt.http.upgrade import join
 from yurt.http.wire import unsent
 from yurt.tls import ClientTLS, Credentials, ServerTLS
@@ -267,6 +267,7 @@ class LoopbackTests(TestCase):
             endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
             endpoint = wrapClientTLS(self.client_tls.creator("127.0.0.1"), endpoint) if tls else endpoint
             clients: list[Raw] = []
+            accepted: set[ServerConnection] = set()
             for number in range(8):
                 client: Raw = await connectProtocol(endpoint, Raw())
                 clients.append(client)
@@ -274,9 +275,12 @@ class LoopbackTests(TestCase):
                 client.wire.write(get(b"/large"))
                 await self.until(lambda client=client: client.size)  # type: ignore[misc]
                 client.wire.pauseProducing()
+                accepted |= server.connections
                 waiting = [unsent(one.wire) for one in server.connections]
                 self.assertLessEqual(sum(waiting), most + len(LARGE), number)
             self.assertLess(len(server.connections), len(clients))
+            held = sum(unsent(one.wire) for one in accepted)
+            self.assertLessEqual(held, most + len(LARGE), "nothing waits for the garbage collector")
             clients[-1].wire.resumeProducing()
             await self.until(lambda: clients[-1].size > len(LARGE))  # noqa: B023
 

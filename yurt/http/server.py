@@ -35,7 +35,7 @@ from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
 from yurt.http.parser import ASTERISK, MAX_HEAD_BYTES, RequestParser
 from yurt.http.repeats import Repeats
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, half_close, one_write, tune, unsent
+from yurt.http.wire import Wire, forget_unsent, half_close, one_write, tune, unsent
 from yurt.sockets import socket_of
 from yurt.tls import peer_certificate, requested_name
 
@@ -218,6 +218,7 @@ class ServerConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
+        forget_unsent(self.wire)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -372,6 +373,7 @@ class ServerConnection(Protocol):
         """
         self._closing = True
         self.wire.abortConnection()
+        forget_unsent(self.wire)
 
     def adjust_reading(self) -> None:
         """

@@ -102,6 +102,18 @@ def unsent(wire: object) -> int:
     return waiting + (len(tcp.dataBuffer) - tcp.offset + tcp._tempDataLen if isinstance(tcp, Connection) else 0)
 
 
+def forget_unsent(wire: Any) -> None:
+    """
+    Free what waits to be sent by a connection that is lost: connection and protocol know each other, so that the garbage
+    collector would have to come first.
+    """
+    getattr(wire, "_appSendBuffer", []).clear()
+    tcp = tcp_of(wire)
+    if isinstance(tcp, Connection):
+        tcp.dataBuffer, tcp.offset = b"", 0
+        tcp._tempDataBuffer, tcp._tempDataLen = [], 0
+
+
 def half_close(wire: Any) -> None:
     """
     End the writing direction after all that was written; close after it where that cannot be.
