@@ -147,6 +147,16 @@ class FirstTests(ServiceCase):
         self.assertEqual(len(self.server.sent), before)
         self.assertEqual(len(self.server.watches()), 1)
 
+    def test_stopped_when_told(self) -> None:
+        """
+        A stop in the moment in which something happens to the request is a stop: nothing is asked any more.
+        """
+        self.signer.approve(self.start())
+        before = len(self.server.sent)
+        self.service.stopService()
+        self.advance(MINUTE)
+        self.assertEqual((len(self.server.sent), self.server.open), (before, []))
+
     def test_not_watchable(self) -> None:
         """
         Who may not watch looks every few seconds.

@@ -314,12 +314,18 @@ class CertificateService(Service):
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
         }
-        happened: list[bytes] = []
+        happened = ended = False
 
-        def received(data: bytes) -> None:
+        def received(_: bytes) -> None:
+            nonlocal happened
             if not happened:
-                happened.append(data)
-                self._reactor.callLater(0, watch.cancel)  # not from inside of what is being cancelled
+                happened = True
+                self._reactor.callLater(0, end)  # not from inside of what is being cancelled
+
+        def end() -> None:
+            nonlocal ended
+            ended = True
+            watch.cancel()
 
         watch = api.stream(target(path, query), lambda: None, received, lasting=seconds + WATCH_LEEWAY)
         try:
@@ -327,8 +333,8 @@ class CertificateService(Service):
         except ApiError as error:
             self.log.debug("{error}", error=error)
         except CancelledError:
-            if not happened:
-                raise
+            if not ended:
+                raise  # not by us, but with all of it
 
     def _take(self, wanted: Wanted, name: str, pem: bytes) -> None:
         """
