@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 
 FIRST = 20000
-BLOCK = 100
-BLOCKS = 100
+BLOCK = 250
+BLOCKS = 40
 """Ports 20000 to 29999: below those that Linux gives to outgoing connections (32768 to 60999) and those of NodePorts (30000 to
 32767), so that what other tests dial meanwhile takes none of them."""
 
@@ -31,14 +31,16 @@ def claim() -> tuple[socket.socket, Iterator[int]]:
     raise OSError(f"all {BLOCKS} blocks of ports for tests are taken")
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port() -> int:
     """
-    A TCP port of ``host`` that nobody listens on.
+    A TCP port of loopback that nobody listens on, and from or to which there was no connection in the last minute: those who dial
+    from it could not have it, either.
     """
     for port in itertools.islice(claim()[1], BLOCK):
-        try:
-            socket.create_server((host, port)).close()
-        except OSError:
-            continue
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
-    raise OSError(f"none of the {BLOCK} ports of this process is free on {host}")
+    raise OSError(f"none of the {BLOCK} ports of this process is free")
