@@ -13,6 +13,7 @@ from typing import IO
 
 from . import leftovers
 from .cluster import NEEDED, Cluster
+from .mounts import keep_pod_logs_in
 from .process import E2EError, cannot_run, require
 
 LOCKS = tuple(f"/run/lock/y2e-{seat}.lock" for seat in (1, 2, 3))
@@ -46,6 +47,7 @@ def _started() -> Cluster:
     _take_seat()
     leftovers.clean_after_dead_runs()
     cluster = Cluster()
+    keep_pod_logs_in(cluster.folder)
     atexit.register(cluster.stop)
     try:
         cluster.start()
