@@ -28,6 +28,7 @@ from yurt.http.wire import (
     MAX_AT_ONCE,
     MAX_PIECES,
     STREAM_AT_ONCE,
+    EagerPoll,
     one_write,
     plain_turns,
     send_at_once,
@@ -343,3 +344,78 @@ class PlainTurnsTests(ByTurnTests):
         """
         self.say(b"end 1", b"end 2")
         self.assertEqual(self.heard_after, [[b"answer to end 1", b""], [b"answer to end 1", b"answer to end 2"]])
+
+
+class EagerPollTests(SynchronousTestCase):
+    """
+    Tests of :class:`EagerPoll`.
+    """
+
+    def setUp(self) -> None:
+        self.patch(wire, "SOON", 1.0)
+        self.now = 0.0
+        self.comes = 0.0
+        self.slept: list[float] = []
+        self.gave_way = 0
+        self.eager = EagerPoll(self.poll, lambda: self.now, self.give_way)
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        """
+        A kernel whose next event comes at ``comes``; a sleep that it ends takes 0.5 s more.
+        """
+        if timeout:
+            self.slept.append(timeout)
+            until = self.comes + 0.5
+            self.now = max(self.now, until if timeout < 0 else min(until, self.now + timeout))
+        return [(most, 1)] if self.now >= self.comes else []
+
+    def give_way(self) -> None:
+        self.gave_way += 1
+        self.now += 0.25
+
+    def wait(self, seconds: float, timeout: float = -1) -> list[tuple[int, int]]:
+        """
+        Wait for an event that comes after so many seconds.
+        """
+        self.comes = self.now + seconds
+        self.slept.clear()
+        return self.eager(timeout, 5)
+
+    def test_soon(self) -> None:
+        """
+        After an event that came soon the next one is not slept for, and others may run meanwhile.
+        """
+        for slept in ([-1], [], []):
+            self.assertEqual(self.wait(0.25), [(5, 1)])
+            self.assertEqual(self.slept, slept)
+        self.assertEqual(self.gave_way, 2)
+
+    def test_late(self) -> None:
+        """
+        One that does not come soon is slept for in the end, and the next one at once.
+        """
+        self.wait(0.25)
+        self.assertEqual(self.wait(10), [(5, 1)])
+        self.assertEqual((self.slept, self.gave_way), ([-1], 4))
+        self.assertEqual(self.wait(0.25), [(5, 1)])
+        self.assertEqual((self.slept, self.gave_way), ([-1], 4))
+
+    def test_there_already(self) -> None:
+        """
+        What is there is not waited for.
+        """
+        self.assertEqual(self.wait(0), [(5, 1)])
+        self.assertEqual((self.slept, self.gave_way), ([], 0))
+
+    def test_timers(self) -> None:
+        """
+        A timer that is due is not held up by events that might come, nor one that is due soon.
+        """
+        self.wait(0.25)
+        self.assertEqual(self.wait(1, timeout=0), [])
+        self.wait(0.25)
+        self.assertEqual(self.wait(1, timeout=0.5), [])
+        self.assertEqual((self.slept, self.gave_way), ([0.5], 0))
+        self.wait(0.25)
+        self.assertEqual(self.wait(10, timeout=2.0), [])
+        self.assertEqual((self.slept, self.gave_way), ([2.0], 4))
