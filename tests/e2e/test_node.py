@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 from .case import ClusterCase
@@ -91,6 +92,21 @@ class KubectlTests(ClusterCase):
         wait_for("a line of log", lambda: re.search(r"UTC \d{4}", self.cluster.hub_kubectl("logs", "host")))
         follower = self.follow(self.cluster.hub_kubectl_command("logs", "-f", "host"))
         wait_for("lines to follow", lambda: len(follower.text.splitlines()) >= 3, 20)
+
+    def test_exec_by_websocket(self) -> None:
+        """
+        A WebSocket is handed over like SPDY: a command's output comes in frames of the API server's protocol.
+        """
+        script = (
+            "import socket; wire = socket.create_connection(('127.0.0.1', 10261), 20); wire.settimeout(20); "
+            "wire.sendall(b'GET /api/v1/namespaces/default/pods/web/exec?command=hostname&stdout=true HTTP/1.1\\r\\n"
+            "Host: hub\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Version: 13\\r\\n"
+            "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\\r\\nSec-WebSocket-Protocol: v4.channel.k8s.io\\r\\n\\r\\n'); "
+            "print(b''.join(iter(lambda: wire.recv(4096), b'')))"
+        )
+        said = self.cluster.node.run(sys.executable, "-c", script)
+        self.assertIn("HTTP/1.1 101 Switching Protocols", said)
+        self.assertIn("\\x82\\x05\\x01web\\n", said)  # a binary frame of 5 bytes: channel 1, standard output
 
     def test_exec(self) -> None:
         """
