@@ -41,11 +41,13 @@ def _name(common_name: str, organizations: list[str]) -> x509.Name:
     return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta = timedelta(days=1)
+) -> x509.CertificateBuilder:
     now = datetime.now(timezone.utc)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + timedelta(days=1))
+    builder = builder.not_valid_before(now - timedelta(minutes=5)).not_valid_after(now + lifetime)
     return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
 
 
@@ -76,12 +78,13 @@ def issue(
     dns: list[str] | None = None,
     ips: list[str] | None = None,
     usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    lifetime: timedelta = timedelta(days=1),
 ) -> Identity:
     """
-    A certificate from ``ca`` for client and server use, or for the ``usages`` given, with a new key.
+    A certificate from ``ca`` for client and server use, or for the ``usages`` given, with a new key; valid for ``lifetime``.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(_name(common_name, organizations or []), ca.certificate.subject, key.public_key())
+    builder = _builder(_name(common_name, organizations or []), ca.certificate.subject, key.public_key(), lifetime)
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns or []]
     names += [x509.IPAddress(ip_address(ip)) for ip in ips or []]
     if names:

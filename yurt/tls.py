@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 from typing import Any
 
 from cryptography import x509
@@ -417,6 +418,19 @@ def peer_certificate(transport: object) -> x509.Certificate | None:
         return None
     connection: SSL.Connection | None = transport.getHandle()
     return None if connection is None else connection.get_peer_certificate(as_cryptography=True)
+
+
+def valid_until(transport: object) -> float:
+    """
+    When the first of the certificates that the sides of a TLS transport showed expires, by the time of day; infinite where none
+    was shown.
+    """
+    if not isinstance(transport, TLSMemoryBIOProtocol):
+        return inf
+    connection: SSL.Connection | None = transport.getHandle()
+    own = None if connection is None else connection.get_certificate(as_cryptography=True)
+    shown = [one for one in (own, peer_certificate(transport)) if one is not None]
+    return min((one.not_valid_after_utc.timestamp() for one in shown), default=inf)
 
 
 def requested_name(transport: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from math import inf
 from typing import Any, cast
 
 from cryptography import x509
@@ -26,7 +27,7 @@ from yurt.http.dial import Build, ConnectEndpoint, parse_proxy, tcp_endpoint
 from yurt.http.interfaces import UpstreamError
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxConnection, MuxLimits
-from yurt.tls import ClientTLS, peer_certificate
+from yurt.tls import ClientTLS, peer_certificate, valid_until
 from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, UNREACHABLE, authority, dial_failure
 from yurt.tunnel.hello import (
     AgentHello,
@@ -98,6 +99,8 @@ class LinkInfo:
     features: frozenset[str]
     peer: IAddress
     mux: MuxConnection
+    valid_until: float = inf
+    """When the first of both sides' certificates expires, by the time of day."""
 
 
 class _Link(Protocol):
@@ -307,8 +310,9 @@ class _DialledLink(_Link):
     def _open(self, answer: ServerHello) -> None:
         mux = self._make(answer)
         self.hand_over(mux, self._reader.rest)
-        peer = cast(ITransport, self.transport).getPeer()
-        self.greeted.callback(LinkInfo(answer.server_id, answer.server, answer.features & self._hello.features, peer, mux))
+        transport, features = cast(ITransport, self.transport), answer.features & self._hello.features
+        until = valid_until(transport)
+        self.greeted.callback(LinkInfo(answer.server_id, answer.server, features, transport.getPeer(), mux, until))
 
     def _refused(self, refusal: Refusal) -> None:
         why = f"refused: {refusal.message}"

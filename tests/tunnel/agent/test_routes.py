@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.mux.connection import MuxConnection
 from yurt.tunnel.agent.connector import Connector
-from yurt.tunnel.agent.links import Link
+from yurt.tunnel.agent.links import LOOK, Link
 from yurt.tunnel.agent.metrics import AgentMetrics
 from yurt.tunnel.agent.patience import MAX_WAIT, STABLE_AFTER
 from yurt.tunnel.agent.routes import CONNECTED, CONNECTING, COVERED, LOOK_UP_INTERVAL, MAX_ADDRESSES, WAITING, Name, Route
@@ -64,7 +64,9 @@ class FakeConnector:
         self.error: Callable[[], Exception] = lambda: LinkError("connection refused", word="refused")
         self.dials: list[str] = []
         self.ended: list[Link] = []
+        self.outlasted: list[Link] = []
         self.names_known: list[Name] = []
+        self.valid_until = 1e9
 
     def chance(self) -> float:
         """
@@ -84,6 +86,30 @@ class FakeConnector:
         """
         return deferLater(self.clock, seconds, lambda: None)
 
+    time_of_day = now
+
+    async def happens(self, event: Deferred[None], seconds: float) -> bool:
+        """
+        By the clock.
+        """
+        try:
+            await event.addTimeout(seconds, self.clock)
+        except TimeoutError:
+            return False
+        return True
+
+    def outlast(self, link: Link) -> None:
+        """
+        Another one is there.
+        """
+        self.outlasted.append(link)
+
+    def let_end(self, link: Link) -> None:
+        """
+        It is over.
+        """
+        self.ended.append(link)
+
     async def dial(self, route: Route) -> Link:
         """
         As the test says.
@@ -94,7 +120,8 @@ class FakeConnector:
             raise self.error()
         link = Link(route.server)
         link.mux = cast(MuxConnection, FakeMux())
-        link.info = LinkInfo(server_id, "server/1", frozenset(), cast(Any, None), link.mux)
+        link.info = LinkInfo(server_id, "server/1", frozenset(), cast(Any, None), link.mux, self.valid_until)
+        link.wear(self.time_of_day(), self.chance())
         return link
 
     def replace_older(self, route: Route, link: Link) -> None:
@@ -354,6 +381,72 @@ class NameTests(RouteCase):
         self.connector.servers["10.0.0.1"] = "one"
         self.pass_time(MAX_WAIT)
         self.assertEqual((self.only(name).state, name.problem), (CONNECTED, None))
+
+
+class RenewalTests(RouteCase):
+    """
+    Tests of links whose certificates come to their end.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connector.servers["10.0.0.1"] = "one"
+        self.connector.valid_until = 10_000
+        self.route = self.only(self.connector.start("10.0.0.1"))
+
+    def link(self) -> Link:
+        """
+        The route's.
+        """
+        assert self.route.link is not None
+        return self.route.link
+
+    def test_in_time(self) -> None:
+        """
+        Before a certificate expires another link, with the one that follows it, takes over without a gap.
+        """
+        first = self.link()
+        self.pass_time(8900, step=LOOK)
+        self.assertEqual((self.link(), self.connector.outlasted), (first, []))
+        self.connector.valid_until = 30_000
+        self.pass_time(200, step=LOOK)
+        self.assertIsNot(self.link(), first)
+        self.assertEqual((self.route.state, self.connector.outlasted, first.word), (CONNECTED, [first], "renewed"))
+        self.pass_time(15_000, step=LOOK)
+        self.assertEqual((len(self.connector.dials), self.connector.ended), (2, []))
+
+    def test_not_renewed(self) -> None:
+        """
+        Without a newer certificate it is tried a few times; when it has expired the link is given up.
+        """
+        self.pass_time(9990, step=LOOK)
+        self.assertEqual(self.route.state, CONNECTED)
+        self.assertTrue(2 < len(self.connector.dials) < 8, self.connector.dials)
+        last = self.link()
+        del self.connector.servers["10.0.0.1"]
+        self.pass_time(2 * LOOK, step=LOOK)
+        self.assertEqual((last.word, self.connector.ended), ("expired", [last]))
+        self.assertIn("certificate", last.why)
+        self.pass_time(MAX_WAIT)
+        self.assertEqual(self.route.state, WAITING)
+
+    def test_server_away(self) -> None:
+        """
+        When no other link can be made the one that there is goes on.
+        """
+        first = self.link()
+        del self.connector.servers["10.0.0.1"]
+        self.pass_time(9500, step=LOOK)
+        self.assertEqual((self.link(), self.route.state, self.connector.outlasted), (first, CONNECTED, []))
+        self.assertTrue(len(self.connector.dials) > 1)
+
+    def test_lost(self) -> None:
+        """
+        A link that is lost meanwhile is followed by another one, as always.
+        """
+        self.lose(self.route)
+        self.pass_time(MAX_WAIT)
+        self.assertEqual((self.route.state, len(self.connector.dials)), (CONNECTED, 2))
 
 
 class SameServerTests(RouteCase):

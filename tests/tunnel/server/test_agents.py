@@ -4,6 +4,7 @@ Tests of the agents' port, over real TLS on loopback.
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
 from twisted.internet import reactor
@@ -58,6 +59,7 @@ class AgentsTests(TestCase):
         agent = self.server.registry.newest("edge-1")
         assert agent is not None
         self.assertEqual((agent.addresses, agent.peer), (("10.0.0.8", "fd00::8"), LOOPBACK))
+        self.assertApproximates(agent.valid_until, time.time() + 86400, 600)
         self.assertTrue(agent.version.startswith("yurt-tunnel-agent/"))
         self.assertEqual(self.value("agents"), 2)
 

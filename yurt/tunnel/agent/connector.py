@@ -5,10 +5,11 @@ All links of one agent: to every address of every server that it knows, for as l
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.task import deferLater
 
 from yurt.mux.connection import MuxConnection, MuxStream
@@ -55,6 +56,22 @@ class Connector:
         """
         return float(self._reactor.seconds())
 
+    def time_of_day(self) -> float:
+        """
+        Seconds, by the clock that certificates go by.
+        """
+        return time.time()
+
+    async def happens(self, event: Deferred[None], seconds: float) -> bool:
+        """
+        Wait for an event, at most for some time; whether it has happened.
+        """
+        try:
+            await event.addTimeout(seconds, self._reactor)
+        except TimeoutError:
+            return False
+        return True
+
     def sleep(self, seconds: float) -> Deferred[None]:
         """
         Fires after some time; may be cancelled.
@@ -95,7 +112,7 @@ class Connector:
 
         def make(_: ServerHello) -> MuxConnection:
             link.mux = MuxConnection(self._reactor, client=True, accept=self._accept, lost=link.was_lost)
-            link.mux.on_go_away = lambda: link.spend("go-away", "the server is about to stop")
+            link.mux.on_go_away = lambda: link.spend("go-away", "the server wants no more of it")
             return link.mux
 
         link.info = await dial_link(
@@ -109,6 +126,7 @@ class Connector:
             connect_timeout=CONNECT_TIMEOUT,
             proxy=self._config.proxies.get((name.host, name.port)),
         )
+        link.wear(self.time_of_day(), self.chance())
         self.links.add(link)
         link.lost.wait().addCallback(self._forget, link)
         return link
@@ -128,7 +146,19 @@ class Connector:
             if other is not route and older is not None and older.server_id == link.server_id:
                 older.successor = route
                 older.spend("replaced", f"{route.server} is the same server")
-                older.let_end(self._reactor, self._config.drain_timeout)
+                self.outlast(older)
+
+    def outlast(self, link: Link) -> None:
+        """
+        Another link has taken the place of ``link``: what runs on it goes on to its end, while its certificates hold.
+        """
+        link.let_end(self._reactor, max(0.0, link.valid_until - self.time_of_day()))
+
+    def let_end(self, link: Link) -> None:
+        """
+        Let the streams of ``link`` end, as long as at a stop.
+        """
+        link.let_end(self._reactor, self._config.drain_timeout)
 
     # Running
 

@@ -4,6 +4,7 @@ One link of an agent, from the hello to its end.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -15,6 +16,15 @@ from yurt.tunnel.link import LinkInfo, close_link
 
 if TYPE_CHECKING:
     from yurt.tunnel.agent.routes import Route
+
+LOOK = 10.0
+"""Seconds between two looks at what is left of a link's certificates: the time of day may have been set."""
+
+RENEW_FROM, RENEW_UNTIL = 0.8, 0.9
+"""
+Of the time that is left to them: in between, at random, another link takes a link's place, with the certificates that both sides
+have renewed by then.  When they have not, the same holds for what is left then.
+"""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a link has to close in order, at the end."""
@@ -69,6 +79,8 @@ class Link:
         """The same for metrics."""
         self.successor: Route | None = None
         """Another route whose newer link leads to the same server."""
+        self.renew_at = inf
+        """When another one is to take its place, by the time of day."""
 
     @property
     def server_id(self) -> str:
@@ -76,6 +88,20 @@ class Link:
         Which server it leads to.
         """
         return "" if self.info is None else self.info.server_id
+
+    @property
+    def valid_until(self) -> float:
+        """
+        When the first of both sides' certificates expires, by the time of day.
+        """
+        return inf if self.info is None else self.info.valid_until
+
+    def wear(self, now: float, chance: float) -> None:
+        """
+        Choose when another one is to take its place; ``chance`` is drawn from 0 to 1.
+        """
+        left = self.valid_until - now
+        self.renew_at = now + max(LOOK, left * (RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * chance))
 
     def spend(self, word: str, why: str) -> None:
         """

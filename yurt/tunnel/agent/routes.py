@@ -18,7 +18,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from yurt.tunnel.agent.links import Event, Link
+from yurt.tunnel.agent.links import LOOK, Event, Link
 from yurt.tunnel.agent.patience import MAX_WAIT, STABLE_AFTER, wait_before
 from yurt.tunnel.connect import NAME_UNKNOWN, authority
 from yurt.tunnel.link import LinkError
@@ -116,11 +116,12 @@ class Route(Endless):
                 self.name.forget(self)
                 return
             try:
-                link = await self.connector.dial(self)
+                link: Link | None = await self.connector.dial(self)
             except LinkError as error:
                 await self._fail(error)
             else:
-                await self._use(link)
+                while link is not None:
+                    link = await self._use(link)
 
     async def _fail(self, error: LinkError) -> None:
         self._failures += 1
@@ -136,22 +137,56 @@ class Route(Endless):
         chance = self.connector.chance()
         await self.connector.sleep(wait_before(max(1, self._failures), chance, answered=answered, retry_after=retry_after))
 
-    async def _use(self, link: Link) -> None:
+    async def _use(self, link: Link) -> Link | None:
+        """
+        Until it is spent; answers the link that has taken its place, if one has.
+        """
         began = self.connector.now()
         self.link, self.problem = link, None
         self.connector.metrics.connected()
         self.log.info("connected to {server}", server=self.server)
         self._turn(CONNECTED)
         self.connector.replace_older(self, link)
-        await link.spent.wait()
-        self.problem = link.why
+        newer = await self._wear_out(link)
         self.connector.metrics.ended(link.word)
+        if newer is not None:
+            return newer
+        self.problem = link.why
         self.log.info("no longer connected to {server}: {why}", server=self.server, why=link.why)
         if link.successor is not None:
             await self._rest(link.successor)
         self._failures = 0 if self.connector.now() - began >= STABLE_AFTER else self._failures + 1
         self._turn(CONNECTING)
         await self._wait()
+        return None
+
+    async def _wear_out(self, link: Link) -> Link | None:
+        """
+        Until ``link`` is spent, at the latest when a certificate of either side has expired; answers the link that was made in
+        time to take its place.
+        """
+        while not await self.connector.happens(link.spent.wait(), LOOK):
+            now = self.connector.time_of_day()
+            if now >= link.valid_until:
+                link.spend("expired", "a certificate of it, the agent's or the server's, has expired")
+                self.connector.let_end(link)
+            elif now >= link.renew_at:
+                newer = await self._renew(link)
+                if newer is not None:
+                    return newer
+        return None
+
+    async def _renew(self, link: Link) -> Link | None:
+        try:
+            newer = await self.connector.dial(self)
+        except LinkError as error:
+            self.log.warn("a link that is to take the place of another one could not be made: {error}", error=str(error))
+            link.wear(self.connector.time_of_day(), self.connector.chance())
+            return None
+        link.spend("renewed", "another one has taken its place, before a certificate expires")
+        self.log.info("{server}: the link is made anew before a certificate expires", server=self.server)
+        self.connector.outlast(link)
+        return newer
 
     async def _rest(self, other: Route) -> None:
         """

@@ -23,6 +23,7 @@ from yurt.mux.frames import IllegalFrame, PeerWentAway
 from yurt.tunnel.hello import FEATURES, PEER_PATH, AgentHello, NotAnAgent, Refusal, is_server, node_of
 from yurt.tunnel.link import AcceptingLink, LinkAccepted
 from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.outlived import EXPIRED, REMOVED
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Agent, Registry
 
@@ -50,6 +51,9 @@ RETRY_FULL, RETRY_STOPPING = 10.0, 1.0
 """Seconds after which it makes sense to come again."""
 
 REPLACED, STOPPED = "replaced by a newer connection of its node", "the server stopped"
+
+ENDED_HERE = {REPLACED: "replaced", STOPPED: "stopped", EXPIRED: "expired", REMOVED: "removed"}
+"""Why this side ends the connection of an agent: for people, and in one of :data:`~yurt.tunnel.server.metrics.ENDINGS`."""
 
 
 class Agents(Factory):
@@ -164,9 +168,10 @@ class Agents(Factory):
             return error.refusal
         if self.nodes.of_cluster and self.nodes.synced and self.nodes.by_name(node) is None:
             return Refusal(409, "Conflict", f"the certificate is for node {node}, and the cluster has no Node of this name")
+        until = certificate.not_valid_after_utc.timestamp()
         if self.connections >= self.max_agents:
             return Refusal(503, "ServiceUnavailable", f"this server has its {self.max_agents} agents", RETRY_FULL)
-        return LinkAccepted(self.server_id, FEATURES, partial(self._take, node, hello, where))
+        return LinkAccepted(self.server_id, FEATURES, partial(self._take, node, hello, where, until))
 
     def refused(self, peer: str, refusal: Refusal) -> None:
         """
@@ -176,10 +181,10 @@ class Agents(Factory):
         word = words.get(refusal.status) or ("draining" if self.stopping else "full")
         self.refusals.refuse(word, f"the link from {peer}: {refusal.message}")
 
-    def _take(self, node: str, hello: AgentHello, peer: str) -> MuxConnection:
+    def _take(self, node: str, hello: AgentHello, peer: str, until: float) -> MuxConnection:
         mux = MuxConnection(self.reactor, client=False, accept=reset, lost=lambda why: self._lost(agent, why))
         mux.on_go_away = lambda: self.moved(node)
-        agent = Agent(node, mux, peer, hello.addresses, hello.user_agent, time.time())
+        agent = Agent(node, mux, peer, hello.addresses, hello.user_agent, time.time(), until)
         before = self.registry.last_seen(node)
         if before is not None:
             self.refusals.metrics.reconnected(before.ending)
@@ -241,8 +246,8 @@ def ending_of(agent: Agent, why: Exception) -> str:
     One of :data:`~yurt.tunnel.server.metrics.ENDINGS` for the end of an agent's connection.
     """
     text = str(why)
-    if text in (REPLACED, STOPPED):
-        return "replaced" if text == REPLACED else "stopped"
+    if text in ENDED_HERE:
+        return ENDED_HERE[text]
     if isinstance(why, (IllegalFrame, PeerWentAway)):
         return "protocol"
     if agent.mux.peer_going_away:

@@ -25,7 +25,7 @@ REFUSALS = frozenset(
 )  # fmt: skip
 """Words for why something was refused: those of the protocol's ``Yurt-Refused``, and the server's own."""
 
-ENDINGS = frozenset({"lost", "silent", "protocol", "drained", "replaced", "stopped"})
+ENDINGS = frozenset({"lost", "silent", "protocol", "drained", "replaced", "stopped", "expired", "removed"})
 """Why connections of agents end."""
 
 VERBS = frozenset({"get", "head", "post", "put", "patch", "delete", "options", "connect"})

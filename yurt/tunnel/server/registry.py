@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -58,7 +59,7 @@ class Agent:
     One connection of a node's agent.
 
     ``node`` is the name in its certificate; ``addresses`` and ``version`` are what the agent said of itself; ``peer`` is where
-    it connected from; ``since`` is the time of day, in seconds.
+    it connected from; ``since`` is the time of day, in seconds, and so is ``valid_until``, when its certificate expires.
     """
 
     node: str
@@ -67,6 +68,7 @@ class Agent:
     addresses: tuple[str, ...] = ()
     version: str = ""
     since: float = 0.0
+    valid_until: float = inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from yurt.tunnel.server.egress import EgressSocket
 from yurt.tunnel.server.front import Front
 from yurt.tunnel.server.meta import meta_site
 from yurt.tunnel.server.metrics import PREFIX, Figures, ServerMetrics
+from yurt.tunnel.server.outlived import Outlived
 from yurt.tunnel.server.peers import PeerLinks, PeerStreams
 from yurt.tunnel.server.redirect import Bound, Redirect
 from yurt.tunnel.server.refusals import Refusals
@@ -234,6 +235,7 @@ class TunnelServer(MultiService):
             self.redirect = Redirect(reactor, self.nodes, self.ports, cast(Any, doors), period=period, flows=flows)
             self.add(self.redirect)
         self.add(Abandoned(reactor, self.callers))
+        self.add(Outlived(reactor, self.registry, self.nodes, config.drain_timeout))
         self.add(ReactorLag(reactor, self.prometheus, PREFIX))
         self.add(OnHangup(reactor, self.reload))
         self.add(Notify(reactor, interval=watchdog_interval()))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from math import inf
 from typing import TYPE_CHECKING
 
 from yurt import __version__
@@ -65,6 +66,7 @@ def agent_status(agent: Agent, now: float) -> dict[str, object]:
         "bytesFromNode": mux.bytes_received,
         "bytesToNode": mux.bytes_sent,
         "roundTripMilliseconds": None if mux.rtt is None else round(mux.rtt * 1000, 3),
+        "certificateExpires": None if agent.valid_until == inf else _moment(agent.valid_until),
         "leaving": mux.peer_going_away or mux.closing,
     }
 
