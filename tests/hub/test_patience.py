@@ -17,8 +17,8 @@ class Waiter:
     A request that counts how often it lost its patience.
     """
 
-    def __init__(self, *, awaits_head: bool) -> None:
-        self.awaits_head = awaits_head
+    def __init__(self, *, awaits_more: bool) -> None:
+        self.awaits_more = awaits_more
         self.times = 0
         self.left: list[Server] = []
 
@@ -48,7 +48,7 @@ class PatienceTests(SynchronousTestCase):
         """
         Who waits for a head asks again and again: a server that was alive a moment ago may be silent now.
         """
-        waiter = Waiter(awaits_head=True)
+        waiter = Waiter(awaits_more=True)
         self.patience.watch(waiter)
         self.let(3 * (PATIENCE + 2 * PATIENCE_TICK))
         self.assertGreaterEqual(waiter.times, 3)
@@ -58,7 +58,7 @@ class PatienceTests(SynchronousTestCase):
         """
         Who waits for more of a body asks once after each piece: it may be the client that is slow.
         """
-        waiter = Waiter(awaits_head=False)
+        waiter = Waiter(awaits_more=False)
         self.patience.watch(waiter)
         self.let(4 * PATIENCE)
         self.assertEqual(waiter.times, 1)
@@ -67,7 +67,7 @@ class PatienceTests(SynchronousTestCase):
         """
         Beginning a wait anew puts nobody else off.
         """
-        first, second = Waiter(awaits_head=False), Waiter(awaits_head=False)
+        first, second = Waiter(awaits_more=False), Waiter(awaits_more=False)
         self.patience.watch(first)
         self.patience.watch(second)
         self.let(PATIENCE / 2)
@@ -79,7 +79,7 @@ class PatienceTests(SynchronousTestCase):
         """
         That a server has fallen silent is told to all who wait, and to nobody else.
         """
-        waiting, done = Waiter(awaits_head=True), Waiter(awaits_head=True)
+        waiting, done = Waiter(awaits_more=True), Waiter(awaits_more=True)
         upstream = FakeUpstream(self.clock)
         server = Server("https://a", upstream, upstream)
         for one in (waiting, done):
@@ -93,7 +93,7 @@ class PatienceTests(SynchronousTestCase):
         """
         With nobody waiting there is no timer, nor after a stop.
         """
-        waiter = Waiter(awaits_head=True)
+        waiter = Waiter(awaits_more=True)
         self.patience.watch(waiter)
         self.patience.forget(waiter)
         self.let(1.0)

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import ResponseFailed
 
 from tests.certs import make_ca
-from tests.hub.memory_site import MemorySite
+from tests.hub.memory_site import HandExchange, MemoryRequest, MemorySite
 from tests.hub.memory_site import config_map as memory_config_map
 from tests.hub.memory_site import event as memory_event
 from tests.hub.site import USER, Reply, Site, config_map, header, names, pod, reactor, source, until
@@ -781,6 +781,65 @@ class LostAnswerTests(SynchronousTestCase):
         self.site.run(forward.ANSWER_WITHIN + 5)
         self.site.arriving("/debug/pprof/profile").answer(200, {})
         self.assertEqual(request.status, 200)
+
+
+    def half(self, path: str, **options: Any) -> tuple[MemoryRequest, HandExchange]:
+        """
+        A read of which half an answer has come.
+        """
+        request = self.site.ask("GET", path, **options)
+        exchange = self.site.arriving(path)
+        exchange.begin()
+        exchange.send(b'{"kind":')
+        return request, exchange
+
+    def test_rest(self) -> None:
+        """
+        Neither is the rest of an answer that has begun: the cache gives the whole one, and who has seen the first half is cut.
+        """
+        read, passed = self.half(MAPS)[0], self.half(PODS, agent="kubectl")[0]
+        self.site.run(forward.SILENT_FOR - 2)
+        self.assertEqual((read.status, passed.data, passed.aborted), (0, b'{"kind":', False))
+        self.site.run(4)
+        self.assertEqual((read.status, read.header("x-yurt-source"), passed.aborted), (200, "cache", True))
+        self.assertTrue(self.site.cloud.reachable)
+        self.assertEqual((self.site.at_cloud(MAPS), self.site.at_cloud(PODS), self.site.hub.in_flight), ([], [], 0))
+
+    def test_rest_comes_slowly(self) -> None:
+        """
+        What comes on, however slowly, is not lost, nor is what the client itself does not read yet.
+        """
+        request, exchange = self.half(PODS, agent="kubectl")
+        for _ in range(5):
+            self.site.run(forward.SILENT_FOR - 5)
+            exchange.send(b" ")
+        request.stop_reading()
+        self.site.run(forward.SILENT_FOR + 10)
+        request.read_on()
+        self.site.run(forward.SILENT_FOR - 5)
+        exchange.send(b"}")
+        exchange.end()
+        self.assertEqual((request.finished, request.aborted), (True, False))
+
+    def test_silence_in_the_middle(self) -> None:
+        """
+        A cloud that is lost while an answer pauses is found out about as soon as ever.
+        """
+        read, passed = self.half(MAPS)[0], self.half(PODS, agent="kubectl")[0]
+        self.site.run(4)
+        self.site.upstream.alive, self.site.upstream.frozen = False, True
+        self.site.run(forward.DOUBT_EVERY * patience.PATIENCE + 2)
+        self.assertEqual((read.status, read.header("x-yurt-source"), passed.aborted), (200, "cache", True))
+
+    def test_rest_that_may_take_longer(self) -> None:
+        """
+        Logs, and what is no resource, come when they come.
+        """
+        for path in ("/api/v1/namespaces/default/pods/a/log", "/debug/pprof/trace"):
+            request, exchange = self.half(path, agent="kubectl")
+            self.site.run(forward.ANSWER_WITHIN + forward.SILENT_FOR)
+            exchange.send(b"...")
+            self.assertEqual((request.data, request.aborted), (b'{"kind":...', False))
 
 
 class LossTests(HubCase):

@@ -52,6 +52,10 @@ ANSWER_WITHIN = 65.0
 """Seconds for the answer to a request about resources to begin, of a server that is alive: an API server itself gives up after 60
 (its --request-timeout), and says so.  What takes longer is lost, as large packets are where a link has become narrower."""
 
+SILENT_FOR = 30.0
+"""Seconds without any more of an answer about resources after which the rest is lost, of a server that is alive: it is there as
+soon as it is begun, and a link that is as good as gone for longer shows to the probes."""
+
 DOUBT_EVERY = 8
 """How many times its patience a request waits between two probes of its server, after the first two."""
 
@@ -214,10 +218,27 @@ class Forward:
         """
         return self.exchange is not None and not self.started and not self.finished and self.held is None
 
+    @property
+    def awaits_more(self) -> bool:
+        """
+        Whether the server owes something: the head, or more of a body that does not last and that the client reads.
+        """
+        is_open = self.exchange is not None and not self.finished and self.stalled is None
+        return is_open and (self.awaits_head or self.is_bounded)
+
+    @property
+    def is_bounded(self) -> bool:
+        """
+        Whether the answer has an end that comes soon, as far as is known: that about a resource, unless it is of a subresource
+        that may last.
+        """
+        info = self.info
+        return info.is_resource and not self.long_running and (self.awaits_head or info.subresource in PLAIN_SUBRESOURCES)
+
     def impatient(self) -> None:
         """
-        No answer has begun for a while: have the server probed.  When it turns out dead its connections are closed, so
-        that this exchange fails and goes another way; when it lives the wait goes on, for ANSWER_WITHIN at most.
+        Nothing has come for a while: have the server probed.  When it turns out dead its connections are closed, so that this
+        exchange fails and goes another way; when it lives the wait goes on, for ANSWER_WITHIN or SILENT_FOR at most.
         """
         if self.server is not None and self.doubts(self.server):
             self.hub.suspect(self.server, "no answer to a request")
@@ -227,11 +248,13 @@ class Forward:
         Whether to have ``server`` probed now: a long wait is no reason to do so without end, as each probe costs a connection.
         One that has had its time is given up; only the bounds of API servers themselves are known.
         """
+        if self.stalled is not None:
+            return False  # it is the client that is waited for
         self.looks += 1
-        is_bounded = self.info.is_resource and not self.long_running
-        if self.awaits_head and is_bounded and self.looks * PATIENCE >= ANSWER_WITHIN:
+        limit, what = (ANSWER_WITHIN, "no answer") if self.awaits_head else (SILENT_FOR, "no more of its answer")
+        if self.is_bounded and self.looks * PATIENCE >= limit:
             self.drop_exchange()
-            self.response_failed(UpstreamError(f"{server.name}: no answer within {ANSWER_WITHIN:g} s", sent=True))
+            self.response_failed(UpstreamError(f"{server.name}: {what} within {limit:g} s", sent=True))
             return False
         return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
 
@@ -262,9 +285,9 @@ class Forward:
         if head.status in SERVER_ERRORS and self.asked_other(head):
             return
         self.answered_by_cloud(head)
-        if not self.long_running and self.heard != self.hub.patience.ticks:
-            self.heard = self.hub.patience.ticks
-            self.hub.patience.watch(self)
+        self.looks = 0
+        if self.heard != self.hub.patience.ticks:
+            self.wait_anew()
         if self.keeps(head):
             self.kept = []
             self.kept_head = head
@@ -332,6 +355,13 @@ class Forward:
         """
         assert self.server is not None
         self.hub.cloud.answered(self.server)
+        self.looks = 0
+        self.wait_anew()
+
+    def wait_anew(self) -> None:
+        """
+        Wait for what comes next, with all patience.
+        """
         if not self.long_running:
             self.heard = self.hub.patience.ticks
             self.hub.patience.watch(self)
@@ -353,6 +383,8 @@ class Forward:
         self.pour()
         if self.exchange is not None and self.stalled is None:
             self.exchange.resume()
+            if self.heard != self.hub.patience.ticks:
+                self.wait_anew()
 
     def read_again(self) -> None:
         """

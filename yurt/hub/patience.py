@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from yurt.hub.cloud import Server
 
 PATIENCE = 0.8
-"""Seconds that a request waits for a response head before its server is suspected."""
+"""Seconds that a request waits for a response head, or for more of a body, before its server is suspected."""
 
 PATIENCE_TICK = 0.1
 """Seconds between looks at who has waited too long."""
@@ -24,7 +24,7 @@ class Waiting(Protocol):
     """
 
     @property
-    def awaits_head(self) -> bool: ...
+    def awaits_more(self) -> bool: ...
 
     def impatient(self) -> None: ...
 
@@ -87,7 +87,7 @@ class Patience:
             del self._waiting[waiting]
         for waiting in overdue:
             waiting.impatient()
-            if waiting.awaits_head:
+            if waiting.awaits_more:
                 self.watch(waiting)  # the server lives: it may fall silent yet
         if self._waiting and self._timer is None:
             self._timer = self._reactor.callLater(PATIENCE_TICK, self._look)

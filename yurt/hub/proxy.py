@@ -15,6 +15,7 @@ from yurt.http.interfaces import IncomingRequest, RequestHead
 from yurt.hub.accept import read_accept
 from yurt.hub.answers import answer_status
 from yurt.hub.cache.views import GETS, Caller
+from yurt.hub.changes import Change, is_told
 from yurt.hub.documents import DocumentRead, is_document
 from yurt.hub.exclude import TOKENS
 from yurt.hub.filtered import FilteredListRead, FilteredObjectRead, UnfilteredForward
@@ -25,7 +26,7 @@ from yurt.hub.leasecalls import ANSWERED_HERE, LeaseCall, LeaseCreate, LeaseDele
 from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
 from yurt.hub.tokenrequests import TokenRequestWrite
 from yurt.hub.watches import Watch
-from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, EventWrite, StatusWrite, Write
+from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, Create, EventWrite, StatusWrite
 from yurt.kube.requestinfo import RequestInfo, parse_request
 
 if TYPE_CHECKING:
@@ -216,15 +217,15 @@ class HubProxy:
         if info.resource == "serviceaccounts" and info.subresource == "token" and info.verb == "create":
             is_kept = self.hub.agents.cached(caller.component) and not self.hub.excluded.covers("", TOKENS)
             return TokenRequestWrite if is_kept else Forward
-        if self.is_own_status(info, caller):
+        if cached and self.is_own_status(info, caller):
             return StatusWrite
         if info.verb == "create" and not info.name and self.is_of_node_lease(info, caller):
             return LeaseCreate
         if info.verb == "delete" and self.is_of_own_lease(info, caller):
             return LeaseDelete
         if cached and info.verb == "create" and not info.subresource and not info.name:
-            return Write
-        return Forward
+            return Create
+        return Change if cached and is_told(info) else Forward
 
     def is_own_status(self, info: RequestInfo, caller: Caller) -> bool:
         """

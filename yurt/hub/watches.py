@@ -292,9 +292,9 @@ class Watch:
         self.hub.patience.watch(self)
 
     @property
-    def awaits_head(self) -> bool:
+    def awaits_more(self) -> bool:
         """
-        Whether the cloud has not begun to answer the present attempt.
+        Whether the cloud has not begun to answer the present attempt; after that it may be silent for long.
         """
         return self.attempt is not None and not self.attempt.status
 

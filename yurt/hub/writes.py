@@ -24,6 +24,7 @@ from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
 from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
+from yurt.hub.changes import Change
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.event_body import EventError, read_event
 from yurt.hub.forward import MAX_REPLAYED_BODY, Forward
@@ -199,6 +200,12 @@ class Write(Forward):
             self.done()
 
 
+class Create(Change, Write):
+    """
+    POST of an object, by a cached caller.
+    """
+
+
 class EventWrite(Write):
     """
     POST or PATCH of an Event.
@@ -316,7 +323,7 @@ class Conflict(Exception):
     """
 
 
-class StatusWrite(Write):
+class StatusWrite(Change, Write):
     """
     PATCH or PUT of the status of a node or a pod, by kubelet.
     """
