@@ -560,13 +560,13 @@ class UnservedTests(FailoverCase):
 
     HTML: ClassVar = [(b"Content-Type", b"text/html")]
 
-    def post(self, upstream: HandUpstream, status: int, headers: Headers) -> None:
+    def post(self, upstream: HandUpstream, status: int, headers: Headers, path: str = MAPS) -> None:
         """
         One more write, until one arrives at that server; others are answered well, and one under suspicion is spared at first.
         """
         for _ in range(4):
-            self.site.ask("POST", MAPS, config_map("new", 0), agent="kubectl")
-            exchange = self.site.arriving(MAPS)
+            self.site.ask("POST", path, config_map("new", 0), agent="kubectl")
+            exchange = self.site.arriving(path)
             is_there = exchange.upstream is upstream
             exchange.answer(status if is_there else 201, b"<html>", headers)
             self.site.run(0.1)
@@ -598,6 +598,23 @@ class UnservedTests(FailoverCase):
             for _ in range(MAX_UNSERVED):
                 self.post(self.first, 502, self.HTML)
         self.assertTrue(waits[0] < waits[1] < waits[2], waits)
+
+    def test_watches_leave(self) -> None:
+        """
+        The watches at such a server would hear no more: they go on at the other one, and the status page says why.
+        """
+        requests = self.watches(2)
+        for _ in range(MAX_UNSERVED):
+            self.assertEqual(len(self.at(self.first)), 1)
+            self.post(self.first, 503, self.HTML, "/api/v1/namespaces/default/secrets")
+        self.site.run_until(lambda: len(self.at(self.second)) == 2, IN_TIME)
+        self.assertEqual(self.at(self.first), [])
+        self.accept(self.second)
+        self.tell(self.second, 11)
+        self.assert_told(requests, 11)
+        doubts = [self.site.cloud.doubt(server) for server in self.site.cloud.servers]
+        self.assertIn("on probation", doubts[0])
+        self.assertEqual(doubts[1], "")
 
     def test_in_a_row(self) -> None:
         """

@@ -47,6 +47,10 @@ class Attempt:
         self.refusal: list[bytes] = []
         self.refusal_size = 0
         self.fruitful = False
+        self.marked = False
+        """Whether a bookmark has come that tells of nothing but the time."""
+        self.quiet = 0
+        """Looks of :mod:`yurt.hub.deafness` since anything came."""
         self.began = inf
         """When the server accepted the watch."""
 

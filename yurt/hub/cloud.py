@@ -219,6 +219,15 @@ class Cloud:
         """
         return server in self._choices
 
+    def doubt(self, server: Server) -> str:
+        """
+        What speaks against ``server``; empty when nothing does.
+        """
+        if server.reason or self.trusts(server):
+            return server.reason
+        left = self._probers[server].health.trusted_from - self._reactor.seconds()
+        return f"on probation for {left:.0f} s more: it was away, or a load balancer had nothing behind it"
+
     def answered(self, server: Server) -> None:
         """
         ``server`` answered: a response head, or more of a long body.  Cheap; a 502, 503 or 504 is no answer.
@@ -231,14 +240,17 @@ class Cloud:
         """
         self._probers[server].health.served(self._reactor.seconds())
 
-    def unserved(self, server: Server, status: int) -> None:
+    def unserved(self, server: Server, status: int) -> bool:
         """
-        A load balancer at ``server`` answered for want of an API server.  MAX_UNSERVED times in a row, and others have its turns.
+        A load balancer at ``server`` answered for want of an API server.  MAX_UNSERVED times in a row, and others have its turns;
+        returns whether that is so from now on.
         """
-        if self._probers[server].health.unserved(self._reactor.seconds()):
-            message = "API server {server} answers {status} to one request after the other: it is used only for want of another"
-            self._log.warn(message, server=server.name, status=status)
-            self._choose()
+        if not self._probers[server].health.unserved(self._reactor.seconds()):
+            return False
+        message = "API server {server} answers {status} to one request after the other: it is used only for want of another"
+        self._log.warn(message, server=server.name, status=status)
+        self._choose()
+        return not self.trusts(server)
 
     def suspect(self, server: Server, reason: str) -> Deferred[bool]:
         """

@@ -20,6 +20,7 @@ from yurt.hub.cache.store import Store
 from yurt.hub.cache.views import Caller, Views
 from yurt.hub.cloud import Cloud, Server, is_unserved
 from yurt.hub.config import HubConfig
+from yurt.hub.deafness import Deafness
 from yurt.hub.documents import Documents
 from yurt.hub.exclude import Excluded
 from yurt.hub.filters.choice import OURSELVES
@@ -101,6 +102,7 @@ class Hub:
         self.watches: set[Watch] = set()
         self.read_event = EventReader().read
         self.timers = Timers(reactor)
+        self.deafness = Deafness(self.timers, self.watches)
         self.filters = Filters(
             reactor,
             config.filters,
@@ -145,6 +147,7 @@ class Hub:
         Start a watch; watches are not counted among the requests in flight.
         """
         watch.series.in_flight += 1
+        self.deafness.begin()
         watch.begin()
 
     def ended(self, one: Forward | Watch) -> None:
@@ -213,8 +216,8 @@ class Hub:
         """
         ``server`` answered a request with a server's error, or a load balancer did in its place.
         """
-        if is_unserved(head.status, head.headers):
-            self.cloud.unserved(server, head.status)
+        if is_unserved(head.status, head.headers) and self.cloud.unserved(server, head.status):
+            self.leave(server)
         self.suspect(server, f"it answered {head.status}")
 
     def _probe_broke(self, failure: object) -> bool:
@@ -232,7 +235,7 @@ class Hub:
 
     def leave(self, server: Server) -> None:
         """
-        ``server`` has fallen silent while another answers: who can goes on there.
+        ``server`` has fallen silent, or is a load balancer with nothing behind it, while another answers: who can goes on there.
         """
         self.patience.leave(server)
         for watch in list(self.watches):

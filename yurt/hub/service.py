@@ -312,7 +312,7 @@ class HubService(MultiService):
                 "sinceSeconds": round(steady - cloud.since),
                 "offlineSeconds": round(cloud.offline_seconds(), 1),
                 "servers": [
-                    {"url": one.name, "healthy": one.healthy, "trusted": cloud.trusts(one), "reason": one.reason}
+                    {"url": one.name, "healthy": one.healthy, "trusted": cloud.trusts(one), "reason": cloud.doubt(one)}
                     for one in cloud.servers
                 ],
             },

@@ -54,6 +54,7 @@ from yurt.kube.selectors import SelectorError, compile_selection
 from yurt.kube.status import status_body
 from yurt.kube.watch import (
     ADDED,
+    BOOKMARK,
     DELETED,
     ERROR,
     MODIFIED,
@@ -312,8 +313,16 @@ class Watch:
         attempt = self.attempt
         if attempt is None or attempt.server is not server or self.passing or (self.started and self.is_whole_state_due()):
             return
-        attempt.drop()
-        self.attempt_ended(attempt, UpstreamError(f"{server.name}: silent"))
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """
+        Nothing comes of the present attempt any more: go on by another one.
+        """
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.drop()
+            self.attempt_ended(attempt, UpstreamError(f"{attempt.server.name}: silent"))
 
     def upstream_head(self) -> RequestHead:
         """
@@ -384,6 +393,7 @@ class Watch:
         if attempt is not self.attempt:
             return
         attempt.fruitful = True
+        attempt.quiet = 0
         self.hub.cloud.answered(attempt.server)
         self.series.received += len(data)
         if self.stream.transparent:
@@ -421,6 +431,8 @@ class Watch:
             return True
         if event.type == ERROR:
             return self.take_error(event, frame, lines)
+        if event.type == BOOKMARK and not event.initial_events_end and self.attempt is not None:
+            self.attempt.marked = True
         if self.cached and not self.stream.protobuf:
             self.feed.keep(event)
         if self.progress.told(event, self.hub.reactor.seconds()):
