@@ -89,7 +89,7 @@ class ChangeTests(SynchronousTestCase):
         What waits for its end is still there, and says so; what the answer shows for the last time is gone.
         """
         self.site.store_list(PODS, [pod("web", 6)], "10", "PodList")
-        ending = {"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30}
+        ending: dict[str, Any] = {"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30}
         self.write("DELETE", f"{PODS}/web", pod("web", 11, **ending))
         self.assertIn("deletionTimestamp", self.offline(f"{PODS}/web").json["metadata"])
         self.site.online()
