@@ -86,7 +86,7 @@ class MalformedTests(SynchronousTestCase):
 
     def test_oversized_head(self) -> None:
         """
-        A head larger than the limit gets 400, in one field or many, finished or not, without an end to wait for.
+        A head larger than the limit gets 431 and a Status, in one field or many, finished or not, without an end to wait for.
         """
         limits = ServerLimits(max_head_bytes=1000)
         one = get(b"/", b"X: " + b"a" * 1000)
@@ -97,7 +97,10 @@ class MalformedTests(SynchronousTestCase):
             for size in (1, 7, 100, len(data)):
                 side = ServerSide(hello, limits)
                 answer = side.feed(*[data[at : at + size] for at in range(0, len(data), size)])
-                self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), (data[:50], size))
+                self.assertTrue(answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n"), (data[:50], size))
+                status = json.loads(answer.partition(b"\r\n\r\n")[2])
+                self.assertEqual((status["code"], status["reason"]), (431, "RequestHeaderFieldsTooLarge"))
+                self.assertIn("1000 bytes", status["message"])
                 self.assertTrue(side.wire.is_closed)
 
     def test_head_within_limit(self) -> None:
@@ -114,7 +117,7 @@ class MalformedTests(SynchronousTestCase):
         side = ServerSide(echo, ServerLimits(max_head_bytes=1000))
         data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
         answer = side.feed(data, *[b"X: aaaaaaaa\r\n"] * 200)
-        self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(answer.startswith(b"HTTP/1.1 431 "))
 
     def test_good_requests_before_bad(self) -> None:
         """

@@ -19,6 +19,9 @@ from yurt.http.repeats import MAX_REPEATED_BYTES, Repeats
 MAX_HEAD_BYTES = 64 * 1024
 """Most bytes of a start line with its header fields, and of trailers."""
 
+FIELDS_TOO_LARGE = "header fields too large"
+"""What a parser says of a head or trailers beyond their bound, RFC 6585 section 5."""
+
 ASTERISK = b"*"
 """The target by which OPTIONS asks after the server itself, RFC 9110 section 9.3.7; an API server's HTTP library says 200."""
 
@@ -154,7 +157,7 @@ class RequestParser(Generic[M]):
                 self.error = str(error)
         else:
             if self._pending > self._limit:
-                self.error = "header fields too large"
+                self.error = FIELDS_TOO_LARGE
 
     def _upgrade_offered(self, rest: bytes) -> None:
         if not self._offer_declined:
@@ -184,7 +187,7 @@ class RequestParser(Generic[M]):
     def on_headers_complete(self) -> None:
         fields = self._fields
         if self._pending > self._limit and _size(fields) + len(self._target) > self._limit:
-            raise self._reject("header fields too large")
+            raise self._reject(FIELDS_TOO_LARGE)
         self._pending = 0
         parser = self._parser
         version = parser.get_http_version()
@@ -271,7 +274,7 @@ class RequestParser(Generic[M]):
         if message is None:
             return
         if self._pending > self._limit and _size(message.trailers) > self._limit:
-            raise self._reject("trailers too large")
+            raise self._reject(FIELDS_TOO_LARGE)
         message.complete = True
         self.stopped = not message.keep_alive
         self._message = None
@@ -366,7 +369,7 @@ class ResponseParser:
             self.reusable = self._fresh = False
         else:
             if self._pending > self._limit:
-                self.error = "header fields too large"
+                self.error = FIELDS_TOO_LARGE
 
     def end(self) -> bool:
         """
@@ -389,7 +392,7 @@ class ResponseParser:
             return
         fields = self._fields
         if self._pending > self._limit and _size(fields) + len(self._reason) > self._limit:
-            self.error = "header fields too large"
+            self.error = FIELDS_TOO_LARGE
             raise _Reject()
         self._pending = 0
         status = self._parser.get_status_code()

@@ -32,7 +32,7 @@ from zope.interface import implementer
 from yurt.http.exchange import PHRASES, ServerRequest, status_body
 from yurt.http.heads import serialise_response
 from yurt.http.interfaces import Application, ByteStream, Headers, ResponseHead
-from yurt.http.parser import ASTERISK, MAX_HEAD_BYTES, RequestParser
+from yurt.http.parser import ASTERISK, FIELDS_TOO_LARGE, MAX_HEAD_BYTES, RequestParser
 from yurt.http.repeats import Repeats
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, forget_unsent, half_close, one_write, tune, unsent
@@ -321,7 +321,7 @@ class ServerConnection(Protocol):
             # Their answers would only pile up: the client does not even read the ones before.
             self._expire_after(self._limits.idle_timeout)
         elif error is not None and (current is None or not current.complete):
-            self._refuse(400, "BadRequest", f"malformed request: {error}")
+            self._refuse_malformed(error)
             return
         elif current is None:
             if self._ended or self.draining:
@@ -339,6 +339,14 @@ class ServerConnection(Protocol):
         elif not self._in_head:
             self._in_head = True
             self._expire_after(self._limits.head_timeout)
+
+    def _refuse_malformed(self, error: str) -> None:
+        if error == FIELDS_TOO_LARGE:
+            limit = self._limits.max_head_bytes
+            message = f"the request's head, or its trailers, have more than the {limit} bytes that are taken"
+            self._refuse(431, "RequestHeaderFieldsTooLarge", message)
+        else:
+            self._refuse(400, "BadRequest", f"malformed request: {error}")
 
     def _refuse(self, code: int, reason: str, message: str) -> None:
         """
@@ -527,9 +535,9 @@ class HTTPServerFactory(Factory):
     Accepts connections and asks ``application`` once a request.
 
     ``door`` is what requests show as theirs; ``own_headers`` go on the answers that this layer gives by itself (400
-    for what is malformed, 500 for a failing application, 503 for one connection too many).  CONNECT is malformed
-    unless the application ``takes_connect``.  ``handshake_failed`` is told of connections that ended within TLS's hand-shake:
-    from where, and why; ``crowded_out`` from where a connection came that had to make room.
+    for what is malformed, 431 for a head too large, 500 for a failing application, 503 for one connection too many).  CONNECT is
+    malformed unless the application ``takes_connect``.  ``handshake_failed`` is told of connections that ended within TLS's
+    hand-shake: from where, and why; ``crowded_out`` from where a connection came that had to make room.
 
     When there are as many connections as may be, the oldest that has not asked anything yet makes room for a new one, or else the
     one that has been idle for longest: whoever only holds connections open must not keep out those who have something to ask.

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tunnel.server.told import ToldCluster
 from yurt.http.interfaces import Headers, RequestHead
 from yurt.tunnel.server.nodes import Node, Nodes
 from yurt.tunnel.server.ports import Ports
@@ -85,8 +86,38 @@ class HostTests(SynchronousTestCase):
         with self.assertRaisesRegex(Refused, "port 22 is not one of the tunnel's"):
             found("10.0.0.1:6443", "edge-2", 22)
         self.assertEqual(found("edge-1:9445", "edge-2"), route_on(self.edge("edge-1"), "", 9445, PORTS, tls=True))
+        self.assertEqual(found("10.0.0.1:6443", "EDGE-2"), route_on(self.edge("edge-2"), "", 10250, PORTS, tls=True))
         with self.assertRaises(Refused):
             found("10.0.0.1:6443", "tunnel.example.com")
+
+    def test_api_server_on_a_node(self) -> None:
+        """
+        An API server passes on what its client called it, which may be the address or the name of a node that it runs on: there,
+        too, the dialled name means the node.  What was dialled by that very name means none.
+        """
+
+        def found(host: str, dialled: str, target: bytes = b"/metrics") -> Route | PodPath:
+            return route(RequestHead(b"GET", target, [(b"Host", host.encode())]), two_nodes(), PORTS, tls=True, dialled=dialled)
+
+        wanted = route_on(self.edge("edge-2"), "", 10250, PORTS, tls=True)
+        for host in ("10.0.0.8:6443", "edge-1:6443", "10.0.0.8", "edge-1", "[fd00::8]:6443"):
+            self.assertEqual(found(host, "edge-2"), wanted, host)
+            self.assertEqual(found(host, "edge-2", b"/exec/default/web/nginx"), wanted, host)
+            self.assertEqual(found(host, "edge-1", b"/exec/default/web/nginx"), PodPath("default", "web"), host)
+            self.assertRaises(Refused, found, host, "edge-1")
+            self.assertRaises(Refused, found, host, "tunnel.example.com")
+
+    def test_dialled_name_of_a_cloud_node(self) -> None:
+        """
+        Who calls the server by the name of the node that it runs on, and in Host an edge node's port that is not the tunnel's, is
+        told so.
+        """
+        cluster = ToldCluster()
+        cluster.node("cloud-1", "10.0.0.1")
+        cluster.node("edge-1", "10.0.0.8", has_agent=True)
+        head = RequestHead(b"GET", b"/", [(b"Host", b"edge-1:9999")])
+        with self.assertRaisesRegex(Refused, "node edge-1: port 9999 is not one of the tunnel's: name it in"):
+            route(head, cluster.nodes, PORTS, tls=True, dialled="cloud-1")
 
     def edge(self, name: str) -> Node:
         """

@@ -2,8 +2,8 @@
 Which node a request is for, and where on it: decided by the request's head, the cluster's nodes and the tunnel's ports alone.
 
 What names the node, in this order: ``X-Tunnel-Proxy-Host``, ``X-Tunnel-Proxy-Dest``, ``Host``, the name that was dialled (TLS's
-SNI), and for what an API server asks of a kubelet the pod in the path: also where Host names a node, but no port of it that the
-tunnel leads to, for the server may run on a node.  The headers and the paths are OpenYurt's
+SNI), and for what an API server asks of a kubelet the pod in the path: the last two also where Host names a node, but no port of
+it that the tunnel leads to, for this server and API servers may run on nodes.  The headers and the paths are OpenYurt's
 (``pkg/yurttunnel/handlerwrapper``).  An API server that dials a kubelet by its node's name passes on, for the proxy subresource
 of nodes, the Host of its own client: there only the dialled name tells the node.
 """
@@ -125,19 +125,17 @@ def route(
             message = f"X-Tunnel-Proxy-Dest: {wanted[0]} is neither an address nor a name of node {node.name}"
             raise Refused(400, "BadRequest", "malformed", message)
         return route_on(node, wanted[0], wanted[1], ports, tls=tls)
-    if node is None:
-        node = nodes.by_name(dialled.lower())
-        if node is not None:
-            return route_on(node, "", dialled_port or node.kubelet_port, ports, tls=tls)
+    if node is None or (named is None and (port is None or scheme_of(node, port, ports, tls=tls) is None)):
+        # No node that is meant, though perhaps a machine of the control plane that is one, too: called by this server's own
+        # door, or by that of an API server, which passes on what its own client called it.
+        meant = nodes.by_host(dialled)
+        if meant is not None and meant is not node and (node is None or meant.has_agent):
+            return route_on(meant, "", dialled_port or meant.kubelet_port, ports, tls=tls)
         pod = pod_of(head.target)
-        if pod is None or not (tls or is_local(host)):
-            raise _unknown("Host", host)
-        return pod
-    if named is None and (port is None or scheme_of(node, port, ports, tls=tls) is None):
-        # Perhaps the node on which this server runs, called by its own door.
-        pod = pod_of(head.target)
-        if pod is not None:
+        if pod is not None and (node is not None or tls or is_local(host)):
             return pod
+        if node is None:
+            raise _unknown("Host", host)
     return route_on(node, host if usual_spelling(host) in node.addresses else "", port, ports, tls=tls)
 
 
