@@ -27,6 +27,9 @@ from yurt.tunnel.server.redirect import Bound, Redirect
 
 NODES = 5000
 ALONE = 10
+PAUSE = 0.5
+"""Seconds between two changes that come alone."""
+
 IN_A_ROW = 20
 CHECKS = 5
 SAMPLE = 20
@@ -92,8 +95,8 @@ class Life:
             self.cluster.node(f"n{number}", f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")
         self.redirect.startService()
         first = await self.until(self.has(NODES))
-        alone = await self.changes(ALONE, in_a_row=False)
-        in_a_row = await self.changes(IN_A_ROW, in_a_row=True)
+        alone = await self.changes(ALONE, PAUSE)
+        in_a_row = await self.changes(IN_A_ROW, 0.0)
         self.child.spent.clear()
         for _ in range(CHECKS):
             await self.child.ask(Request("ensure", tunnel=self.redirect.rules))
@@ -104,24 +107,24 @@ class Life:
         stop = time.monotonic() - began
         return {"first": first, "alone": alone, "row": in_a_row, "checks": checks, "calls": calls, "stop": stop}
 
-    async def changes(self, count: int, in_a_row: bool) -> dict[str, Any]:
+    async def changes(self, count: int, pause: float) -> dict[str, Any]:
         """
-        A node comes and goes, each time with the child of the time before, or with a new one; the seconds of the changes, and
-        those from the news to the kernel, and the mean of the seconds of a processor.
+        A node comes and goes, with seconds of pause between; the seconds of the changes, and those from the news to the kernel,
+        and the mean of the seconds of a processor.  The child is there, as the server's is: the last check has needed it.
         """
         await self.rest()
-        self.child.spent.clear()
         used = children_seconds()
+        await self.child.ask(Request("ensure"))
+        self.child.spent.clear()
         news = []
         for _ in range(count // 2):
-            self.cluster.node("new", "10.255.0.1")
-            news.append(await self.until(self.has(NODES + 1)))
-            if not in_a_row:
-                await self.rest()
-            self.cluster.no_node("new")
-            news.append(await self.until(self.has(NODES)))
-            if not in_a_row:
-                await self.rest()
+            for come in (True, False):
+                await deferLater(self.reactor, pause)
+                if come:
+                    self.cluster.node("new", "10.255.0.1")
+                else:
+                    self.cluster.no_node("new")
+                news.append(await self.until(self.has(NODES + come)))
         await self.rest()
         changes = [seconds for looked, seconds in self.child.spent if not looked]
         return {"changes": changes, "news": news, "processor": (children_seconds() - used) / count}

@@ -88,8 +88,10 @@ class KeptChildTests(SynchronousTestCase):
         """
         While it works it is not idle.
         """
+        self.child.prepare()
+        self.reactor.advance(KEPT - 1)
         result = self.child.ask(REQUEST)
-        self.reactor.advance(KEPT + 1)
+        self.reactor.advance(2)
         self.assertEqual(self.reactor.process.written, LINE)
         self.reactor.say(Result())
         self.successResultOf(result)

@@ -14,8 +14,11 @@ from yurt.host.messages import Request, Result
 
 Outcome = TypeVar("Outcome")
 
-KEPT = 10.0
-"""Seconds that a child is kept after its last use; then it ends, and its memory is free again."""
+KEPT = 90.0
+"""
+Seconds that a child is kept after its last use; then it ends, and its memory is free again.  Longer than the time between two
+checks of all rules, so that the child of one is still there for whatever changes until the next.
+"""
 
 
 class KeptChild:

@@ -237,7 +237,8 @@ class Redirect(Service):
         if self._failed:
             self._wake(FIRST_RETRY)
         else:
-            self._child.prepare()  # it starts while others are gathered
+            if self._known is not None:
+                self._child.prepare()  # if it has ended, it starts while others are gathered
             self._wake(GATHER)
 
     def _wake(self, seconds: float) -> None:
