@@ -103,6 +103,34 @@ class RecordTests(SynchronousTestCase):
         self.pump.flush()
         self.assertEqual((self.server.data, self.client.data), (data, b"hello"))
 
+    def test_shrunk(self) -> None:
+        """
+        Bytes go on as before when what the hand-shake needed was given back, be it in the middle of a delivery.  While bytes wait
+        there nothing is given back, for they would be lost.
+        """
+        self.join()
+
+        def shrink(data: bytes) -> None:
+            Pieces.dataReceived(self.server, data)
+            self.server.wire.shrink()
+
+        self.server.dataReceived = shrink  # type: ignore[method-assign]
+        bios = self.server.wire.getHandle()._into_ssl
+        data = os.urandom(700_000)
+        self.client.wire.write(data)
+        self.pump.flush()
+        self.assertNotEqual(self.server.wire.getHandle()._into_ssl, bios)
+        self.server.wire.write(data)
+        self.client.wire.shrink()
+        self.pump.flush()
+        self.assertTrue(self.server.data == self.client.data == data)
+        waiting = self.client.wire.getHandle()
+        waiting.send(b"waits")
+        self.client.wire.shrink()
+        self.client.wire.write(b" no more")
+        self.pump.flush()
+        self.assertEqual(self.server.data, data + b"waits no more")
+
     def test_close(self) -> None:
         """
         What was written before the close arrives, then both ends close in order.

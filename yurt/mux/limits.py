@@ -59,10 +59,10 @@ class MuxLimits:
     """
 
     max_streams: int = 4096
-    ping_after: float = 6.0
+    ping_after: float = 7.0
     """Silence in either direction after which the peer is pinged: what thousands of idle agents cost, in CPU and on the line."""
 
-    ping_patience: float = 7.5
+    ping_patience: float = 6.5
     """
     Further silence after which the peer is taken for dead: altogether a second and a half less than the 15 s that are promised,
     for the timers of a busy machine.

@@ -74,8 +74,9 @@ class Session:
         self._greatest_window = max(INITIAL_WINDOW, limits.window, limits.max_window)
         self._control: list[bytes | memoryview] = []
         self._late: list[bytes | memoryview] = []
-        self._ready: deque[Stream] = deque()
-        self._first: deque[Stream] = deque()
+        # Lists, though their heads are taken: an empty deque is larger than all else here, and servers have thousands of them.
+        self._ready: list[Stream] = []
+        self._first: list[Stream] = []
         self._partial = b""
         # The data frame that has begun: what is missing of it, whose it is (None: to be dropped), whether it ends its stream.
         self._missing = 0
@@ -240,11 +241,11 @@ class Session:
         first, ready, line = self._first, self._ready, self.line
         longest = min(self.limits.max_frame, line.longest_frame)
         while first:
-            most -= self._put_frame(first.popleft(), out, longest)
+            most -= self._put_frame(first.pop(0), out, longest)
         if ready:
             most = min(most, line.room, line.stretch if line.answers else most)
         while ready and most > 0:
-            stream = ready.popleft()
+            stream = ready.pop(0)
             most -= self._put_frame(stream, out, longest if ready else max(longest, min(most, line.longest_frame)))
         if line.wants_ping:
             out.append(head(PING, SYN, 0, line.ping(self.clock())))

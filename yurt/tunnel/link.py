@@ -39,7 +39,7 @@ from yurt.tunnel.hello import (
     serialise_answer,
     serialise_hello,
 )
-from yurt.tunnel.records import link_factory
+from yurt.tunnel.records import LinkTransport, link_factory
 
 HELLO_TIMEOUT = 10.0
 """Seconds within which the TLS hand-shake and the hello must be over, on either side."""
@@ -119,6 +119,8 @@ class _Link(Protocol):
         self.end_timer()
         self.mux = mux
         self.dataReceived = mux.dataReceived  # type: ignore[method-assign]  # a pass-through costs nothing so
+        if isinstance(self.transport, LinkTransport):
+            self.transport.shrink()
         mux.makeConnection(cast(ITransport, self.transport))
         if rest:
             mux.dataReceived(rest)

@@ -36,6 +36,15 @@ class LinkTransport(TLSMemoryBIOProtocol):
     See the module.
     """
 
+    def shrink(self) -> None:
+        """
+        Give back what the hand-shake needed for its certificates: the memory BIOs, which grow and never shrink.
+        """
+        tls, where = self._tlsConnection, ffi.new("char **")
+        if tls is not None and not any(lib.BIO_get_mem_data(bio, where) for bio in (tls._into_ssl, tls._from_ssl)):
+            tls._into_ssl, tls._from_ssl = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+            lib.SSL_set_bio(tls._ssl, tls._into_ssl, tls._from_ssl)  # which frees the old ones
+
     def dataReceived(self, data: bytes) -> None:
         with one_write:
             if not self._handshakeDone or self._appSendBuffer:
