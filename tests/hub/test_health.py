@@ -165,6 +165,22 @@ class PulseTests(SynchronousTestCase):
         health.succeeded(pulse, 1.4)
         self.assertAlmostEqual(health.due(1.4), 1.75)
 
+    def test_slow_to_shake_hands(self) -> None:
+        """
+        Where fresh connections are slow a pulse has more time, until pulses are known to be quick; where those are slow, too.
+        """
+        health = make_health()
+        health.succeeded(health.begin(0.0), 0.4)
+        self.assertAlmostEqual(health.pulse(1.0).timeout, 0.6)
+        health.pulse_interval = 0.35
+        quick = health.begin(1.0)
+        self.assertTrue(quick.pulse)
+        health.succeeded(quick, 1.01)
+        self.assertEqual(health.pulse(1.1).timeout, PULSE_TIMEOUT)
+        slow = health.begin(1.37)
+        health.succeeded(slow, 1.52)
+        self.assertAlmostEqual(health.pulse(1.6).timeout, 0.45)
+
     def test_heartbeat_beside_it(self) -> None:
         """
         A heartbeat that takes its time does not hold pulses up, nor do pulses stand in for it.

@@ -37,7 +37,7 @@ FAILOVER_SPREAD = 0.2
 MOVES_A_SECOND = 250
 """Watches that may go on at another server in a second: as many as need less than FAILOVER_SPREAD for that take less."""
 
-MOVE_TIME = 0.15
+MOVE_TIME = 0.2
 """Seconds kept for asking the other server, and for its answer to the watch."""
 
 MIN_PULSE_INTERVAL = 0.2

@@ -56,7 +56,8 @@ FLAP_LIMIT = 2
 PULSE_TIMEOUT = 0.3
 """Seconds that a server has for a pulse, where its answers are known to be quick; time for one lost packet to be sent again."""
 PULSE_MARGIN = 1.5
-"""A pulse has this many times the latency of fresh connections, where that is longer: several times its own round trip."""
+"""A pulse has this many times the latency of fresh connections, where that is longer: several times its own round trip.  Busy
+machines are slow to shake hands, so how long pulses took lately counts, too, and LATENCY_MARGIN: the shorter of both times."""
 PROBATION = 5.0
 """Seconds for which a server that returned is used only for want of another; doubled with every return of late."""
 MAX_PROBATION = 300.0
@@ -131,6 +132,7 @@ class ServerHealth:
         self._doubtful = False
         """Whether it gave no sign of readiness when it was last under suspicion, and none since."""
         self._latency = 0.0
+        self._pulse_latency = math.inf
         self._measured = False
         self._measure_at = -math.inf
 
@@ -187,7 +189,8 @@ class ServerHealth:
         """
         A pulse that begins now, and is not counted.
         """
-        return Probe(now, self._time_for(PULSE_TIMEOUT, PULSE_MARGIN), fresh=False, pulse=True)
+        expected = min(self._latency * PULSE_MARGIN, self._pulse_latency * LATENCY_MARGIN)
+        return Probe(now, _time_for(PULSE_TIMEOUT, expected), fresh=False, pulse=True)
 
     def succeeded(self, probe: Probe, now: float) -> None:
         """
@@ -197,6 +200,7 @@ class ServerHealth:
             return
         self._last_sign = now
         if probe.pulse:
+            self._pulse_latency = _remember(now - probe.began, self._pulse_latency)
             return
         self._last_answer = now
         if probe.fresh:
@@ -279,6 +283,7 @@ class ServerHealth:
         if state is State.UP and (self.state is State.DOWN or self.newcomer):
             self._return(now)
         if state is State.UP and self.state in (State.DOWN, State.UNKNOWN):
+            self._pulse_latency = math.inf
             self._measured = False
             self._measure_at = now + self._spread(RETRY_INTERVAL)
         self.state = state
@@ -301,7 +306,7 @@ class ServerHealth:
         Remember how long a fresh connection takes.  What a returning server took is provisional: a lost packet of the
         time before may be in it, so a probe soon after measures again.
         """
-        self._latency = max(took, self._latency * LATENCY_DECAY) if self._measured else took
+        self._latency = _remember(took, self._latency) if self._measured else took
         self._measured = self.alive
 
     def _timeout(self) -> float:
@@ -311,13 +316,21 @@ class ServerHealth:
             is_one_patient = any(probe.timeout == PATIENT_TIMEOUT for probe in self.in_flight)
             return self._heartbeat_timeout if is_one_patient else PATIENT_TIMEOUT
         least = SUSPECT_TIMEOUT if self.state is State.SUSPECT else self._heartbeat_timeout
-        return self._time_for(least, LATENCY_MARGIN)
-
-    def _time_for(self, least: float, margin: float) -> float:
-        return min(PATIENT_TIMEOUT, max(least, self._latency * margin))
+        return _time_for(least, self._latency * LATENCY_MARGIN)
 
     def _is_flapping(self, now: float) -> bool:
         return len(self._flips) > FLAP_LIMIT and now - self._flips[0] <= FLAP_WINDOW
 
     def _spread(self, interval: float) -> float:
         return interval * (1 - JITTER + 2 * JITTER * self._draw())
+
+
+def _remember(took: float, before: float) -> float:
+    """
+    The latency that is remembered; infinity stands for none.
+    """
+    return took if before == math.inf else max(took, before * LATENCY_DECAY)
+
+
+def _time_for(least: float, expected: float) -> float:
+    return min(PATIENT_TIMEOUT, max(least, expected))
