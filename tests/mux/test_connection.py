@@ -375,6 +375,27 @@ class KeepAliveTests(SynchronousTestCase):
         self.assertTrue(alone.transport.disconnected)
         self.assertEqual(alone.clock.getDelayedCalls(), [])
 
+    def test_owes_a_sign_of_life(self) -> None:
+        """
+        A stream that is opened after some silence asks for a sign of life; how long that is owed can be told, until one comes.
+        """
+        alone = Alone()
+        self.answer(alone)
+        alone.sent()
+        alone.clock.advance(0.5)
+        alone.mux.open().attach(Memory())
+        self.assertNotIn(PING, [kind for kind, *_ in alone.sent()])
+        alone.clock.advance(0.5)
+        alone.mux.open().attach(Memory())
+        self.assertIn(PING, [kind for kind, *_ in alone.sent()])
+        self.assertEqual(alone.mux.silent_for, 0)
+        alone.clock.advance(2)
+        self.assertEqual(alone.mux.silent_for, 2)
+        alone.mux.dataReceived(head(PING, ACK, 0, 2))
+        self.assertEqual(alone.mux.silent_for, 0)
+        alone.clock.advance(2)
+        self.assertEqual(alone.mux.silent_for, 0)
+
     def test_every_byte_counts(self) -> None:
         """
         A peer that sends anything is alive, even when it does not answer pings.

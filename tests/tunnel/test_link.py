@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Client
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,7 +24,7 @@ import yurt.tunnel.link as link_module
 from tests import certs
 from tests.tunnel.links import AUTHORITY, NAME, NODE, LinkCase, Said, client_tls, reactor, server_tls, until
 from yurt.http.dial import Build
-from yurt.mux.connection import MuxConnection
+from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import TLS1_2, TLS1_3, ClientTLS, Credentials, ServerTLS, peer_certificate
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import AgentHello, Refusal, ServerHello
@@ -208,6 +209,25 @@ class DiallingTests(Case):
                 error = await self.refused(full.getsockname()[1], connect_timeout=0.05)
         self.assertEqual(error.word, "timeout")
         self.assertIn("nobody answered within 0.05 s", str(error))
+
+    async def test_cut_within_the_hello(self) -> None:
+        """
+        Bytes that nobody acknowledges end an attempt as soon as silence to its first packet does, and a link after more time.
+        """
+
+        def gives_up_after(port: int) -> float:
+            (wire,) = (one for one in reactor.getReaders() if isinstance(one, Client) and one.getPeer().port == port)
+            handle: socket.socket = wire.getHandle()
+            return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) / 1000
+
+        silent = self.listen(Protocol)
+        dialling = Deferred.fromCoroutine(self.refused(silent, timeout=0.5, connect_timeout=3.3))
+        await until(lambda: any(isinstance(one, Client) and one.connected for one in reactor.getReaders()))
+        self.assertEqual(gives_up_after(silent), 3.3)
+        await dialling
+        server = self.serve()
+        await self.dial(server.port, connect_timeout=3.3)
+        self.assertEqual(gives_up_after(server.port), MuxLimits().dead_after)
 
     async def test_silent_proxy(self) -> None:
         """

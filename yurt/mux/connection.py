@@ -25,6 +25,9 @@ from yurt.sockets import socket_of
 
 __all__ = ["MuxAddress", "MuxConnection", "MuxLimits", "MuxStream", "why_lost"]
 
+DOUBT_AFTER: Final = 1.0
+"""Seconds of silence after which a stream that is opened asks for a sign of life, too."""
+
 MEASURE_EVERY: Final = 60.0
 """Seconds after which the round trip is measured on a busy line, too."""
 
@@ -99,7 +102,10 @@ class MuxConnection(Protocol):
         """
         if self.transport is None:
             raise MuxClosed("the connection is not yet made")
-        return cast(MuxStream, self._session.open())
+        stream = cast(MuxStream, self._session.open())
+        if self.reactor.seconds() - self._heard_at >= DOUBT_AFTER:
+            self._session.ping()
+        return stream
 
     def go_away(self) -> None:
         """
@@ -157,6 +163,13 @@ class MuxConnection(Protocol):
         When the last byte came, by the reactor's clock.
         """
         return self._heard_at
+
+    @property
+    def silent_for(self) -> float:
+        """
+        Seconds for which the peer owes a sign of life; 0 when it owes none.
+        """
+        return max(0.0, self.reactor.seconds() - max(self._heard_at, self._session.line.asked_at))
 
     @property
     def closing(self) -> bool:

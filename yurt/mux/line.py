@@ -125,6 +125,13 @@ class Line:
         return bool(self._pings)
 
     @property
+    def asked_at(self) -> float:
+        """
+        When the oldest ping without an answer was sent; infinite when all are answered.
+        """
+        return self._pings[0][1] if self._pings else inf
+
+    @property
     def room(self) -> int:
         """
         How much more may be sent now.  A peer that never answered a ping is trusted to know what it can take.

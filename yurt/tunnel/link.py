@@ -26,7 +26,7 @@ from yurt.http.connection import describe
 from yurt.http.dial import Build, ConnectEndpoint, parse_proxy, tcp_endpoint
 from yurt.http.interfaces import UpstreamError
 from yurt.http.wire import STREAM_AT_ONCE, tune
-from yurt.mux.connection import MuxConnection, MuxLimits
+from yurt.mux.connection import MuxConnection, MuxLimits, why_lost
 from yurt.tls import ClientTLS, peer_certificate, valid_until
 from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, UNREACHABLE, authority, dial_failure
 from yurt.tunnel.hello import (
@@ -236,14 +236,15 @@ async def dial_link(
     addresses that is to be dialled instead of looking the name up, ``proxy`` the URL of an HTTP proxy that leads there.
 
     TCP must be there within ``connect_timeout`` (``timeout`` if not given; of a proxy's answer, within that in any case), TLS
-    and the hello within ``timeout`` after that.  Raises :exc:`LinkError`.
+    and the hello within ``timeout`` after that, and none of their bytes may remain unacknowledged for as long as TCP may take: a
+    line that was cut behind its first packets is tried anew as soon as one that was cut before.  Raises :exc:`LinkError`.
     """
     where = authority(host, port) if address in (None, host) else f"{authority(host, port)} ({address})"
     if proxy is not None:
         where += f" by proxy {parse_proxy(proxy).target}"
-    link = _DialledLink(reactor, where, hello, make, timeout)
-    factory = link_factory(tls.creator(host), True, cast(IProtocolFactory, Build(lambda _: link)))
     patience = timeout if connect_timeout is None else connect_timeout
+    link = _DialledLink(reactor, where, hello, make, timeout, unheard=patience)
+    factory = link_factory(tls.creator(host), True, cast(IProtocolFactory, Build(lambda _: link)))
     try:
         if proxy is None:
             await tcp_endpoint(reactor, address or host, port, patience).connect(factory)
@@ -277,18 +278,25 @@ class _DialledLink(_Link):
     """
 
     def __init__(
-        self, reactor: IReactorTime, where: str, hello: AgentHello, make: Callable[[ServerHello], MuxConnection], timeout: float
+        self,
+        reactor: IReactorTime,
+        where: str,
+        hello: AgentHello,
+        make: Callable[[ServerHello], MuxConnection],
+        timeout: float,
+        unheard: float,
     ) -> None:
         self._reactor = reactor
         self._where = where
         self._hello = hello
         self._make = make
         self._timeout = timeout
+        self._unheard = unheard
         self._reader = AnswerReader()
         self.greeted: Deferred[LinkInfo] = Deferred(lambda _: self.abort())
 
     def connectionMade(self) -> None:
-        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
+        tune(self.transport, dead_after=self._unheard, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
         why = f"no answer to the hello within {self._timeout:g} s"
         self.timer = self._reactor.callLater(self._timeout, self._fail, TIMEOUT, why)
         transport = cast(Any, self.transport)
@@ -310,6 +318,7 @@ class _DialledLink(_Link):
             self._open(answer)
 
     def _open(self, answer: ServerHello) -> None:
+        tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
         mux = self._make(answer)
         self.hand_over(mux, self._reader.rest)
         transport, features = cast(ITransport, self.transport), answer.features & self._hello.features
@@ -336,5 +345,5 @@ class _DialledLink(_Link):
             meaning = _ALERTS.get(said.partition(" alert ")[2])
             self._fail(TLS, f"{said}: {meaning}" if meaning else said, answered=True)
         else:
-            why = "closed by the server" if reason.check(ConnectionDone) else describe(reason)
+            why = "closed by the server" if reason.check(ConnectionDone) else why_lost(reason)
             self._fail(CLOSED, f"{why} before it answered the hello")

@@ -24,6 +24,8 @@ class FakeCarrier:
 
     closing: bool = False
     peer_going_away: bool = False
+    heard_at: float = 0.0
+    silent_for: float = 0.0
     streams: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
@@ -72,6 +74,8 @@ class FakeEndpoint:
         Keep the protocol in ``opened.protocols``.
         """
         self.opened.asked.append(self.words)
+        if self.words[0] in self.opened.unanswered:
+            return Deferred()
         error = self.opened.errors.get(self.words[0], self.opened.error)
         if error is not None:
             return fail(error)
@@ -87,13 +91,14 @@ class FakeEndpoint:
 class FakeStreams:
     """
     In the place of the endpoint that opens streams: ``asked`` is what was dialled, ``error`` how dials fail, ``errors`` how
-    those by one carrier do.
+    those by one carrier do; those by the carriers in ``unanswered`` come to nothing.
     """
 
     asked: list[tuple[object, ...]] = field(default_factory=list)
     protocols: list[IProtocol] = field(default_factory=list)
     error: Exception | None = None
     errors: dict[object, Exception] = field(default_factory=dict)
+    unanswered: list[object] = field(default_factory=list)
 
     def __call__(
         self, carrier: Carrier, host: str, port: int, *, headers: Headers, early: bool, answered: Callable[[], object]

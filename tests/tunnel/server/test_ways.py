@@ -5,6 +5,7 @@ Tests of the ways to nodes.
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
+from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +15,7 @@ from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.metrics import ServerMetrics
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Registry
-from yurt.tunnel.server.ways import NoWay, Ways
+from yurt.tunnel.server.ways import DOUBT_AFTER, NoWay, Ways
 
 
 class FakePeers:
@@ -110,6 +111,42 @@ class WaysTests(SynchronousTestCase):
         self.assertEqual(error.word, "draining")
         self.assertEqual(len(self.streams.asked), 4)
         self.assertEqual(self.value("refused_total", reason="draining"), 1)
+
+    def test_silent_link(self) -> None:
+        """
+        A link that owes a sign of life is taken when there is no other one, or when that does no better.
+        """
+        mine, theirs = FakeCarrier(), FakeCarrier()
+        self.registry.add(agent("edge-1", mine))
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250)
+        chosen = []
+        for self.peers.links["edge-1"], mine.silent_for, theirs.silent_for in (
+            (theirs, 0.5, 0.0), (theirs, 2.5, 0.0), (theirs, 2.5, 2.5), (mine, 2.5, 0.0),
+        ):  # fmt: skip
+            chosen.append(way.find()[0])
+        self.assertEqual(chosen, [mine, theirs, mine, mine])
+
+    def test_silence_meanwhile(self) -> None:
+        """
+        A stream that gets no answer, by a link from which nothing comes any more, is given up for another way; one that only
+        takes its time is not.
+        """
+        mine, theirs = FakeCarrier(), FakeCarrier()
+        self.registry.add(agent("edge-1", mine))
+        self.peers.links["edge-1"] = theirs
+        self.streams.unanswered.append(mine)
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250)
+        slow = way.connect(Factory.forProtocol(Protocol))
+        self.clock.advance(DOUBT_AFTER)
+        self.assertNoResult(slow)
+        waiting = way.connect(Factory.forProtocol(Protocol))
+        mine.silent_for = 2.5
+        self.clock.advance(DOUBT_AFTER)
+        self.successResultOf(waiting)
+        self.assertEqual([words[0] for words in self.streams.asked], [mine, mine, theirs])
+        slow.cancel()
+        self.failureResultOf(slow, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_other_way(self) -> None:
         """

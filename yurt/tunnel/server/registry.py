@@ -28,6 +28,12 @@ class Carrier(Protocol):
     def peer_going_away(self) -> bool: ...
 
     @property
+    def heard_at(self) -> float: ...
+
+    @property
+    def silent_for(self) -> float: ...
+
+    @property
     def streams(self) -> int: ...
 
     @property
@@ -51,6 +57,17 @@ def takes_streams(carrier: Carrier) -> bool:
     Whether neither side of a link is on its way out.
     """
     return not carrier.closing and not carrier.peer_going_away
+
+
+SUSPECT_AFTER = 2.0
+"""Seconds for which a link may owe a sign of life before another one is preferred to it, if there is one."""
+
+
+def is_suspect(carrier: Carrier) -> bool:
+    """
+    Whether a link may be cut: nobody said so, but nothing comes.
+    """
+    return carrier.silent_for >= SUSPECT_AFTER
 
 
 @dataclass(slots=True, eq=False)

@@ -16,10 +16,14 @@ from yurt.http.interfaces import Headers
 from yurt.http.wire import one_write
 from yurt.tunnel.connect import DRAINING, NODE_HEADER, NOT_CONNECTED, UNKNOWN_NODE, ConnectRefused, authority
 from yurt.tunnel.server.refusals import Refusals
-from yurt.tunnel.server.registry import Carrier, Departure, Registry
+from yurt.tunnel.server.registry import SUSPECT_AFTER, Carrier, Departure, Registry, is_suspect
 
 ELSEWHERE = frozenset({DRAINING, NOT_CONNECTED})
 """Why a link led nowhere while another one to the same node may: it broke, or the other side has left or is about to."""
+
+
+DOUBT_AFTER = 3.0
+"""Seconds after which a stream that nobody answered is given up for another way, if its link may be cut."""
 
 
 class NoWay(ConnectRefused):
@@ -107,14 +111,18 @@ class Ways:
 
     def find(self, node: str, local_only: bool, but: Carrier | None = None) -> tuple[Carrier, Headers]:
         """
-        The link to open a stream in, another one than ``but``, and the headers to open it with; or :class:`NoWay`.
+        The link to open a stream in, another one than ``but``, and the headers to open it with; or :class:`NoWay`.  One that may
+        be cut is the last choice.
         """
         agent = self.registry.newest(node)
-        if agent is not None and agent.mux is not but:
-            return agent.mux, []
+        mine = None if agent is None or agent.mux is but else agent.mux
+        if mine is not None and not is_suspect(mine):
+            return mine, []
         link = None if local_only or self.peers is None else self.peers.with_node(node, but)
-        if link is not None:
+        if link is not None and (mine is None or not is_suspect(link)):
             return link, [(NODE_HEADER, node.encode())]
+        if mine is not None:
+            return mine, []
         raise self.no_way(node)
 
     def no_way(self, node: str) -> NoWay:
@@ -173,7 +181,8 @@ class Way:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        See :class:`IStreamClientEndpoint`.  When the link that was chosen leads nowhere, and another one is there, that is tried.
+        See :class:`IStreamClientEndpoint`.  When the link that was chosen leads nowhere, or seems to be cut, and another one is
+        there, that is tried.
         """
         try:
             carrier, headers = self.find()
@@ -181,17 +190,43 @@ class Way:
             self.refused(error)
             return fail(error)
         opened = self._open(carrier, headers, protocolFactory)
-        elsewhere = cast("Deferred[IProtocol]", opened.addErrback(self._elsewhere, carrier, protocolFactory))
+        given_up: list[Carrier] = []
+        if not opened.called and self._ways.reactor.seconds() - carrier.heard_at >= SUSPECT_AFTER:
+            self._doubt_later(opened, carrier, given_up)
+        elsewhere = cast("Deferred[IProtocol]", opened.addErrback(self._elsewhere, carrier, protocolFactory, given_up))
         return elsewhere.addErrback(self._failed)
 
-    def _elsewhere(self, failure: Failure, tried: Carrier, factory: IProtocolFactory) -> Failure | Deferred[IProtocol]:
-        if not isinstance(failure.value, ConnectRefused) or failure.value.word not in ELSEWHERE:
-            return failure
+    def _doubt_later(self, opened: Deferred[IProtocol], carrier: Carrier, given_up: list[Carrier]) -> None:
+        """
+        Once it has no answer in time, and another link is there that may do better, let that be tried.
+        """
+
+        def doubt() -> None:
+            other = self._other(carrier)
+            if is_suspect(carrier) and other is not None and not is_suspect(other[0]):
+                given_up.append(carrier)
+                opened.cancel()
+
+        def answered(outcome: Any) -> Any:
+            if doubting.active():
+                doubting.cancel()
+            return outcome
+
+        doubting = self._ways.reactor.callLater(DOUBT_AFTER, doubt)
+        opened.addBoth(answered)
+
+    def _other(self, tried: Carrier) -> tuple[Carrier, Headers] | None:
         try:
-            carrier, headers = self._ways.find(self.node, self._local_only, but=tried)
+            return self._ways.find(self.node, self._local_only, but=tried)
         except NoWay:
-            return failure
-        return self._open(carrier, headers, factory)
+            return None
+
+    def _elsewhere(
+        self, failure: Failure, tried: Carrier, factory: IProtocolFactory, given_up: list[Carrier]
+    ) -> Failure | Deferred[IProtocol]:
+        refused = isinstance(failure.value, ConnectRefused) and failure.value.word in ELSEWHERE
+        other = self._other(tried) if refused or given_up else None
+        return failure if other is None else self._open(*other, factory)
 
     def _open(self, carrier: Carrier, headers: Headers, factory: IProtocolFactory) -> Deferred[IProtocol]:
         began = self._ways.reactor.seconds()
