@@ -13,7 +13,8 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.trial.unittest import SynchronousTestCase
@@ -88,14 +89,14 @@ def server(asker: Any = SERVER_USER, names: Sequence[str] = ("tunnel.example.com
     return serving(asker, names, common_name="system:node:tunnel-server", **more)
 
 
-def rsa_request(common_name: str, organizations: Sequence[str]) -> bytes:
+def request_with(private: CertificateIssuerPrivateKeyTypes, common_name: str, organizations: Sequence[str]) -> bytes:
     """
     A request with another kind of key.
     """
     parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, one) for one in organizations]
     name = x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    private = rsa.generate_private_key(65537, 2048)
-    return x509.CertificateSigningRequestBuilder().subject_name(name).sign(private, hashes.SHA256()).public_bytes(Encoding.PEM)
+    algorithm = None if isinstance(private, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return x509.CertificateSigningRequestBuilder().subject_name(name).sign(private, algorithm).public_bytes(Encoding.PEM)
 
 
 def serving_of(pem: bytes) -> Document:
@@ -297,6 +298,8 @@ class TableTests(DecisionCase):
         unsigned = x509.load_der_x509_csr(bytes(torn)).public_bytes(Encoding.PEM)
         for pem, why in (
             (pkcs10(name, HUB, more_subject=[(oid, "x")]), "its subject holds more"),
+            (pkcs10(name, HUB, more_subject=[(NameOID.COMMON_NAME, "admin")]), "its subject holds more"),
+            (pkcs10("admin", HUB, more_subject=[(NameOID.COMMON_NAME, name)]), "its subject holds more"),
             (pkcs10(name, HUB, extensions=[x509.BasicConstraints(True, None)]), "it asks for extensions"),
             (pkcs10(name, HUB, other_names=[x509.RFC822Name("a@example.com")]), "are not only DNS names and addresses"),
             (pkcs10(name, HUB, other_names=[x509.UniformResourceIdentifier("spiffe://a/b")]), "are not only DNS names"),
@@ -316,10 +319,16 @@ class TableTests(DecisionCase):
 
     def test_other_keys(self) -> None:
         """
-        The kind of key is its owner's choice.
+        The kind of key is its owner's choice, unless it is a weak one.
         """
-        pem = rsa_request(f"system:node:{NODE}", HUB)
-        self.assertEqual(len(self.approved(request(pem, BOOTSTRAPPER))), 1)
+        ed25519_key, p384 = ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP384R1())
+        for good in (rsa.generate_private_key(65537, 2048), ed25519_key, p384):
+            pem = request_with(good, f"system:node:{NODE}", HUB)
+            self.assertEqual(len(self.approved(request(pem, BOOTSTRAPPER))), 1)
+        for weak in (rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP224R1()), dsa.generate_private_key(2048)):
+            pem = request_with(weak, f"system:node:{NODE}", HUB)
+            self.assertEqual(self.approved(request(pem, BOOTSTRAPPER)), [])
+            self.assertIn("its key is none of RSA from 2048 bits on", self.refused(request(pem, BOOTSTRAPPER))[0])
 
     def test_token_of_a_node(self) -> None:
         """
@@ -359,7 +368,6 @@ class TableTests(DecisionCase):
             request(pkcs10("system:node:edge-1", NODES), BOOTSTRAPPER, signer="kubernetes.io/kube-apiserver-client-kubelet"),
             request(pkcs10("system:node:edge-1", HUB), BOOTSTRAPPER, signer="example.com/signer"),
             request(pkcs10("tunnel-proxy-client", TUNNEL), BOOTSTRAPPER, serving=True),
-            request(pkcs10("a", HUB, more_subject=[(NameOID.COMMON_NAME, "system:node:edge-1")]), BOOTSTRAPPER),
         ):
             self.assertIs(read_request(encoded(document)), None)
 

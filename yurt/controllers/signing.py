@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 import msgspec
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from yurt.kube.csr.renewal import ANNOTATION, Renewed, read_renewed
@@ -23,6 +24,9 @@ AGENT_NAME, PROXY_NAME, SERVER_NAME = "tunnel-agent-client", "tunnel-proxy-clien
 
 MAX_OBJECT_BYTES = 16 * 1024
 """Bytes of a request, as an object, that is looked at; those of our daemons have two thousand."""
+
+MIN_RSA_BITS, MIN_EC_BITS = 2048, 256
+"""Bits of the weakest keys that are certified; those of our daemons are of 256, on P-256."""
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE REQUEST-----\s*")
 _EXTENSION_REQUEST = ObjectIdentifier("1.2.840.113549.1.9.14")
@@ -52,7 +56,7 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Asked:
     """
-    A PKCS#10 request.  ``flaw`` says what no request of our daemons has.
+    A PKCS#10 request.  ``common_name`` is the one that is ours, if any is; ``flaw`` says what no request of our daemons has.
     """
 
     common_name: str
@@ -232,6 +236,7 @@ def _read_pkcs10(pem: bytes) -> Asked:
         "it has attributes beside one request for extensions": [one.oid for one in request.attributes]
         not in ([], [_EXTENSION_REQUEST]),
         "it is not signed with its own key": not request.is_signature_valid,
+        "its key is none of RSA from 2048 bits on, ECDSA from 256 bits on, Ed25519 and Ed448": not _is_strong(request),
         "its subject holds more than a common name and organizations": len(list(request.subject)) != 1 + len(organizations),
         "it asks for extensions beside subject alternative names": any(
             not isinstance(one, x509.SubjectAlternativeName) for one in extensions
@@ -241,12 +246,21 @@ def _read_pkcs10(pem: bytes) -> Asked:
         ),
     }
     return Asked(
-        common_names[0] if len(common_names) == 1 else "",
+        next((one for one in common_names if one.startswith(NODE_PREFIX) or one in (AGENT_NAME, PROXY_NAME)), ""),
         tuple(organizations),
         frozenset(name.value for name in names if isinstance(name, x509.DNSName)),
         frozenset(str(name.value) for name in names if isinstance(name, x509.IPAddress)),
         next((flaw for flaw, found in flaws.items() if found), ""),
     )
+
+
+def _is_strong(request: x509.CertificateSigningRequest) -> bool:
+    key = request.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= MIN_RSA_BITS
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.key_size >= MIN_EC_BITS
+    return isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
 
 
 def _state(conditions: set[str]) -> State:
