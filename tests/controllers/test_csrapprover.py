@@ -325,7 +325,8 @@ class TableTests(DecisionCase):
         for good in (rsa.generate_private_key(65537, 2048), ed25519_key, p384):
             pem = request_with(good, f"system:node:{NODE}", HUB)
             self.assertEqual(len(self.approved(request(pem, BOOTSTRAPPER))), 1)
-        for weak in (rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP224R1()), dsa.generate_private_key(2048)):
+        short, p224 = rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP224R1())
+        for weak in (short, p224, dsa.generate_private_key(2048)):
             pem = request_with(weak, f"system:node:{NODE}", HUB)
             self.assertEqual(self.approved(request(pem, BOOTSTRAPPER)), [])
             self.assertIn("its key is none of RSA from 2048 bits on", self.refused(request(pem, BOOTSTRAPPER))[0])
