@@ -13,7 +13,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from yurt.http.interfaces import ByteStream, Headers, IncomingRequest, ResponseHead, UpstreamError
-from yurt.http.server import HTTPServerFactory, ServerConnection, ServerLimits
+from yurt.http.limits import ServerLimits
+from yurt.http.server import HTTPServerFactory
+from yurt.http.server_connection import ServerConnection
 
 
 class MemoryWire(StringTransport):

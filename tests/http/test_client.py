@@ -18,9 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.http.memory import MemoryWire, Recorder
-from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.connection import ClientConnection
+from yurt.http.client import HTTPUpstream
+from yurt.http.client_connection import ClientConnection
 from yurt.http.interfaces import Exchange, Headers, RequestHead, ResponseHead
+from yurt.http.limits import ClientLimits
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 

@@ -20,10 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import certs
 from tests.http.memory import Application, hello
-from yurt.http.client import ClientLimits, HTTPUpstream
-from yurt.http.dial import Build, adopt, connect_at_once, parse_address, tls_factory
+from yurt.http.address import parse_address
+from yurt.http.client import HTTPUpstream
+from yurt.http.dial import Build, adopt, connect_at_once, tls_factory
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
+from yurt.http.limits import ClientLimits
 from yurt.http.server import HTTPServerFactory
 from yurt.tls import ClientTLS, Credentials, ServerTLS
 

@@ -21,7 +21,9 @@ from tests.http.memory import Application, Recorder, get
 from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import ByteStream, Exchange, FlowControlled, Headers, IncomingRequest, ResponseHead, UpstreamError
-from yurt.http.server import HTTPServerFactory, ServerConnection, ServerLimits
+from yurt.http.limits import ServerLimits
+from yurt.http.server import HTTPServerFactory
+from yurt.http.server_connection import ServerConnection
 from yurt.http.upgrade import join
 from yurt.http.wire import unsent
 from yurt.tls import ClientTLS, Credentials, ServerTLS

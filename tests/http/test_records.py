@@ -15,7 +15,8 @@ from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import certs
-from yurt.http.dial import Address, Build, dial
+from yurt.http.address import Address
+from yurt.http.dial import Build, dial
 from yurt.http.records import RecordCounter
 from yurt.tls import ClientTLS, Credentials, ServerTLS
 

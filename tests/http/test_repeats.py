@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import get, post
 from tests.http.test_fuzz import REQUESTS, cut, mutate
-from yurt.http.parser import RequestMessage, RequestParser
 from yurt.http.repeats import MAX_REPEATED, MAX_REPEATED_BYTES, Repeats
+from yurt.http.request_parser import RequestMessage, RequestParser
 
 ROUNDS = 3000
 

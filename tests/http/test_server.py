@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import Recorder, ServerSide, echo, get, hello, post
 from yurt.http.interfaces import IncomingRequest, ResponseHead
-from yurt.http.server import LAST_WORDS_TIMEOUT, ServerLimits
+from yurt.http.limits import ServerLimits
+from yurt.http.server import LAST_WORDS_TIMEOUT
 
 MALFORMED = {
     "both lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

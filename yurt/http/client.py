@@ -4,7 +4,6 @@ The pooled HTTP/1.1 client of the data path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 from twisted.internet import error
@@ -12,29 +11,15 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from yurt.http.connection import ClientConnection, ClientExchange, describe, frame_request
-from yurt.http.dial import Build, dial, parse_address, parse_proxy
+from yurt.http.address import parse_address, parse_proxy
+from yurt.http.client_connection import ClientConnection
+from yurt.http.client_exchange import ClientExchange
+from yurt.http.dial import Build, dial
+from yurt.http.failures import describe
+from yurt.http.framing import frame_request
 from yurt.http.interfaces import RequestHead, ResponseReceiver, UpstreamError
-from yurt.http.parser import MAX_HEAD_BYTES
+from yurt.http.limits import ClientLimits
 from yurt.tls import ClientTLS
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """
-    How a client treats its connections.  Times are in seconds.
-
-    ``connect_timeout`` covers the way to a connection that can carry a request: name, TCP, proxy and TLS.  ``idle_timeout``
-    is shorter than that of a kube-apiserver (90 s) and of common load balancers (60 s), so that the client is the one who
-    closes.  ``dead_after`` is how long a server may leave data or keep-alive probes unacknowledged.
-    """
-
-    connect_timeout: float = 5.0
-    max_idle: int = 64
-    idle_timeout: float = 45.0
-    dead_after: float = 30.0
-    max_head_bytes: int = MAX_HEAD_BYTES
-
 
 NO_MEANS = (error.ConnectBindError,)
 """What Twisted makes of it when the kernel gives no socket: too many open files."""

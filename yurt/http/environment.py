@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from yurt.http.dial import parse_proxy
+from yurt.http.address import parse_proxy
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

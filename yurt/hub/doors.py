@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Application
-from yurt.http.server import HTTPServerFactory, ServerLimits
+from yurt.http.limits import ServerLimits
+from yurt.http.server import HTTPServerFactory
 from yurt.hub.answers import FROM_HUB
 from yurt.hub.cloud import Cloud
 from yurt.hub.config import HubConfig

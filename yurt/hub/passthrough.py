@@ -20,10 +20,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.host.destination import local_destination, original_destination
+from yurt.http.address import parse_address
 from yurt.http.arrival import Arrival
-from yurt.http.connection import describe
-from yurt.http.dial import Build, dial, parse_address
+from yurt.http.dial import Build, dial
 from yurt.http.environment import proxy_for
+from yurt.http.failures import describe
 from yurt.http.interfaces import UpstreamError
 from yurt.http.upgrade import StreamConnection, join
 from yurt.hub.cloud import Cloud, Server

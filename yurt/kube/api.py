@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from yurt import __version__
+from yurt.http.address import parse_proxy
 from yurt.http.client import HTTPUpstream
-from yurt.http.dial import parse_proxy
 from yurt.http.environment import proxy_for
 from yurt.http.fetch import AnswerTooLarge, FetchedResponse, FetchTimeout, fetch
 from yurt.http.heads import get_header

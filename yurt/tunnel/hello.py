@@ -15,7 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from yurt import __version__
 from yurt.http.heads import get_header, has_token, serialise_request, serialise_response, tokens
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
-from yurt.http.parser import RequestMessage, RequestParser, ResponseParser
+from yurt.http.request_parser import RequestMessage, RequestParser
+from yurt.http.response_parser import ResponseParser
 from yurt.kube.status import read_failure, status_body
 
 VERSION = "yurt-tunnel/1"

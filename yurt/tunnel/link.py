@@ -22,8 +22,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.http.connection import describe
-from yurt.http.dial import Build, ConnectEndpoint, parse_proxy, tcp_endpoint
+from yurt.http.address import parse_proxy
+from yurt.http.dial import Build, ConnectEndpoint, tcp_endpoint
+from yurt.http.failures import describe
 from yurt.http.interfaces import UpstreamError
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxConnection, MuxLimits, why_lost

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from yurt.http.heads import get_header, serialise_request
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead
-from yurt.http.parser import ResponseParser
+from yurt.http.response_parser import ResponseParser
 from yurt.kube.status import REASONS, read_failure
 from yurt.mux.connection import MuxConnection, MuxStream, why_lost
 from yurt.mux.frames import MuxClosed, NoStreamLeft

@@ -24,8 +24,9 @@ from tests import certs
 from tests.http.memory import Recorder
 from yurt.http.dial import Build, tls_factory
 from yurt.http.interfaces import IncomingRequest, ResponseHead
-from yurt.http.parser import ResponseParser
-from yurt.http.server import HTTPServerFactory, ServerLimits
+from yurt.http.limits import ServerLimits
+from yurt.http.response_parser import ResponseParser
+from yurt.http.server import HTTPServerFactory
 from yurt.kube.api import ApiError
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import ClientTLS, Credentials, ServerTLS

@@ -14,7 +14,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests import certs
 from tests.tunnel.server.edge import NODE_IP, Client, EdgeCase, Flood, parse
-from yurt.http.server import ServerLimits
+from yurt.http.limits import ServerLimits
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server.nodes import Node
 

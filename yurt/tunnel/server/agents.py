@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.http.connection import describe
+from yurt.http.failures import describe
 from yurt.lifecycle import Listen
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.mux.frames import IllegalFrame, PeerWentAway

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.python.failure import Failure
 
 from yurt.host.destination import Destination, local_destination, original_destination
-from yurt.http.connection import describe
+from yurt.http.failures import describe
 from yurt.http.interfaces import IncomingRequest
 from yurt.tunnel.server.authentication import Authenticator
 from yurt.tunnel.server.authorisation import Authoriser

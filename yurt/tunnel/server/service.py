@@ -23,7 +23,8 @@ from yurt.host.destination import Destination, original_destination
 from yurt.host.flows import Flows
 from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Headers
-from yurt.http.server import HTTPServerFactory, ServerLimits
+from yurt.http.limits import ServerLimits
+from yurt.http.server import HTTPServerFactory
 from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
 from yurt.memory import CONNECTION_THRESHOLDS, ReturnMemory
 from yurt.metrics import ReactorLag, new_registry

@@ -8,7 +8,8 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
-from yurt.http.client import ClientLimits, HTTPUpstream
+from yurt.http.client import HTTPUpstream
+from yurt.http.limits import ClientLimits
 from yurt.tls import ClientTLS, Credentials
 from yurt.tunnel.server.routing import Route
 from yurt.tunnel.server.ways import Way, Ways

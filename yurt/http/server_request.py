@@ -4,11 +4,9 @@ A request as the application sees it, and its response on the way to the client.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Protocol
 
 from cryptography.x509 import Certificate
@@ -17,12 +15,10 @@ from twisted.logger import Logger
 
 from yurt.http.heads import end_to_end, get_header, parse_length, serialise_fields, serialise_response, without
 from yurt.http.interfaces import BodyReceiver, ByteStream, FlowControlled, Headers, RequestHead, ResponseHead
-from yurt.http.parser import RequestMessage
-
-PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+from yurt.http.request_parser import RequestMessage
+from yurt.http.status import PHRASES, status_body
 
 _WAITING, _STARTED, _FINISHED = range(3)
-
 
 MAX_JOINED_BODY = 64 * 1024
 """Up to so many bytes head and body go out in one piece; more would cost more to copy than a second write does."""
@@ -31,14 +27,6 @@ MAX_REMEMBERED_FIELDS = 64
 """Sets of header fields of answers given here that are kept serialised: they repeat themselves."""
 
 _remembered_fields = lru_cache(MAX_REMEMBERED_FIELDS)(serialise_fields)
-
-
-def status_body(code: int, reason: str, message: str) -> bytes:
-    """
-    A Kubernetes Status, for the few answers that this layer gives by itself.
-    """
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    return json.dumps({**status, "message": message, "reason": reason, "code": code}).encode()
 
 
 class ServerWire(Protocol):
