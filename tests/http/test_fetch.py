@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.test_client import OK, Site
+from tests.http.upstream import OK, Site
 from yurt.http.fetch import FetchedResponse, FetchTimeout, fetch
 from yurt.http.interfaces import UpstreamError
 

@@ -9,7 +9,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import ServerSide, echo, get, post
-from tests.http.test_client import OK, Site
+from tests.http.upstream import OK, Site
 
 ROUNDS = 3000
 

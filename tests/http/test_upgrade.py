@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import MemoryWire, Recorder, ServerSide, get
-from tests.http.test_client import Site
+from tests.http.upstream import Site
 from yurt.http.interfaces import ResponseHead
 from yurt.http.upgrade import TransportStream, join
 
