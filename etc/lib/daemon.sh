@@ -87,9 +87,26 @@ status() {
     fi
 }
 
+# The daemon was started, not stopped, and is dead.
+crashed() {
+    [ -e "$PIDFILE" ] && ! running
+}
+
+# For a line of /etc/inittab: start it again each time that it has crashed, which nothing else does without systemd.  Two looks, as
+# one that ends in good order is dead for a moment before its pid file goes.
+watch() {
+    while :; do
+        sleep 1
+        if crashed && sleep 1 && crashed; then
+            echo "$DAEMON has crashed and is started again" >&2
+            start
+        fi
+    done
+}
+
 daemon() {
     case "${1:-}" in
-    start | stop | status | reload)
+    start | stop | status | reload | watch)
         "$1"
         ;;
     restart)
@@ -103,7 +120,7 @@ daemon() {
         ! running || reload
         ;;
     *)
-        echo "usage: $0 {start|stop|status|restart|try-restart|reload|force-reload}" >&2
+        echo "usage: $0 {start|stop|status|restart|try-restart|reload|force-reload|watch}" >&2
         return 2
         ;;
     esac

@@ -24,9 +24,9 @@ STEP_SECONDS = 60
 OK, DEAD, NOT_CONFIGURED, NO_PROGRAM, NOT_RUNNING, NOT_RUNNING_STATUS = 0, 1, 6, 5, 7, 3
 
 
-class HubTests(SynchronousTestCase):
+class ScriptCase(SynchronousTestCase):
     """
-    Tests of etc/init.d/yurthub.
+    One daemon and its init script.
     """
 
     daemon = HUB
@@ -79,6 +79,12 @@ class HubTests(SynchronousTestCase):
         """
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/v1/healthz", timeout=10) as answer:
             return bytes(answer.read())
+
+
+class HubTests(ScriptCase):
+    """
+    Tests of etc/init.d/yurthub.
+    """
 
     def test_life(self) -> None:
         """
@@ -170,6 +176,36 @@ class HubTests(SynchronousTestCase):
         status, said = self.script("dance")
         self.assertEqual(status, 2)
         self.assertIn("force-reload", said)
+
+
+class WatchTests(ScriptCase):
+    """
+    Tests of the word for /etc/inittab, with the hub.
+    """
+
+    def test_crashes(self) -> None:
+        """
+        A daemon that dies is started again each time; one that is stopped, and started again, has not crashed.
+        """
+        environ = dict(os.environ, YURT_DEFAULTS=str(self.folder / "default"), YURT_LIB=str(ETC / "lib"))
+        told = self.folder / "watched"
+        with told.open("w") as out:
+            command = ["sh", str(ETC / "init.d" / self.daemon.name), "watch"]
+            watch = subprocess.Popen(command, cwd="/", env=environ, stdout=out, stderr=subprocess.STDOUT)
+        self.addCleanup(watch.wait)
+        self.addCleanup(watch.terminate)
+        self.assertEqual(self.script("start")[0], OK)
+        for crashes in (1, 2):
+            killed = self.pid()
+            os.kill(killed, signal.SIGBUS)
+            deadline = time.monotonic() + STEP_SECONDS
+            while self.script("status")[0] != OK or self.pid() == killed:
+                self.assertLess(time.monotonic(), deadline, told.read_text())
+                time.sleep(0.1)
+            self.assertEqual(self.healthy(), b"OK")
+            self.assertEqual(self.script("restart")[0], OK)
+            self.assertEqual(told.read_text().count("has crashed"), crashes)
+        self.assertEqual(self.script("stop")[0], OK)
 
 
 class TunnelServerTests(HubTests):
