@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
@@ -392,6 +393,29 @@ class FormTests(HubCase):
         self.assertNotIn("data", partial["items"][0])
         plain = (await site.get(MAPS, accept="application/json")).json
         self.assertEqual((plain["kind"], plain["items"][0]["data"]), ("ConfigMapList", {"key": "a"}))
+
+    def test_ages(self) -> None:
+        """
+        The ages in a Table go on without the cloud: of a list, of one object, and of the state that a watch begins with.
+        """
+        site = MemorySite(self)
+        site.online()
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(site.wall() - 5))
+        metadata = {"name": "a", "namespace": "default", "resourceVersion": "5", "creationTimestamp": created}
+        row = {"cells": ["a", "5s"], "object": {"kind": "PartialObjectMetadata", "metadata": metadata}}
+        columns = [{"name": "Name", "type": "string"}, {"name": "Age", "type": "date"}]
+        table = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "9"}}
+        table |= {"columnDefinitions": columns, "rows": [row]}
+        for path in (MAPS, f"{MAPS}/a"):
+            site.ask("GET", path, accept=TABLE)
+            site.arriving(path).answer(200, table)
+        site.offline()
+        site.run(7200 - 5)
+        for path in (MAPS, f"{MAPS}/a"):
+            self.assertEqual(site.fetch("GET", path, accept=TABLE).json["rows"][0]["cells"], ["a", "120m"])
+        watch = site.ask("GET", f"{MAPS}?watch=true", accept=TABLE)
+        site.run(0.1)
+        self.assertEqual(watch.events[0]["object"]["rows"][0]["cells"], ["a", "120m"])
 
     async def test_table_from_objects(self) -> None:
         """

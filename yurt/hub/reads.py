@@ -26,6 +26,7 @@ from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, is_newer, 
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError
 from yurt.kube.status import read_failure, status_body
+from yurt.kube.tables import tell_ages
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -218,6 +219,12 @@ class Read(Forward):
         """
         raise AssertionError("a Read is an ObjectRead or a ListRead")
 
+    def shown_now(self, body: bytes, form: str) -> bytes:
+        """
+        What is kept, as it is to be read at this moment.
+        """
+        return tell_ages(body, self.hub.now()) if form == TABLE else body
+
     def respond_cached(
         self,
         body: bytes,
@@ -292,7 +299,7 @@ class ObjectRead(Read):
         info = self.info
         found = self.hub.views.read_object(self.caller, info.gvr, form, info.namespace, info.name)
         if isinstance(found, Found):
-            self.respond_cached(found.body, found.stored_at)
+            self.respond_cached(self.shown_now(found.body, form), found.stored_at)
             return True
         if found is ABSENT:
             self.absent(form)
@@ -413,7 +420,7 @@ class ListRead(Read):
         if is_too_old(found.resource_version, self.info):
             self.newest_known = found.resource_version
             return False
-        self.respond_cached(found.body, found.stored_at)
+        self.respond_cached(self.shown_now(found.body, form), found.stored_at)
         return True
 
     def wants_another_state(self, resource_version: str) -> bool:

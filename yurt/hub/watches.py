@@ -48,10 +48,11 @@ from yurt.hub.unchanged import find_version
 from yurt.hub.viewfeed import ViewFeed
 from yurt.hub.watchstream import WatchStream
 from yurt.kube.listoptions import find_fault, read_number
-from yurt.kube.objects import read_object, split_list
+from yurt.kube.objects import TABLE, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError, compile_selection
 from yurt.kube.status import status_body
+from yurt.kube.tables import tell_ages
 from yurt.kube.watch import (
     ADDED,
     BOOKMARK,
@@ -189,7 +190,8 @@ class Watch:
                 return
             progress.tell_state(found.resource_version, found.kind.removesuffix("List"), found.api_version)
             if not progress.from_now:
-                items = (body for _, body in split_list(found.body).items)
+                state = tell_ages(found.body, self.hub.now()) if self.feed.key.form == TABLE else found.body
+                items = (body for _, body in split_list(state).items)
                 lines = [self.encode_item(ADDED, body) for body in (items if self.feed.key.form else self.screen.state(items))]
             if progress.initial and progress.bookmarks:
                 lines.append(encode_bookmark(progress.kind, progress.api_version, progress.version, initial_events_end=True))
@@ -237,7 +239,7 @@ class Watch:
         """
         An event about an item as the cache holds it; a Table's item is a row and travels in a Table of its own.
         """
-        if self.feed.key.form == "Table":
+        if self.feed.key.form == TABLE:
             body = b'{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":[],"rows":[%b]}' % body
         return encode_event(event_type, body)
 
