@@ -404,8 +404,8 @@ class FormTests(HubCase):
         metadata = {"name": "a", "namespace": "default", "resourceVersion": "5", "creationTimestamp": created}
         row = {"cells": ["a", "5s"], "object": {"kind": "PartialObjectMetadata", "metadata": metadata}}
         columns = [{"name": "Name", "type": "string"}, {"name": "Age", "type": "date"}]
-        table = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "9"}}
-        table |= {"columnDefinitions": columns, "rows": [row]}
+        head: dict[str, Any] = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "9"}}
+        table = {**head, "columnDefinitions": columns, "rows": [row]}
         for path in (MAPS, f"{MAPS}/a"):
             site.ask("GET", path, accept=TABLE)
             site.arriving(path).answer(200, table)
