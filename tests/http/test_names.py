@@ -77,6 +77,15 @@ class RememberingResolverTests(SynchronousTestCase):
         self.beneath.answer()
         self.assertEqual((asker.addresses, asker.ended), ([], 1))
 
+    def test_no_name(self) -> None:
+        """
+        What cannot be put into a question is nobody's name, at once, and nobody is asked.
+        """
+        for name in ("a..b", ".", "a" * 64):
+            asker, _ = self.ask(name)
+            self.assertEqual((asker.began, asker.addresses, asker.ended), (1, [], 1))
+        self.assertEqual(self.beneath.asked, [])
+
     def test_one_look_up_at_a_time(self) -> None:
         """
         However many ask, the system's resolver is asked once for each name, so that its threads do not run out.

@@ -148,7 +148,10 @@ class RememberingResolver:
     def _look_up(self, key: _Key) -> _Lookup:
         lookup = self._lookups[key] = _Lookup()
         lookup.completed = lambda: self._completed(key, lookup)
-        self._resolver.resolveHostName(lookup, *key)
+        if _can_be_asked(key[0]):
+            self._resolver.resolveHostName(lookup, *key)
+        else:
+            lookup.resolutionComplete()
         return lookup
 
     def _completed(self, key: _Key, lookup: _Lookup) -> None:
@@ -190,6 +193,18 @@ class RememberingResolver:
         if key in self._lookups:
             self._lookups[key].waiting.remove(waiting)
         waiting.tell(self._remembered.get(key, []))
+
+
+def _can_be_asked(name: str) -> bool:
+    """
+    Whether a name can be put into a question at all.  The socket module raises for one that cannot, with an empty or an
+    overlong part, and the reactor's resolver then never answers.
+    """
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _memory_key(name: str) -> bytes:

@@ -247,7 +247,16 @@ class DialTests(AgentCase):
         """
         server, port = self.serve(), self.listen(Echo)
         self.begin(server, names=FakeNames())
-        for host, number in (("192.0.2.1", 10250), ("127.0.0.1", port), (NAME, 22), ("0.0.0.0", 10250)):
+        for host, number in (
+            ("192.0.2.1", 10250),
+            ("127.0.0.1", port),
+            (NAME, 22),
+            ("0.0.0.0", 10250),
+            ("::", 10250),
+            ("::ffff:192.0.2.1", 10250),
+            ("3221225985", 10250),  # 192.0.2.1, as resolvers read it
+            ("0300.0.02.1", 10250),
+        ):
             refused = await self.refused(server, host, number)
             self.assertEqual((refused.status, refused.word), (403, "forbidden"))
 
@@ -267,12 +276,14 @@ class DialTests(AgentCase):
                 timed_out = await self.refused(server, "127.0.0.1", silent)
                 refused = await self.refused(server, "127.0.0.1", port)
                 unknown = await self.refused(server, "nowhere.invalid", 10250)
+                no_name = await self.refused(server, "a..b", 10250)
         self.assertEqual((timed_out.status, timed_out.word), (504, "timeout"))
         self.assertEqual((refused.status, refused.word), (502, "refused"))
-        self.assertEqual((unknown.status, unknown.word), (502, "name-unknown"))
+        for one in (unknown, no_name):
+            self.assertEqual((one.status, one.word), (502, "name-unknown"))
         metrics = self.page("/metrics")[1]
-        for word in ("timeout", "refused", "name-unknown"):
-            self.assertIn(f'yurttunnel_agent_refused_total{{reason="{word}"}} 1.0\n', metrics)
+        for word, times in (("timeout", 1), ("refused", 1), ("name-unknown", 2)):
+            self.assertIn(f'yurttunnel_agent_refused_total{{reason="{word}"}} {times}.0\n', metrics)
 
     async def test_silent_name_server(self) -> None:
         """
