@@ -279,8 +279,8 @@ class DialTests(AgentCase):
                 no_name = await self.refused(server, "a..b", 10250)
         self.assertEqual((timed_out.status, timed_out.word), (504, "timeout"))
         self.assertEqual((refused.status, refused.word), (502, "refused"))
-        for one in (unknown, no_name):
-            self.assertEqual((one.status, one.word), (502, "name-unknown"))
+        for answer in (unknown, no_name):
+            self.assertEqual((answer.status, answer.word), (502, "name-unknown"))
         metrics = self.page("/metrics")[1]
         for word, times in (("timeout", 1), ("refused", 1), ("name-unknown", 2)):
             self.assertIn(f'yurttunnel_agent_refused_total{{reason="{word}"}} {times}.0\n', metrics)
