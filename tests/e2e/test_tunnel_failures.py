@@ -13,6 +13,8 @@ import time
 from operator import le
 from pathlib import Path
 
+from yurt.tunnel import quiet
+
 from .pods import pod
 from .process import E2EError, Process, in_namespace, run, wait_for
 from .tunnel import AGENT, TALKER, WEB
@@ -193,6 +195,18 @@ class DrainTests(TunnelCase):
         process = self.tunnel.server.process
         assert process
         self.assertIn("survived", self.leave_while_running(process))
+
+    def test_kept_connection(self) -> None:
+        """
+        The connection that the API server keeps after a call, with nothing on it, holds an agent's stop up for 10 s at most.
+        """
+        self.tunnel.kubectl("logs", "--tail=1", TALKER)
+        wait_for("a kept connection", lambda: self.tunnel.server.agents[0]["streams"] > 0, 5)
+        process = self.cluster.node.processes[AGENT]
+        process.send(signal.SIGTERM)
+        wait_for("the end of the agent", lambda: process.status is not None, quiet.QUIET + quiet.STEP + 2 * SLACK)
+        self.tunnel.start_agent(self.cluster.node)
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
 
     def test_newer_agent(self) -> None:
         """

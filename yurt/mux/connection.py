@@ -137,6 +137,13 @@ class MuxConnection(Protocol):
         return len(self._session.streams) + len(self.unread)
 
     @property
+    def open_streams(self) -> list[MuxStream]:
+        """
+        Those of them that are open.
+        """
+        return cast("list[MuxStream]", list(self._session.streams.values()))
+
+    @property
     def bytes_received(self) -> int:
         """
         Bytes of streams that came.

@@ -17,6 +17,7 @@ from typing import Any, cast
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests import certs
@@ -28,12 +29,14 @@ from tests.web_client import get
 from yurt.http.dial import Build
 from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import Credentials
+from yurt.tunnel import quiet as quiet_module
 from yurt.tunnel.agent import connector, dialler
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.service import TunnelAgent
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import Refusal
 from yurt.tunnel.opening import StreamEndpoint
+from yurt.tunnel.quiet import QuietStreams
 
 
 class FakeNames:
@@ -546,6 +549,24 @@ class DrainTests(AgentCase):
         await self.agent.stopService()
         await until(lambda: said.lost)
         await until(lambda: not server.muxes)
+
+    async def test_quiet(self) -> None:
+        """
+        Streams on which nothing is said are waited for no longer, while others go on: nobody reaches the node meanwhile.
+        """
+        self.patch(connector, "QuietStreams", partial(QuietStreams, after=0.2))
+        self.patch(quiet_module, "STEP", 0.02)
+        server, port = self.serve(), self.listen(Echo)
+        self.begin(server, allowed_ports=frozenset({port}))
+        busy, quiet = [await self.dial(server, "127.0.0.1", port) for _ in range(2)]
+        stopping = self.agent.stopService()
+        while not quiet.lost:
+            busy.write(b"x")
+            await deferLater(reactor, 0.02, lambda: None)
+        self.assertIsNone(busy.lost)
+        self.assertNoResult(stopping)
+        busy.transport.loseConnection()
+        await stopping
 
     async def test_nothing_to_wait_for(self) -> None:
         """

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.certs import issue, make_ca
 from tests.command_line import CommandLineCase
 from yurt.tls import Credentials
-from yurt.tunnel.agent.tap import Options, makeService
+from yurt.tunnel.agent.tap import RESOLVER_OPTIONS, Options, makeService
 
 AUTHORITY = make_ca()
 
@@ -250,7 +250,9 @@ class DaemonTests(SynchronousTestCase):
         )
         before = set(os.listdir("/proc/self/fd"))
         delayed = len(reactor.getDelayedCalls())
+        self.patch(os, "environ", {})
         service = makeService(options)
+        self.assertEqual(os.environ, {"RES_OPTIONS": RESOLVER_OPTIONS})
         self.assertEqual(len(reactor.getDelayedCalls()), delayed)
         self.assertEqual(set(os.listdir("/proc/self/fd")) - before, set())
         self.assertFalse(service.running)

@@ -22,6 +22,7 @@ from yurt.tunnel.agent.patience import CONNECT_TIMEOUT
 from yurt.tunnel.agent.routes import CONNECTED, CONNECTING, WAITING, Name, Route
 from yurt.tunnel.hello import AgentHello, ServerHello
 from yurt.tunnel.link import dial_link
+from yurt.tunnel.quiet import QuietStreams
 
 
 class Connector:
@@ -183,7 +184,10 @@ class Connector:
         for name in self.known:
             name.stop()
         patience = self._config.drain_timeout
+        quiet = QuietStreams(self._reactor, lambda: [link.mux for link in self.links if link.mux is not None])
+        quiet.start()
         await gatherResults([link.let_end(self._reactor, patience) for link in list(self.links)])
+        quiet.stop()
 
     def figures(self) -> Figures:
         """

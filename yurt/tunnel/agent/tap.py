@@ -29,6 +29,12 @@ from yurt.tunnel.hello import NotAnAgent, node_of
 CONNECT_PORT = 10262
 """The port of a server for agents, when none is written."""
 
+RESOLVER_OPTIONS = "timeout:2 attempts:2"
+"""
+How the C library looks names up (resolv.conf(5)): a question that got lost is asked again, or given up, in 2 s.  With its own 5 s
+a box that came up before its name server would not be connected within that time of the name server's return.
+"""
+
 _one_port = integer(1, 65535)
 
 
@@ -255,4 +261,5 @@ def makeService(options: Options) -> IService:
     stop_once(cast(ReactorBase, reactor))
     logs.guard()  # before twistd adds the observer that writes
     raise_file_limit()
+    os.environ.setdefault("RES_OPTIONS", RESOLVER_OPTIONS)  # read by the C library in each thread that looks a name up
     return TunnelAgent(reactor, options.config)

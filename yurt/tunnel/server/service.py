@@ -33,6 +33,7 @@ from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import TLS1_3, ClientTLS, ServerTLS
 from yurt.tunnel.hello import is_server
 from yurt.tunnel.opening import StreamEndpoint
+from yurt.tunnel.quiet import QuietStreams
 from yurt.tunnel.records import link_factory
 from yurt.tunnel.server.abandoned import Abandoned, Open
 from yurt.tunnel.server.agents import MAX_HANDSHAKES, Agents
@@ -333,12 +334,21 @@ class TunnelServer(MultiService):
         timeout = self.config.drain_timeout
         drained: list[Deferred[Any]] = [factory.drain(timeout) for factory in self.factories.values()]
         drained += [self.diverted.drain(self.reactor, timeout), self.peer_streams.when_idle(timeout)]
+        quiet = QuietStreams(self.reactor, self.muxes)
+        quiet.start()
         await DeferredList(drained)
+        quiet.stop()
         self.upstreams.close()
         self.agents.abort()
         self.peer_streams.abort()
         await cast("Deferred[None]", super().stopService())
         self.log.info("the tunnel server has stopped")
+
+    def muxes(self) -> list[MuxConnection]:
+        """
+        All links over which calls leave this server.
+        """
+        return [cast(MuxConnection, agent.mux) for agent in self.registry.agents()] + self.peers.links()
 
     # What the meta pages show
 
