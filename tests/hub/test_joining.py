@@ -155,6 +155,21 @@ class FirstTests(JoiningCase):
         self.assertEqual(document["clusters"][0]["cluster"]["server"], self.api.url)
         self.assertEqual(document["users"][0]["user"]["client-key"], str(self.pem))
 
+    async def test_moved(self) -> None:
+        """
+        Where the API server has another address, or the kubeconfig is lost, it is written anew at the next start.
+        """
+        await self.joined()
+        file, elsewhere = self.root / "yurthub.conf", self.api.url.replace("127.0.0.1", "localhost")
+        servers = (elsewhere, self.api.url)
+        await self.site.restart(join=replace(self.settings["join"], servers=servers))
+        self.assertEqual(json.loads(file.read_text())["clusters"][0]["cluster"]["server"], elsewhere)
+        await self.site.stop()
+        file.unlink()
+        self.site.start()
+        self.assertEqual(json.loads(file.read_text())["clusters"][0]["cluster"]["server"], elsewhere)
+        self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+
 
 class RotationTests(JoiningCase):
     """

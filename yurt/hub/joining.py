@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from yurt.files import write_private
 from yurt.hub.config import NodeCredentials
 from yurt.kube.authority import AuthorityFollower
-from yurt.kube.csr.files import CertificateFiles
+from yurt.kube.csr.files import CertificateFiles, read_small
 from yurt.kube.csr.service import CertificateService
 from yurt.kube.csr.wanted import NODE_PREFIX, NODES, client
 from yurt.kube.joining import JoinAccess, JoinFiles, JoinSettings
@@ -102,6 +102,7 @@ class Joining(MultiService):
         Begin; see :class:`CertificateService`.
         """
         self._restore_ca()
+        self._keep_kubeconfig()
         super().startService()
 
     def retry(self) -> None:
@@ -113,15 +114,25 @@ class Joining(MultiService):
 
     def _renewed(self) -> None:
         """
-        Write a kubeconfig, for people and tools, and as a second copy of the CA; then use what is new.
+        Use what is new.
         """
         self._good_until = self._look()
-        if self.certificate.held is not None:
-            try:
-                write_private(self._kubeconfig, json.dumps(self._document(), indent=1).encode() + b"\n")
-            except OSError as error:
-                self.log.warn("{path}: not written: {error}", path=str(self._kubeconfig), error=error.strerror)
+        self._keep_kubeconfig()
         self._changed()
+
+    def _keep_kubeconfig(self) -> None:
+        """
+        Write a kubeconfig, for the tunnel's agent, people and tools, and as a second copy of the CA, unless it is there as it
+        should be: the servers may be others now.
+        """
+        if self.certificate.held is None or not self.files.read_ca():
+            return
+        text = json.dumps(self._document(), indent=1).encode() + b"\n"
+        try:
+            if read_small(self._kubeconfig) != text:
+                write_private(self._kubeconfig, text)
+        except OSError as error:
+            self.log.warn("{path}: not written: {error}", path=str(self._kubeconfig), error=error.strerror)
 
     def _document(self) -> dict[str, Any]:
         certificate = str(self.certificate.files.path)
