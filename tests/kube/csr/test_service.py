@@ -147,11 +147,24 @@ class FirstTests(ServiceCase):
         self.assertEqual(len(self.server.sent), before)
         self.assertEqual(len(self.server.watches()), 1)
 
+    def test_no_questions_any_more(self) -> None:
+        """
+        Whose token expires while the request is pending is told of the verdict all the same, and has the certificate.
+        """
+        name = self.start()
+        self.server.api.permits = lambda user, verb, call, path: False
+        self.signer.approve(name)
+        self.advance(10)
+        self.assertEqual(self.service.problem, f"no client certificate: CSR {name} approved, not signed yet")
+        self.signer.sign(name)
+        self.advance(1)
+        self.assertEqual(self.state, "issued")
+
     def test_stopped_when_told(self) -> None:
         """
         A stop in the moment in which something happens to the request is a stop: nothing is asked any more.
         """
-        self.signer.approve(self.start())
+        self.signer.issue(self.start())
         before = len(self.server.sent)
         self.service.stopService()
         self.advance(MINUTE)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +23,7 @@ from yurt.kube.csr.pem import Held, PEMError, new_key, read_held, request_for, r
 from yurt.kube.csr.request import VERSIONS, Answer, Verdict, find_answer, read_answer, request_document, requests_path
 from yurt.kube.csr.wanted import Wanted
 from yurt.kube.pause import pause
+from yurt.kube.watch import ADDED, BOOKMARK, MODIFIED, JSONFramer, WatchError, read_event
 
 LONGEST_SLEEP = 60.0
 """Seconds after which the time of day is looked at again: it may have been set."""
@@ -29,6 +31,7 @@ PENDING_TIMEOUT = 900.0
 """Seconds after which a pending request is asked for anew; client-go's."""
 OTHER_WAY_TIMEOUT = 60.0
 """Seconds after which that is done where there is nothing to show, and others can be tried to ask."""
+UNDECIDED = frozenset({Verdict.PENDING, Verdict.APPROVED})
 POLL = 5.0
 """Seconds between two looks at a request that may not be watched."""
 WATCH_SECONDS = 300
@@ -288,24 +291,31 @@ class CertificateService(Service):
     async def _await_verdict(self, api: ApiClient, path: str, name: str, answer: Answer) -> Answer:
         patience = OTHER_WAY_TIMEOUT if self._access.others and self.held is None else PENDING_TIMEOUT
         give_up = self._reactor.seconds() + patience
-        while answer.verdict in (Verdict.PENDING, Verdict.APPROVED):
-            said = f"CSR {name} {answer.verdict.value}"
-            said += f" since {answer.since}" if answer.verdict is Verdict.PENDING and answer.since else ""
-            self.enrolment.asked(name, said)
-            self._tell(f"{self.enrolment.wanted.name}: {said}")
+        while answer.verdict in UNDECIDED:
+            said = self._awaits(name, answer)
             left = give_up - self._reactor.seconds()
             if left <= 0:
                 raise AccessError(f"{said}: no verdict within {patience:g} s")
             before = answer.verdict
-            await self._change(api, path, name, answer.version, left)
-            answer = await self._look(api, path, name)
+            answer = await self._watched(api, path, name, answer.version, left) or await self._look(api, path, name)
             if answer.verdict is before:
                 await pause(self._reactor, POLL)
         return answer
 
-    async def _change(self, api: ApiClient, path: str, name: str, version: str, left: float) -> None:
+    def _awaits(self, name: str, answer: Answer) -> str:
         """
-        Wait until something happens to a request, or it is time to look.
+        Say for what a request waits.
+        """
+        said = f"CSR {name} {answer.verdict.value}"
+        said += f" since {answer.since}" if answer.verdict is Verdict.PENDING and answer.since else ""
+        self.enrolment.asked(name, said)
+        self._tell(f"{self.enrolment.wanted.name}: {said}")
+        return said
+
+    async def _watched(self, api: ApiClient, path: str, name: str, version: str, left: float) -> Answer | None:
+        """
+        What a watch tells to have become of a request; None when it is time to look.  A token that expires meanwhile could not
+        ask any more, and is told all the same.
         """
         seconds = int(min(WATCH_SECONDS, left)) or 1
         query = {
@@ -314,13 +324,19 @@ class CertificateService(Service):
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
         }
-        happened = ended = False
+        framer, decided, is_over, ended = JSONFramer(), None, False, False
 
-        def received(_: bytes) -> None:
-            nonlocal happened
-            if not happened:
-                happened = True
-                self._reactor.callLater(0, end)  # not from inside of what is being cancelled
+        def received(data: bytes) -> None:
+            nonlocal decided, is_over
+            for event in map(read_event, framer.feed(data)):
+                if is_over:
+                    return
+                answer = read_answer(msgspec.json.decode(event.object)) if event.type in (ADDED, MODIFIED) else None
+                if answer is not None and answer.verdict in UNDECIDED:
+                    self._awaits(name, answer)
+                elif event.type != BOOKMARK:
+                    decided, is_over = answer, True
+                    self._reactor.callLater(0, end)  # not from inside of what is being cancelled
 
         def end() -> None:
             nonlocal ended
@@ -330,11 +346,12 @@ class CertificateService(Service):
         watch = api.stream(target(path, query), lambda: None, received, lasting=seconds + WATCH_LEEWAY)
         try:
             await watch
-        except ApiError as error:
+        except (ApiError, WatchError) as error:
             self.log.debug("{error}", error=error)
         except CancelledError:
             if not ended:
                 raise  # not by us, but with all of it
+        return decided
 
     def _take(self, wanted: Wanted, name: str, pem: bytes) -> None:
         """
