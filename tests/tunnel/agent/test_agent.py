@@ -30,7 +30,7 @@ from yurt.http.dial import Build
 from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import Credentials
 from yurt.tunnel import quiet as quiet_module
-from yurt.tunnel.agent import connector, dialler
+from yurt.tunnel.agent import connector, dialler, links, routes
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.service import TunnelAgent
 from yurt.tunnel.connect import ConnectRefused
@@ -498,6 +498,26 @@ class ConnectionTests(AgentCase):
         server.start()
         await until(lambda: server.muxes)
         self.assertEqual(server.nodes, ["edge-1", "edge-renewed"])
+
+    async def test_before_expiry(self) -> None:
+        """
+        Before a certificate expires a link is followed by another one: what runs goes on, and new streams find no gap.
+        """
+        for name in ("RENEW_FROM", "RENEW_UNTIL"):
+            self.patch(links, name, 0.0)
+        for module in (links, routes):
+            self.patch(module, "LOOK", 0.05)
+        server, port = self.serve(), self.listen(Echo)
+        self.begin(server, allowed_ports=frozenset({port}))
+        said = await self.dial(server, "127.0.0.1", port)
+        first = server.muxes[0]
+        while server.muxes[-1] is first or not first.peer_going_away:
+            (await self.dial(server, "127.0.0.1", port)).transport.abortConnection()
+        said.write(b"still")
+        await until(lambda: said.data == b"still")
+        said.transport.loseConnection()
+        await until(lambda: first not in server.muxes)
+        self.assertEqual(set(server.lost), {"the peer closed the connection"})
 
     async def test_server_leaves(self) -> None:
         """

@@ -17,6 +17,7 @@ from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
 from yurt.lifecycle import MAX_OPEN_FILES, StartFailed
 from yurt.tunnel.link import LinkError
+from yurt.tunnel.server import outlived
 from yurt.tunnel.server.service import TunnelServer, share_files
 
 KUBELET = ("10.0.0.8", 10250)
@@ -170,6 +171,24 @@ class ClusterTests(TestCase):
         self.put_node("edge-1", "10.0.0.8")
         await until(self.reactor, lambda: server.nodes.by_name("edge-1"))
         await self.site.agent(server)
+
+    async def test_deleted_node(self) -> None:
+        """
+        The link of a node that is deleted ends, and the agent reads why it is not taken again; other links stay.
+        """
+        self.patch(outlived, "LOOK", 0.1)
+        for name, address in (("edge-1", "10.0.0.8"), ("edge-2", "10.0.0.9")):
+            self.put_node(name, address)
+        server = self.server()
+        await until(self.reactor, lambda: not server.readiness())
+        gone, stays = await self.site.agent(server), await self.site.agent(server, "edge-2")
+        self.api.remove("nodes", "edge-1", "")
+        await until(self.reactor, lambda: gone.ended)
+        self.assertEqual(server.status()["absent"][0]["why"], outlived.REMOVED)  # type: ignore[index]
+        with self.assertRaises(LinkError) as caught:
+            await self.site.agent(server)
+        self.assertIn("the cluster has no Node of this name", str(caught.exception))
+        self.assertEqual(stays.ended, [])
 
     async def test_starts_without_the_cloud(self) -> None:
         """
