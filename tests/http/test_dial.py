@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import base64
 import socket
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -20,9 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import certs
 from tests.http.memory import Application, hello
+from tests.http.resolver import SlowResolver
 from yurt.http.address import parse_address
 from yurt.http.client import HTTPUpstream
-from yurt.http.dial import Build, adopt, connect_at_once, tls_factory
+from yurt.http.dial import Build, ConnectEndpoint, adopt, connect_at_once, tcp_endpoint, tls_factory
 from yurt.http.fetch import fetch
 from yurt.http.interfaces import UpstreamError
 from yurt.http.limits import ClientLimits
@@ -269,6 +271,56 @@ class LoopbackTests(TestCase):
         self.assertEqual(parse_address("https://a").authority, "a")
         self.assertEqual(parse_address("https://a").target, "a:443")
         self.assertEqual(parse_address("http://a:443").authority, "a:443")
+
+
+class NameTests(TestCase):
+    """
+    Names that are looked up.
+    """
+
+    async def test_underscore(self) -> None:
+        """
+        A name with an underscore is one: hosts files and containers have such names.
+        """
+        port: IListeningPort = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory.forProtocol(Protocol))
+        self.addCleanup(port.stopListening)
+        resolver = SlowResolver()
+        before = reactor.installNameResolver(resolver)
+        self.addCleanup(reactor.installNameResolver, before)
+        address: Any = port.getHost()
+        connecting = tcp_endpoint(reactor, "my_proxy", address.port, 5.0).connect(cast(Any, Build(lambda _: Protocol())))
+        name, receiver = resolver.asked.pop()
+        receiver.addressResolved(address)
+        receiver.resolutionComplete()
+        protocol: Any = await connecting
+        self.assertEqual(name, "my_proxy")
+        protocol.transport.loseConnection()
+
+    def test_no_name(self) -> None:
+        """
+        What cannot be looked up is an unknown name.
+        """
+        for host in ("a..b", "x" * 64):
+            connecting = tcp_endpoint(reactor, host, 1, 5.0).connect(cast(Any, Build(lambda _: Protocol())))
+            self.assertIn(host, str(self.failureResultOf(connecting, DNSLookupError)))
+
+    async def test_foreign_letters(self) -> None:
+        """
+        A proxy is asked for a name with letters beyond ASCII as DNS spells it (RFC 5891).
+        """
+        proxy = SimpleNamespace(heads=[], answer=b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+        def build(_: object) -> Protocol:
+            connection = Proxy()
+            connection.factory = cast(Any, proxy)
+            return connection
+
+        port: IListeningPort = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(cast(Any, Build(build)))
+        self.addCleanup(port.stopListening)
+        address: Any = port.getHost()
+        way = ConnectEndpoint(reactor, f"http://127.0.0.1:{address.port}", "m\xfcnchen.example:443", 5.0)
+        await self.assertFailure(way.connect(cast(Any, Build(lambda _: Protocol()))), UpstreamError)
+        self.assertTrue(proxy.heads[0].startswith(b"CONNECT xn--mnchen-3ya.example:443 HTTP/1.1\r\n"))
 
 
 class AtOnceTests(SynchronousTestCase):

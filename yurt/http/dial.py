@@ -12,8 +12,9 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLClientConnectionCreator,
@@ -44,7 +45,31 @@ def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamC
         return TCP4ClientEndpoint(reactor, host, port, timeout)
     if isIPv6Address(host):
         return TCP6ClientEndpoint(reactor, host, port, timeout)
-    return HostnameEndpoint(reactor, host.encode("idna"), port, timeout)
+    return _NamedEndpoint(reactor, host, port, timeout)
+
+
+class _NamedEndpoint(HostnameEndpoint):
+    """
+    Takes any name that can be looked up: Twisted calls one with an underscore invalid, though hosts files and containers have
+    such names.  One that cannot is unknown, as one that nobody has.
+    """
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        assert isinstance(host, str)
+        try:
+            name = host.encode("idna")
+        except UnicodeError:
+            return True, host.encode("ascii", "backslashreplace"), host
+        return False, name, name.decode("ascii")
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        See :class:`IStreamClientEndpoint`.
+        """
+        if self._badHostname:
+            return fail(DNSLookupError(f"{self._hostText!r} is no name"))
+        return super().connect(protocolFactory)
 
 
 def connect_at_once(host: str, port: int) -> socket.socket | None:
@@ -90,7 +115,8 @@ class ConnectEndpoint:
         self._endpoint = tcp_endpoint(reactor, address.host, address.port, timeout)
         self._target = target
         self.name = address.target
-        self._headers: Headers = [(b"Host", target.encode("ascii"))]
+        self._asked = target.encode("ascii" if target.isascii() else "idna")
+        self._headers: Headers = [(b"Host", self._asked)]
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._headers.append((b"Proxy-Authorization", b"Basic " + b64encode(pair)))
@@ -99,7 +125,7 @@ class ConnectEndpoint:
         """
         See :class:`IStreamClientEndpoint`.  Fails with :class:`UpstreamError` when the proxy refuses.
         """
-        head = RequestHead(b"CONNECT", self._target.encode("ascii"), self._headers)
+        head = RequestHead(b"CONNECT", self._asked, self._headers)
         opening: list[_Opening] = []
 
         def cancel(_: Deferred[IProtocol]) -> None:

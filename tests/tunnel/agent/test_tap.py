@@ -164,6 +164,7 @@ class OptionsTests(CommandLineCase[Options]):
         for option, value, expected in (
             ("tunnelserver-addr", "https://a:1", "without https://"),
             ("tunnelserver-addr", "a:0", "port 0"),
+            ("tunnelserver-addr", "a b", "comma"),
             ("tunnelserver-addr", "a:70000", "whole number"),
             ("node-ip", "edge-1", "write an IP address"),
             ("allowed-ports", "0", "from 1 to 65535"),

@@ -54,6 +54,8 @@ def servers(text: str) -> tuple[tuple[str, int], ...]:
     found = tuple(host_port(part, CONNECT_PORT) for part in comma_list(text))
     if any(not number for _, number in found):
         raise ValueError("port 0 is none")
+    if any(len(host.split()) > 1 for host, _ in found):
+        raise ValueError("write a comma between servers; a name has no blanks")
     return found
 
 
