@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 import tests
 from tests.hub.cache.fixtures import Cache
 from tests.hub.cache.read_damaged import VALUES
-from yurt.hub.cache.disk import DATA_FILE
+from yurt.hub.cache.folder import DATA_FILE
 
 PAGE = 4096
 

@@ -18,7 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.hub.cache.fixtures import HeldWriter, InlineWriter
 from yurt.hub.cache import Store
-from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, MAX_KEY, BadRecord, seal, shorten, unseal
+from yurt.hub.cache.folder import CORRUPT_FILE, DATA_FILE
+from yurt.hub.cache.format import FORMAT_KEY
+from yurt.hub.cache.sealing import MAX_KEY, BadRecord, seal, shorten, unseal
 from yurt.hub.cache.store import (
     COMMIT_DELAY,
     COMMIT_INTERVAL,

@@ -15,8 +15,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.cache.fixtures import KUBELET, InlineWriter, item, listed
-from yurt.hub.cache import Caller, Found, Store, ViewKey, Views, disk
-from yurt.hub.cache.disk import CORRUPT_FILE, DATA_FILE, FORMAT_KEY, NEW_FILE, LockedRecord, Secrets, seal, unseal
+from yurt.hub.cache import Caller, Found, Store, ViewKey, Views, format
+from yurt.hub.cache.folder import CORRUPT_FILE, DATA_FILE, NEW_FILE
+from yurt.hub.cache.format import FORMAT_KEY
+from yurt.hub.cache.sealing import BadRecord, LockedRecord, Secrets, seal, shorten, unseal
 from yurt.hub.cache.store import LOOK_INTERVAL, REOPEN_INTERVAL
 from yurt.hub.cache.vault import KEY_FILE, KEY_SIZE, LostKey, Vault
 
@@ -154,12 +156,12 @@ class EncryptionTests(VaultCase):
         vault = Vault(self.own)
         secrets = Secrets(vault, (b"t\0",))
         one, other = (b"t\0" + b"x" * 600 + end for end in (b"1", b"2"))
-        record = seal(one, disk.shorten(one), b"value", secrets)
-        self.assertEqual(unseal(disk.shorten(one), record, secrets), (one, b"value"))
+        record = seal(one, shorten(one), b"value", secrets)
+        self.assertEqual(unseal(shorten(one), record, secrets), (one, b"value"))
         self.assertNotIn(b"value", record)
-        self.assertRaises(LockedRecord, unseal, disk.shorten(one), record, None)
-        forged = seal(other, disk.shorten(one), b"", None)[4:608] + record[608:]
-        self.assertRaises(disk.BadRecord, unseal, disk.shorten(one), forged, secrets)
+        self.assertRaises(LockedRecord, unseal, shorten(one), record, None)
+        forged = seal(other, shorten(one), b"", None)[4:608] + record[608:]
+        self.assertRaises(BadRecord, unseal, shorten(one), forged, secrets)
 
     def test_torn_write(self) -> None:
         """
@@ -343,7 +345,7 @@ class OlderFileTests(VaultCase):
         Where there is no room for the new file the old one stays in use, new secrets are encrypted, and the next start tries
         again.
         """
-        with patch.object(disk, "_copy_sealed", side_effect=OSError(28, "No space left on device")):
+        with patch.object(format, "_copy_sealed", side_effect=OSError(28, "No space left on device")):
             self.open()
         self.assert_readable()
         self.table.put(b"two", b"another secret")

@@ -1,149 +1,40 @@
 """
 The file of the store: an LMDB data file that is checked before use, locked while open, and readable by its owner only.
-
-LMDB maps its file into memory, so a truncated or damaged one kills the process that touches it.  Therefore lmdb's own verifier
-reads the whole structure with plain reads first (some 20 ms for 50 MB).  Damage that leaves the structure whole is found
-by the checksum that each record carries.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import stat
-import struct
-import sys
 from collections.abc import Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from hashlib import blake2b
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from zlib import crc32
 
 import lmdb
-from lmdb.verify import VerifyError, verify
 from twisted.logger import Logger
 
 from yurt.files import sync_folder
+from yurt.hub.cache.folder import (
+    DATA_FILE,
+    LOCK_FILE,
+    NEW_FILE,
+    DiskFailure,
+    is_writable,
+    own_folder,
+    reason_of,
+    set_corrupt_aside,
+    take_lock,
+)
+from yurt.hub.cache.format import MIN_MAP_SIZE, check_version, encrypt_old
 from yurt.hub.cache.place import FileGone, Place
-from yurt.hub.cache.vault import LostKey, Vault
-
-FORMAT_VERSION = 2
-"""Raised when a hub of the version before could not make sense of the file.  1: secrets are not encrypted."""
-
-FORMAT_KEY = b"format"
-
-DATA_FILE = "data.mdb"
-LOCK_FILE = "hub.lock"
-CORRUPT_FILE = "data.mdb.corrupt"
-NEW_FILE = "data.mdb.new"
-"""The file while it is written anew because of an older format."""
-
-REWRITE_STEP = 1000
-"""Records that are written anew in one transaction."""
-
-MIN_MAP_SIZE = 1 << 25
-"""The least that the file must be able to grow to, in bytes."""
-
-MAX_KEY = 511
-"""The longest key LMDB takes, in bytes; longer ones are stored under a shortened key with a digest."""
-
-DIGEST_SIZE = 16
-
-MAX_PREFIX = MAX_KEY - DIGEST_SIZE
-"""As much of a key as the file keeps in order."""
-
-log = Logger()
-
-_CHECKSUM = struct.Struct("<I")
-_TAIL_LENGTH = struct.Struct("<H")
-_HEAD = struct.Struct("<IH")
-"""Both, as they begin a record."""
-_CHECKED_FROM, _HEAD_SIZE, _read_head = _CHECKSUM.size, _HEAD.size, _HEAD.unpack_from
-_LOCKED = 0x8000
-"""Added to the length of the key's tail in a record whose value is encrypted."""
+from yurt.hub.cache.sealing import Secrets, seal, shorten
 
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PageFullError, lmdb.CursorFullError, lmdb.InvalidError)
 """
 What LMDB raises in writing to a file that is damaged in a way that its verifier does not see.
 """
 
-
-class DiskFailure(Exception):
-    """
-    The disk cannot be used; the message says which file, why, and what to do.
-    """
-
-
-class BadRecord(Exception):
-    """
-    The checksum of a record does not fit it.
-    """
-
-
-class LockedRecord(BadRecord):
-    """
-    A record is encrypted with a key that is gone.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """
-    Which records are encrypted: those whose keys begin with one of ``prefixes``.
-    """
-
-    vault: Vault
-    prefixes: tuple[bytes, ...]
-
-
-def shorten(key: bytes) -> bytes:
-    """
-    The key under which the file holds ``key``: itself, or its beginning and a digest when it is too long for LMDB.
-    """
-    if len(key) <= MAX_KEY:
-        return key
-    return key[:MAX_PREFIX] + blake2b(key, digest_size=DIGEST_SIZE).digest()
-
-
-def seal(key: bytes, disk_key: bytes, value: bytes, secrets: Secrets | None = None) -> bytes:
-    """
-    The record for a value: a checksum over the key and all that follows, the whole key if it was shortened, the value, which
-    is encrypted if its key says so.
-    """
-    tail = b"" if key == disk_key else key
-    length = len(tail)
-    if secrets is not None and key.startswith(secrets.prefixes):
-        value = secrets.vault.lock(key, value)
-        length |= _LOCKED
-    body = _TAIL_LENGTH.pack(length) + tail + value
-    return _CHECKSUM.pack(crc32(body, crc32(disk_key))) + body
-
-
-def unseal(disk_key: bytes, record: bytes, secrets: Secrets | None = None) -> tuple[bytes, bytes]:
-    """
-    Key and value of a record.  Raises BadRecord.
-    """
-    if len(record) < _HEAD_SIZE:
-        raise BadRecord(disk_key)
-    checksum, length = _read_head(record)
-    if crc32(record[_CHECKED_FROM:], crc32(disk_key)) != checksum:
-        raise BadRecord(disk_key)
-    if not length:
-        return disk_key, record[_HEAD_SIZE:]
-    until = _HEAD_SIZE + (length & ~_LOCKED)
-    key, value = record[_HEAD_SIZE:until] or disk_key, record[until:]
-    return key, _unlocked(key, value, secrets) if length & _LOCKED else value
-
-
-def _unlocked(key: bytes, value: bytes, secrets: Secrets | None) -> bytes:
-    if secrets is None:
-        raise LockedRecord(key)
-    try:
-        return secrets.vault.unlock(key, value)
-    except LostKey:
-        raise LockedRecord(key) from None
+log = Logger()
 
 
 class Disk:
@@ -232,11 +123,11 @@ class Disk:
         """
         Make sure that the lock in the folder is this one: another process may have taken a new one.
         """
-        _own_folder(self._path)
+        own_folder(self._path)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(os.path.join(self._path, LOCK_FILE)), os.fstat(self._lock)):
                 return
-        lock = _take_lock(self._path)
+        lock = take_lock(self._path)
         os.close(self._lock)
         self._lock = lock
 
@@ -265,18 +156,18 @@ def open_disk(path: str, map_size: int, secrets: Secrets | None = None) -> tuple
     A file that cannot be written is opened for reading.  Raises DiskFailure.
     """
     try:
-        _own_folder(path)
-        lock = _take_lock(path)
+        own_folder(path)
+        lock = take_lock(path)
     except OSError as error:
         raise DiskFailure(f"cannot use the cache folder {path}: {error.strerror}") from error
     try:
-        set_aside = _set_corrupt_aside(path)
+        set_aside = set_corrupt_aside(path)
         readonly = not is_writable(path)
         if secrets is not None and secrets.vault.is_kept and not readonly:
-            _encrypt_old(path, map_size, secrets)
+            encrypt_old(path, map_size, secrets)
         environment = _open_environment(path, map_size, readonly)
         try:
-            _check_version(environment, path)
+            check_version(environment, path)
             return Disk(environment, path, lock, readonly), set_aside
         except BaseException:
             environment.close()
@@ -309,161 +200,3 @@ def _open_environment(path: str, map_size: int, readonly: bool) -> lmdb.Environm
             message = "address space is limited (ulimit -v): {path} can grow to {size} MiB only"
             log.warn(message, path=os.path.join(path, DATA_FILE), size=size >> 20)
         return environment
-
-
-def reason_of(error: BaseException | None) -> str:
-    """
-    Why the disk failed, in a few words.
-    """
-    if isinstance(error, lmdb.MapFullError):
-        return "the cache has reached its greatest size"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error) or type(error).__name__
-
-
-def _own_folder(path: str) -> None:
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    for name, mode in ((path, 0o700), (os.path.join(path, DATA_FILE), 0o600)):
-        try:
-            seen = os.stat(name)
-        except FileNotFoundError:
-            continue
-        if seen.st_uid != os.geteuid():
-            if os.geteuid() != 0:
-                raise DiskFailure(f"{name} belongs to user {seen.st_uid}: chown it to {os.geteuid()}, the hub's user")
-            os.chown(name, 0, 0)
-        if stat.S_IMODE(seen.st_mode) != mode:
-            os.chmod(name, mode)
-
-
-def _take_lock(path: str) -> int:
-    name = os.path.join(path, LOCK_FILE)
-    try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:  # A read-only disk: the lock of a file opened for reading does as well.
-        try:
-            lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise error from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise DiskFailure(f"another process uses the cache in {path}: stop it, or give this hub a folder of its own") from error
-    return lock
-
-
-def _set_corrupt_aside(path: str) -> bool:
-    data = os.path.join(path, DATA_FILE)
-    if not os.path.exists(data) or not os.path.getsize(data):
-        return False
-    if sys.maxsize < 1 << 32:
-        return False  # The verifier reads files of 64-bit hosts only.
-    try:
-        findings = verify(data, subdir=False)
-    except VerifyError as error:
-        findings = [str(error)]
-    if findings:
-        set_aside(path, findings[0])
-    return bool(findings)
-
-
-def set_aside(path: str, finding: str) -> None:
-    """
-    Rename a damaged file, which must not be open.  Raises OSError.
-    """
-    data = os.path.join(path, DATA_FILE)
-    log.error("{file} is corrupt ({finding}); it is set aside and the cache starts afresh", file=data, finding=finding)
-    os.replace(data, os.path.join(path, CORRUPT_FILE))
-
-
-def is_writable(path: str) -> bool:
-    """
-    Whether the data file in folder ``path`` can be written.  Raises OSError when it can be neither read nor made.
-    """
-    data = os.path.join(path, DATA_FILE)
-    try:
-        os.close(os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError:
-        if not os.path.exists(data):
-            raise
-        return False
-    return True
-
-
-def _encrypt_old(path: str, map_size: int, secrets: Secrets) -> None:
-    """
-    Write a file of format 1 anew, with its secrets encrypted.  Not in place: pages that are free, and ends of pages in use, would
-    go on to show what stood there.  A crash leaves the old file; where there is no room it stays in use.  Raises lmdb.Error when
-    the old file cannot be read.
-    """
-    data, new = os.path.join(path, DATA_FILE), os.path.join(path, NEW_FILE)
-    if not os.path.getsize(data):
-        return
-    with closing(lmdb.open(path, map_size=MIN_MAP_SIZE, lock=False, readahead=False, readonly=True)) as old:
-        if _format_of(old) not in (0, 1):
-            return
-        with suppress(FileNotFoundError):
-            os.unlink(new)
-        try:
-            _copy_sealed(old, new, map_size, secrets)
-        except (OSError, lmdb.Error) as error:
-            log.error("{file} still holds secrets that are not encrypted: {reason}", file=data, reason=reason_of(error))
-            with suppress(FileNotFoundError):
-                os.unlink(new)
-            return
-    os.replace(new, data)
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(path, CORRUPT_FILE))
-    sync_folder(Path(path))
-    log.info("{file} was written anew: its secrets are encrypted now", file=data)
-
-
-def _copy_sealed(old: lmdb.Environment, path: str, map_size: int, secrets: Secrets) -> None:
-    environment = lmdb.open(path, map_size=map_size, mode=0o600, subdir=False, lock=False, sync=False)
-    with closing(environment) as new, old.begin() as source, source.cursor() as cursor:
-        rows = iter(cursor)
-        while some := list(islice(rows, REWRITE_STEP)):
-            with new.begin(write=True) as target:
-                for disk_key, record in some:
-                    sealed = _sealed_again(disk_key, record, secrets)
-                    if sealed is not None:
-                        target.put(disk_key, sealed)
-        with new.begin(write=True) as target:
-            target.put(FORMAT_KEY, seal(FORMAT_KEY, FORMAT_KEY, b"%d" % FORMAT_VERSION))
-        new.sync(True)
-
-
-def _sealed_again(disk_key: bytes, record: bytes, secrets: Secrets) -> bytes | None:
-    """
-    A record as it should be; None for a damaged one that was to be a secret.
-    """
-    if not disk_key.startswith(secrets.prefixes):
-        return record
-    try:
-        key, value = unseal(disk_key, record, secrets)
-    except BadRecord:
-        return None
-    return seal(key, disk_key, value, secrets)
-
-
-def _format_of(environment: lmdb.Environment) -> int:
-    """
-    The format of the file; 0 when it does not say, and is to be told with the next commit.
-    """
-    with environment.begin() as transaction:
-        record = transaction.get(FORMAT_KEY)
-    try:
-        return 0 if record is None else int(unseal(FORMAT_KEY, record)[1])
-    except (BadRecord, ValueError):
-        return 0
-
-
-def _check_version(environment: lmdb.Environment, path: str) -> None:
-    version = _format_of(environment)
-    if version > FORMAT_VERSION:
-        raise DiskFailure(
-            f"the cache in {path} has format {version}, this hub knows {FORMAT_VERSION}: "
-            "run the newer hub, or remove the folder to start afresh"
-        )

@@ -18,24 +18,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.hub.cache.disk import (
-    DAMAGE,
-    FORMAT_KEY,
-    FORMAT_VERSION,
-    MAX_KEY,
-    MAX_PREFIX,
-    BadRecord,
-    Disk,
-    DiskFailure,
-    LockedRecord,
-    Secrets,
-    is_writable,
-    open_disk,
-    reason_of,
-    set_aside,
-    shorten,
-    unseal,
-)
+from yurt.hub.cache.disk import DAMAGE, Disk, open_disk
+from yurt.hub.cache.folder import DiskFailure, is_writable, reason_of, set_aside
+from yurt.hub.cache.format import FORMAT_KEY, FORMAT_VERSION
+from yurt.hub.cache.sealing import MAX_KEY, MAX_PREFIX, BadRecord, LockedRecord, Secrets, shorten, unseal
 from yurt.hub.cache.vault import Vault
 from yurt.hub.cache.writer import Writer, WriterThread
 

@@ -1,0 +1,121 @@
+"""
+The folder of the store: its files, who may use them, and one user at a time.
+
+LMDB maps its file into memory, so a truncated or damaged one kills the process that touches it.  Therefore lmdb's own verifier
+reads the whole structure with plain reads first (some 20 ms for 50 MB).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import sys
+
+import lmdb
+from lmdb.verify import VerifyError, verify
+from twisted.logger import Logger
+
+DATA_FILE = "data.mdb"
+LOCK_FILE = "hub.lock"
+CORRUPT_FILE = "data.mdb.corrupt"
+NEW_FILE = "data.mdb.new"
+"""The file while it is written anew: because of an older format, or because it was removed."""
+
+log = Logger()
+
+
+class DiskFailure(Exception):
+    """
+    The disk cannot be used; the message says which file, why, and what to do.
+    """
+
+
+def reason_of(error: BaseException | None) -> str:
+    """
+    Why the disk failed, in a few words.
+    """
+    if isinstance(error, lmdb.MapFullError):
+        return "the cache has reached its greatest size"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) or type(error).__name__
+
+
+def own_folder(path: str) -> None:
+    """
+    Make the folder and see that it and its data file are this user's alone.  Raises DiskFailure or OSError.
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    for name, mode in ((path, 0o700), (os.path.join(path, DATA_FILE), 0o600)):
+        try:
+            seen = os.stat(name)
+        except FileNotFoundError:
+            continue
+        if seen.st_uid != os.geteuid():
+            if os.geteuid() != 0:
+                raise DiskFailure(f"{name} belongs to user {seen.st_uid}: chown it to {os.geteuid()}, the hub's user")
+            os.chown(name, 0, 0)
+        if stat.S_IMODE(seen.st_mode) != mode:
+            os.chmod(name, mode)
+
+
+def take_lock(path: str) -> int:
+    """
+    The descriptor of a lock that lasts until it is closed.  Raises DiskFailure when another process has it, or OSError.
+    """
+    name = os.path.join(path, LOCK_FILE)
+    try:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # A read-only disk: the lock of a file opened for reading does as well.
+        try:
+            lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise error from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DiskFailure(f"another process uses the cache in {path}: stop it, or give this hub a folder of its own") from error
+    return lock
+
+
+def set_corrupt_aside(path: str) -> bool:
+    """
+    Rename a data file whose structure is damaged; whether there was one.  Raises OSError.
+    """
+    data = os.path.join(path, DATA_FILE)
+    if not os.path.exists(data) or not os.path.getsize(data):
+        return False
+    if sys.maxsize < 1 << 32:
+        return False  # The verifier reads files of 64-bit hosts only.
+    try:
+        findings = verify(data, subdir=False)
+    except VerifyError as error:
+        findings = [str(error)]
+    if findings:
+        set_aside(path, findings[0])
+    return bool(findings)
+
+
+def set_aside(path: str, finding: str) -> None:
+    """
+    Rename a damaged file, which must not be open.  Raises OSError.
+    """
+    data = os.path.join(path, DATA_FILE)
+    log.error("{file} is corrupt ({finding}); it is set aside and the cache starts afresh", file=data, finding=finding)
+    os.replace(data, os.path.join(path, CORRUPT_FILE))
+
+
+def is_writable(path: str) -> bool:
+    """
+    Whether the data file in folder ``path`` can be written.  Raises OSError when it can be neither read nor made.
+    """
+    data = os.path.join(path, DATA_FILE)
+    try:
+        os.close(os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        if not os.path.exists(data):
+            raise
+        return False
+    return True
