@@ -20,6 +20,7 @@ from tests.hub.cache.fixtures import HeldWriter, InlineWriter
 from yurt.hub.cache import Store
 from yurt.hub.cache.folder import CORRUPT_FILE, DATA_FILE
 from yurt.hub.cache.format import FORMAT_KEY
+from yurt.hub.cache.layers import SCAN_CHUNK
 from yurt.hub.cache.sealing import MAX_KEY, BadRecord, seal, shorten, unseal
 from yurt.hub.cache.store import (
     COMMIT_DELAY,
@@ -27,7 +28,6 @@ from yurt.hub.cache.store import (
     LOOK_INTERVAL,
     MAX_PENDING_BYTES,
     REOPEN_INTERVAL,
-    SCAN_CHUNK,
     WRITE_PATIENCE,
 )
 from yurt.hub.cache.vault import Vault
@@ -546,7 +546,7 @@ class DiskTests(StoreCase):
         """
         self.write()
         store = self.open()
-        store._put(FORMAT_KEY, b"999")
+        store.layers.put(FORMAT_KEY, b"999")
         self.successResultOf(store.close())
         with open(self.data(), "rb") as file:
             before = file.read()

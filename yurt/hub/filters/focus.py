@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from yurt.hub.cache.store import Table
+from yurt.hub.cache.table import Table
 from yurt.hub.filters.choice import ALL, NAMES, Chains, Settings, enabled_rules
 from yurt.hub.filters.facts import Facts
 from yurt.hub.filters.lens import CLEAR, Lens, make_lens

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from yurt.hub.cache.records import ViewKey
-from yurt.hub.cache.store import Table
+from yurt.hub.cache.table import Table
 from yurt.hub.filters.lens import Lens
 
 MAX_KEYS = 256
