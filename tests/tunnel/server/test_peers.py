@@ -15,10 +15,12 @@ import yurt.tunnel.server.peers
 from tests.certs import issue
 from tests.tunnel.server.site import LOOPBACK, Client, Echo, Site, until
 from yurt.http.interfaces import Headers
+from yurt.mux import connection
 from yurt.mux.limits import MuxLimits
 from yurt.tunnel.connect import NODE_HEADER, ConnectRefused
 from yurt.tunnel.hello import SERVER_NAME
 from yurt.tunnel.opening import StreamEndpoint
+from yurt.tunnel.server import registry, ways
 from yurt.tunnel.server.members import Member
 from yurt.tunnel.server.peers import Peer, PeerLinks
 from yurt.tunnel.server.service import TunnelServer
@@ -181,6 +183,33 @@ class PeersTests(TestCase):
         self.assertIn("no sign of life", str(peer.problem))
         client.wire.write(b"across")
         await until(self.reactor, lambda: client.data == b"across")
+        client.wire.loseConnection()
+        await until(self.reactor, lambda: client.lost)
+
+    async def test_silent_link(self) -> None:
+        """
+        A call by an agent's link that was cut without a word goes through another server that has the node, long before the link
+        is taken for dead; those that follow do so at once.
+        """
+        for module in (ways, connection):
+            self.patch(module, "DOUBT_AFTER", 0.1)
+        for module in (ways, registry):
+            self.patch(module, "SUSPECT_AFTER", 0.1)
+        echo = self.site.listen(Echo)
+        cut = await self.site.agent(self.one, target=echo)
+        await self.site.agent(self.two, target=echo)
+        await self.introduce()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-1"))
+        cast(Any, cut.mux.transport).pauseProducing()
+        newest = self.one.registry.newest("edge-1")
+        assert newest is not None
+        await until(self.reactor, lambda: self.reactor.seconds() - newest.mux.heard_at > 0.1)
+        way = self.one.ways.way_to("edge-1", "10.0.0.8", 10250)
+        client = cast(Client, await way.connect(Factory.forProtocol(Client)))
+        client.wire.write(b"across")
+        await until(self.reactor, lambda: client.data == b"across")
+        self.assertTrue(way.find()[1])
+        self.assertFalse(newest.mux.closing)
         client.wire.loseConnection()
         await until(self.reactor, lambda: client.lost)
 
