@@ -27,16 +27,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import certs
 from yurt.tls import (
-    FAST_WITH_AES,
-    FAST_WITHOUT_AES,
     TLS1_3,
     ClientTLS,
     Credentials,
     CredentialsError,
     ServerTLS,
-    cipher_suites,
     peer_certificate,
 )
+from yurt.tls.context import FAST_WITH_AES, FAST_WITHOUT_AES, cipher_suites
 
 AUTHORITY = certs.make_ca()
 SERVER = certs.issue(AUTHORITY, "server", dns=["cloud.example"], ips=["10.0.0.1", "fd00::1"])
