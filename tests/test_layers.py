@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import yurt
 
 ROOT = Path(yurt.__file__).parent
-GROUND = {"files", "lifecycle", "options", "tls", "web", "metrics", "logs", "sdnotify", "sockets", "memory"}
+GROUND = {"files", "lifecycle", "listening", "options", "tls", "web", "metrics", "logs", "sdnotify", "sockets", "memory"}
 MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"kube", "http", "host", *GROUND},
     "tunnel": {"mux", "kube", "http", "host", *GROUND},

@@ -24,7 +24,7 @@ from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.podlink import PodLinkSettings
 from yurt.hub.service import HubService
-from yurt.lifecycle import Listen, StartFailed
+from yurt.listening import Listen, StartFailed
 
 reactor: Any = global_reactor
 

@@ -22,7 +22,7 @@ from tests.ports import free_port
 from yurt.hub import service
 from yurt.hub.config import NodeCredentials
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.lifecycle import StartFailed
+from yurt.listening import StartFailed
 
 OWN_PODS = f"/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}"
 

@@ -22,7 +22,8 @@ from yurt.controllers.metrics import PREFIX, ManagerMetrics
 from yurt.controllers.pages import pages
 from yurt.controllers.registry import chosen
 from yurt.kube.api import client_from_kubeconfig
-from yurt.lifecycle import Listen, OnHangup, tcp_endpoint
+from yurt.lifecycle import OnHangup
+from yurt.listening import Listen, tcp_endpoint
 from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval

@@ -27,7 +27,7 @@ from yurt.hub.openfiles import share_files
 from yurt.hub.passthrough import PassThrough
 from yurt.hub.serving import Serving
 from yurt.hub.timers import Timers
-from yurt.lifecycle import Listen, ListenLater, tcp_endpoint
+from yurt.listening import Listen, ListenLater, tcp_endpoint
 
 BIND_RETRY = 5.0
 """Seconds after which a door is tried again whose port somebody else holds."""

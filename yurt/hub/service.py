@@ -45,7 +45,8 @@ from yurt.hub.serving import Serving, serving_addresses
 from yurt.hub.turns import Steps
 from yurt.kube.csr.files import read_small
 from yurt.kube.kubeconfig import load_kubeconfig
-from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
+from yurt.lifecycle import MAX_OPEN_FILES, OnHangup
+from yurt.listening import Listen, tcp_endpoint
 from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval

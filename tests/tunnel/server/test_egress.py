@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from tests import certs
 from tests.tunnel.server.edge import NODE_IP, Answer, Client, EdgeCase, parse
-from yurt.lifecycle import StartFailed
+from yurt.listening import StartFailed
 from yurt.tls import ClientTLS, Credentials
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server import egress

@@ -15,7 +15,8 @@ from tests.miniapi import MiniAPI
 from tests.tunnel.server.site import LOOPBACK, PATIENCE, Echo, Site, until
 from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
-from yurt.lifecycle import MAX_OPEN_FILES, StartFailed
+from yurt.lifecycle import MAX_OPEN_FILES
+from yurt.listening import StartFailed
 from yurt.tunnel.link import LinkError
 from yurt.tunnel.server import outlived
 from yurt.tunnel.server.service import TunnelServer, share_files

@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from yurt import __version__
-from yurt.lifecycle import Listen, OnHangup, tcp_endpoint
+from yurt.lifecycle import OnHangup
+from yurt.listening import Listen, tcp_endpoint
 from yurt.memory import CONNECTION_THRESHOLDS, ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt.http.failures import describe
-from yurt.lifecycle import Listen
+from yurt.listening import Listen
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.mux.frames import IllegalFrame, PeerWentAway
 from yurt.tunnel.hello import FEATURES, PEER_PATH, AgentHello, NotAnAgent, Refusal, is_server, node_of

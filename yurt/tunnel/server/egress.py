@@ -24,7 +24,7 @@ from yurt.http.dial import Build, tcp_endpoint
 from yurt.http.interfaces import ByteStream, ResponseHead
 from yurt.http.upgrade import StreamConnection
 from yurt.http.wire import one_write
-from yurt.lifecycle import BACKLOG, Listen, StartFailed
+from yurt.listening import BACKLOG, Listen, StartFailed
 from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure, target_of
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.nodes import Node, usual_spelling

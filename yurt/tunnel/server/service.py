@@ -25,7 +25,8 @@ from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Headers
 from yurt.http.limits import ServerLimits
 from yurt.http.server import HTTPServerFactory
-from yurt.lifecycle import MAX_OPEN_FILES, Listen, OnHangup, tcp_endpoint
+from yurt.lifecycle import MAX_OPEN_FILES, OnHangup
+from yurt.listening import Listen, tcp_endpoint
 from yurt.memory import CONNECTION_THRESHOLDS, ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.mux.connection import MuxConnection
