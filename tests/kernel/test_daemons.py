@@ -23,15 +23,18 @@ else:
     _Mixin = object  # a contract alone is no test case
 
 KUBELET = 10250
+OTHER = "10.8.0.3"
+"""An address that the node is given later."""
+
 PATIENCE = 30.0
 """Seconds for two daemons to start and find each other."""
 STOP_SECONDS = 15.0
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 
-class DaemonsContract(_Mixin):
+class DaemonsCase(_Mixin):
     """
-    What holds whichever firewall the host uses.
+    Both hosts, and a link between them.
     """
 
     flavour: str
@@ -91,18 +94,31 @@ class DaemonsContract(_Mixin):
                 self.fail(f"a connection to {address} found {found!r}; {logs}")
             time.sleep(0.1)
 
-    def test_both_families(self) -> None:
+    def begin(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
         """
-        With both daemons running connections to both addresses of the node arrive at it; a stop leaves no rule.
+        Start all; returns the server, and who dials on its host.
         """
         self.tool(self.cloud, "tests.kernel.edge_site", str(self.folder))
         dialler = self.tool(self.cloud, "tests.kernel.dialler")
         self.tool(self.node, "tests.kernel.dialler", "::", str(KUBELET))
-        before = saved_rules(self.cloud, self.flavour)
         options = ("--bind-address=::", f"--kubeconfig={self.folder}/server.conf", "--enable-dns-controller=false")
         server = self.daemon(self.cloud, "yurt-tunnel-server", "server", *options)
         options = (f"--node-name={NAME}", f"--node-ip={','.join(NODE)}", f"--tunnelserver-addr={CLOUD[0]}:10262")
         self.daemon(self.node, "yurt-tunnel-agent", "agent", *options)
+        return server, dialler
+
+
+class DaemonsContract(DaemonsCase):
+    """
+    What holds whichever firewall the host uses.
+    """
+
+    def test_both_families(self) -> None:
+        """
+        With both daemons running connections to both addresses of the node arrive at it; a stop leaves no rule.
+        """
+        before = saved_rules(self.cloud, self.flavour)
+        server, dialler = self.begin()
         for address in NODE:
             self.assert_reached(dialler, address)
         self.assertIn("TUNNEL-PORT-10250", saved_rules(self.cloud, self.flavour, ("iptables",)))
@@ -128,3 +144,26 @@ class LegacyTests(DaemonsContract, SynchronousTestCase):
     """
 
     flavour = "legacy"
+
+
+class OtherAddressTests(DaemonsCase, SynchronousTestCase):
+    """
+    A node that gets another address while its agent is connected.
+    """
+
+    flavour = "nft"
+
+    def test_renumbered(self) -> None:
+        """
+        The agent comes again from the new address before anybody could miss the answer to a ping, and its node is reached.
+        """
+        _, dialler = self.begin()
+        self.assert_reached(dialler, NODE[1])
+        self.node.run("ip", "address", "del", f"{NODE[0]}/24", "dev", "cloud")
+        self.node.run("ip", "address", "add", f"{OTHER}/24", "dev", "cloud")
+        deadline = time.monotonic() + PATIENCE
+        while f"{OTHER} (yurt-tunnel-agent" not in (said := (self.folder / "server.log").read_text()):
+            self.assertLess(time.monotonic(), deadline, said)
+            time.sleep(0.1)
+        self.assertNotIn("no sign of life", said)
+        self.assert_reached(dialler, NODE[1])

@@ -5,9 +5,11 @@ Tests of :mod:`yurt.tunnel.agent.routes`: when is dialled and when not, with a c
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import EventLoggingObserver
@@ -30,6 +32,7 @@ class FakeMux:
 
     streams = bytes_received = bytes_sent = 0
     rtt = 0.01
+    transport = SimpleNamespace(getHost=lambda: IPv4Address("TCP", "10.0.0.8", 40_000))
 
 
 class FakeNames:
@@ -67,6 +70,13 @@ class FakeConnector:
         self.outlasted: list[Link] = []
         self.names_known: list[Name] = []
         self.valid_until = 1e9
+        self.own = frozenset({"10.0.0.8"})
+
+    def own_addresses(self) -> frozenset[str]:
+        """
+        As the test says.
+        """
+        return self.own
 
     def chance(self) -> float:
         """
@@ -122,6 +132,7 @@ class FakeConnector:
         link.mux = cast(MuxConnection, FakeMux())
         link.info = LinkInfo(server_id, "server/1", frozenset(), cast(Any, None), link.mux, self.valid_until)
         link.wear(self.time_of_day(), self.chance())
+        link.note_address(self.own)
         return link
 
     def replace_older(self, route: Route, link: Link) -> None:
@@ -424,11 +435,43 @@ class RenewalTests(RouteCase):
         self.assertTrue(2 < len(self.connector.dials) < 8, self.connector.dials)
         last = self.link()
         del self.connector.servers["10.0.0.1"]
-        self.pass_time(2 * LOOK, step=LOOK)
+        self.pass_time(20, step=LOOK)
         self.assertEqual((last.word, self.connector.ended), ("expired", [last]))
         self.assertIn("certificate", last.why)
         self.pass_time(MAX_WAIT)
         self.assertEqual(self.route.state, WAITING)
+
+    def test_other_address(self) -> None:
+        """
+        When this host has lost the address that a link goes out from another one is made, as soon as that can be, and the older
+        one goes on as long as it can.
+        """
+        first = self.link()
+        self.connector.own, servers = frozenset({"10.0.0.9"}), self.connector.servers
+        self.connector.servers = {}
+        self.pass_time(2 * LOOK, step=LOOK)
+        self.assertEqual((self.link(), len(self.connector.dials)), (first, 2))
+        self.connector.servers = servers
+        self.pass_time(LOOK)
+        self.assertIsNot(self.link(), first)
+        self.assertEqual((self.route.state, self.connector.outlasted, first.word), (CONNECTED, [first], "renewed"))
+        self.pass_time(10 * LOOK, step=LOOK)
+        self.assertEqual(len(self.connector.dials), 3)
+
+    def test_address_for_a_moment(self) -> None:
+        """
+        An address that is gone at one look only, and one that the kernel never lists, are no reason.
+        """
+        for address in ("10.0.0.9", "10.0.0.8") * 3:
+            self.connector.own = frozenset({address})
+            self.pass_time(LOOK)
+        self.connector.own = frozenset()  # the kernel does not tell
+        self.pass_time(10 * LOOK, step=LOOK)
+        self.assertEqual(len(self.connector.dials), 1)
+        self.connector.own = frozenset({"10.0.0.9"})
+        self.lose(self.route)
+        self.pass_time(10 * LOOK, step=LOOK)
+        self.assertEqual((self.route.state, len(self.connector.dials)), (CONNECTED, 2))
 
     def test_server_away(self) -> None:
         """

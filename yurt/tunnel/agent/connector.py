@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import ClientTLS
+from yurt.tunnel.agent.allowed import kernel_addresses
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.links import Link
 from yurt.tunnel.agent.metrics import AgentMetrics, Figures
@@ -39,6 +40,7 @@ class Connector:
         accept: Callable[[MuxStream], None],
         metrics: AgentMetrics,
         chance: Callable[[], float] = random.random,
+        own: Callable[[], frozenset[str]] = kernel_addresses,
     ) -> None:
         self._reactor = reactor
         self._config = config
@@ -47,6 +49,7 @@ class Connector:
         self.names = names
         self.metrics = metrics
         self.chance = chance
+        self._own = own
         self.known = [Name(self, *server, proxied=server in config.proxies) for server in config.servers]
         self.links: set[Link] = set()
         self._received = self._sent = 0
@@ -62,6 +65,15 @@ class Connector:
         Seconds, by the clock that certificates go by.
         """
         return time.time()
+
+    def own_addresses(self) -> frozenset[str]:
+        """
+        The addresses that this host has now; none where the kernel does not tell.
+        """
+        try:
+            return self._own()
+        except OSError:
+            return frozenset()
 
     async def happens(self, event: Deferred[None], seconds: float) -> bool:
         """
@@ -128,6 +140,7 @@ class Connector:
             proxy=self._config.proxies.get((name.host, name.port)),
         )
         link.wear(self.time_of_day(), self.chance())
+        link.note_address(self.own_addresses())
         self.links.add(link)
         link.lost.wait().addCallback(self._forget, link)
         return link

@@ -5,7 +5,7 @@ One link of an agent, from the hello to its end.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
@@ -17,8 +17,11 @@ from yurt.tunnel.link import LinkInfo, close_link
 if TYPE_CHECKING:
     from yurt.tunnel.agent.routes import Route
 
-LOOK = 10.0
-"""Seconds between two looks at what is left of a link's certificates: the time of day may have been set."""
+LOOK = 2.0
+"""
+Seconds between two looks at a link: at what is left of its certificates, for the time of day may have been set, and whether this
+host still has the address that it goes out from.
+"""
 
 RENEW_FROM, RENEW_UNTIL = 0.8, 0.9
 """
@@ -81,6 +84,9 @@ class Link:
         """Another route whose newer link leads to the same server."""
         self.renew_at = inf
         """When another one is to take its place, by the time of day."""
+        self._address = ""
+        """That of this host which it goes out from; empty where the kernel does not list it as one of this host."""
+        self._missed = 0
 
     @property
     def server_id(self) -> str:
@@ -102,6 +108,23 @@ class Link:
         """
         left = self.valid_until - now
         self.renew_at = now + max(LOOK, left * (RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * chance))
+
+    def note_address(self, own: frozenset[str]) -> None:
+        """
+        Remember where it goes out from, if that is one of the addresses ``own``.
+        """
+        host = str(getattr(cast(Any, self.mux).transport.getHost(), "host", "")).partition("%")[0]
+        self._address = host if host in own else ""
+
+    def outdated(self, now: float, own: frozenset[str]) -> str:
+        """
+        Why another one is to take its place, asked at each look; empty when none is.  The address must be missing at two looks: a
+        DHCP client may take it away and give it back.  ``own`` is empty where the kernel does not tell.
+        """
+        self._missed = self._missed + 1 if self._address and own and self._address not in own else 0
+        if self._missed > 1:
+            return f"this host has its address {self._address} no more"
+        return "a certificate expires soon" if now >= self.renew_at else ""
 
     def spend(self, word: str, why: str) -> None:
         """

@@ -162,29 +162,29 @@ class Route(Endless):
 
     async def _wear_out(self, link: Link) -> Link | None:
         """
-        Until ``link`` is spent, at the latest when a certificate of either side has expired; answers the link that was made in
-        time to take its place.
+        Until ``link`` is spent, at the latest when a certificate of either side has expired; answers the link that was made to
+        take its place in time, or because this host has another address now.
         """
         while not await self.connector.happens(link.spent.wait(), LOOK):
             now = self.connector.time_of_day()
             if now >= link.valid_until:
                 link.spend("expired", "a certificate of it, the agent's or the server's, has expired")
                 self.connector.let_end(link)
-            elif now >= link.renew_at:
-                newer = await self._renew(link)
+            elif why := link.outdated(now, self.connector.own_addresses()):
+                newer = await self._renew(link, why)
                 if newer is not None:
                     return newer
         return None
 
-    async def _renew(self, link: Link) -> Link | None:
+    async def _renew(self, link: Link, why: str) -> Link | None:
         try:
             newer = await self.connector.dial(self)
         except LinkError as error:
-            self.log.warn("a link that is to take the place of another one could not be made: {error}", error=str(error))
+            self.log.warn("{why}, and another link could not be made yet: {error}", why=why, error=str(error))
             link.wear(self.connector.time_of_day(), self.connector.chance())
             return None
-        link.spend("renewed", "another one has taken its place, before a certificate expires")
-        self.log.info("{server}: the link is made anew before a certificate expires", server=self.server)
+        link.spend("renewed", f"another one has taken its place: {why}")
+        self.log.info("{server}: the link is made anew: {why}", server=self.server, why=why)
         self.connector.outlast(link)
         return newer
 
