@@ -4,6 +4,7 @@ Tests of the pages for admin listeners.
 
 from prometheus_client import CollectorRegistry, Counter
 from twisted.internet.defer import succeed
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -67,9 +68,11 @@ class PageTests(SynchronousTestCase):
 
     def test_head(self) -> None:
         """
-        HEAD has the headers of GET and no body.
+        HEAD has the headers of GET and no body, and nothing is logged for it.
         """
-        status, headers, body = get(self.site, "/text", method="HEAD")
+        with capturedLogs() as logged:
+            status, headers, body = get(self.site, "/text", method="HEAD")
+        self.assertEqual(logged, [])
         self.assertEqual((status, headers[b"content-length"], body), (200, b"7", b""))
 
     def test_metrics(self) -> None:

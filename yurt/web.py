@@ -50,12 +50,15 @@ class Page(Leaf):
 
     def render_GET(self, request: Request) -> bytes:
         """
-        Answer; HEAD comes here, too, and twisted.web drops the body.
+        Answer; HEAD comes here, too.
         """
         status, content_type, body = self.read(request)
         request.setResponseCode(status)
         request.setHeader(b"Content-Type", content_type)
         request.setHeader(b"Cache-Control", NO_STORE)
+        if request.method == b"HEAD":
+            request.setHeader(b"Content-Length", b"%d" % len(body))
+            return b""  # twisted.web logs each body that it drops
         return body
 
 
