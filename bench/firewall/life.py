@@ -23,7 +23,8 @@ from twisted.internet.task import deferLater, react
 from tests.tunnel.server.told import ToldCluster
 from yurt.host.kept import KeptChild
 from yurt.host.messages import Request, Result
-from yurt.tunnel.server.redirect import Bound, Redirect
+from yurt.tunnel.server.redirect import Redirect
+from yurt.tunnel.server.rules import Bound
 
 NODES = 5000
 ALONE = 10

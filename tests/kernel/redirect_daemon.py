@@ -18,7 +18,8 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineReceiver
 
 from tests.tunnel.server.told import ToldCluster
-from yurt.tunnel.server.redirect import Bound, Redirect
+from yurt.tunnel.server.redirect import Redirect
+from yurt.tunnel.server.rules import Bound
 
 LOOK = 0.005
 

@@ -37,7 +37,8 @@ from yurt.tunnel.server.authentication import Authenticator, Entrance
 from yurt.tunnel.server.authorisation import Authoriser
 from yurt.tunnel.server.front import Front
 from yurt.tunnel.server.metrics import ServerMetrics
-from yurt.tunnel.server.nodes import Node, Nodes
+from yurt.tunnel.server.node import Node
+from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import LivePorts, Ports
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Agent, Registry

@@ -27,7 +27,7 @@ from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.server import egress
 from yurt.tunnel.server.authentication import Entrance
 from yurt.tunnel.server.egress import EgressSocket
-from yurt.tunnel.server.nodes import Node
+from yurt.tunnel.server.node import Node
 
 reactor: Any = _reactor
 

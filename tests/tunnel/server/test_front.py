@@ -16,7 +16,7 @@ from tests import certs
 from tests.tunnel.server.edge import NODE_IP, Client, EdgeCase, Flood, parse
 from yurt.http.limits import ServerLimits
 from yurt.tunnel.connect import ConnectRefused
-from yurt.tunnel.server.nodes import Node
+from yurt.tunnel.server.node import Node
 
 reactor: Any = _reactor
 

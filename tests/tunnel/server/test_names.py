@@ -18,7 +18,7 @@ from yurt.tunnel.server.names import (
     read_tunnel_service,
     serving_names,
 )
-from yurt.tunnel.server.nodes import Node
+from yurt.tunnel.server.node import Node
 
 SERVICE, INTERNAL = "x-tunnel-server-svc", "x-tunnel-server-internal-svc"
 

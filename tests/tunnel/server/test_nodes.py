@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.memory_cluster import ClusterCase
 from tests.tunnel.server.told import ToldInformer
-from yurt.tunnel.server.nodes import Node, Nodes, nodes_informer, read_node, this_boot
+from yurt.tunnel.server.node import Node, read_node, this_boot
+from yurt.tunnel.server.nodes import Nodes, nodes_informer
 
 
 def node_body(name: str = "edge-1", labels: dict[str, str] | None = None, **status: Any) -> bytes:

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tunnel.server.told import ToldCluster
 from yurt.http.interfaces import Headers, RequestHead
-from yurt.tunnel.server.nodes import Node, Nodes
+from yurt.tunnel.server.node import Node
+from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import Ports
 from yurt.tunnel.server.routing import PodPath, Refused, Route, route, route_on
 

@@ -19,7 +19,8 @@ from yurt.lifecycle import MAX_OPEN_FILES
 from yurt.listening import StartFailed
 from yurt.tunnel.link import LinkError
 from yurt.tunnel.server import outlived
-from yurt.tunnel.server.service import TunnelServer, share_files
+from yurt.tunnel.server.service import TunnelServer
+from yurt.tunnel.server.shares import share_files
 
 KUBELET = ("10.0.0.8", 10250)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, cast
 
-from yurt.tunnel.server.nodes import Node, Nodes
+from yurt.tunnel.server.node import Node
+from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import LivePorts, Ports
 
 T = TypeVar("T")

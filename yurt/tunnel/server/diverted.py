@@ -16,7 +16,8 @@ from yurt.host.tunnel_rules import Flow
 from yurt.http.dial import Build
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.tunnel.server.abandoned import Open
-from yurt.tunnel.server.nodes import Nodes, usual_spelling
+from yurt.tunnel.server.node import usual_spelling
+from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import LivePorts
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.ways import NoWay, Ways

@@ -9,10 +9,9 @@ tunnel.  One server among all, the leader, keeps both up to date.  Nothing here 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
-import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,14 +22,14 @@ from yurt.kube.api import ApiClient, ApiError, Document
 from yurt.kube.election import LeaderElection
 from yurt.kube.informer import Informer
 from yurt.kube.pause import pause
-from yurt.tunnel.server.nodes import Node, Nodes
-from yurt.tunnel.server.ports import KUBELET_PORT, KUBELET_READ_ONLY_PORT, LivePorts, Security
+from yurt.tunnel.server.dns_objects import read_service, read_version, records, service_ports
+from yurt.tunnel.server.nodes import Nodes
+from yurt.tunnel.server.ports import LivePorts
 
 NAMESPACE = "kube-system"
 RECORDS, RECORDS_KEY = "yurt-tunnel-nodes", "tunnel-nodes"
 SERVICE = "x-tunnel-server-internal-svc"
 LEASE = "tunnel-dns-controller"
-PORT_PREFIX = "dnat-"
 
 CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
@@ -45,78 +44,6 @@ class NotNow(Exception):
     """
     What is to be written cannot be known; the message says why.
     """
-
-
-def records(nodes: Iterable[Node], cluster_ip: str) -> str:
-    """
-    The hosts file: sorted lines ``IP<TAB>name``.  A node with an agent has ``cluster_ip``, another one its own address; a node
-    without address is left out.
-    """
-    lines = []
-    for node in nodes:
-        address = cluster_ip if node.has_agent else next(iter(node.addresses), "")
-        if address:
-            lines.append(f"{address}\t{node.name}")
-    return "\n".join(sorted(lines))
-
-
-def service_ports(
-    found: Iterable[Mapping[str, Any]], wanted: Mapping[int, Security], secure_port: int, insecure_port: int
-) -> list[dict[str, Any]]:
-    """
-    The ports of the Service: a TCP port ``dnat-PORT`` for each wanted one but the kubelet's own two, which whoever made the
-    Service gave it; and all that are not ours, as they are.  Where one of these has a wanted number already, it stays.
-    """
-    ours: dict[Any, dict[str, Any]] = {}
-    ports: list[dict[str, Any]] = []
-    for port in map(dict, found):
-        if _is_ours(port):
-            ours[port.get("port")] = port
-        else:
-            ports.append(port)
-    taken = {port.get("port") for port in ports if port.get("protocol", "TCP") == "TCP"}
-    for number, security in sorted(wanted.items()):
-        if number not in taken and number not in (KUBELET_PORT, KUBELET_READ_ONLY_PORT):
-            target = secure_port if security == "secure" else insecure_port
-            new = {"name": f"{PORT_PREFIX}{number}", "protocol": "TCP", "port": number, "targetPort": target}
-            ports.append({**ours.get(number, {}), **new})
-    return ports
-
-
-def _is_ours(port: Mapping[str, Any]) -> bool:
-    return str(port.get("name", "")).startswith(PORT_PREFIX) and port.get("protocol", "TCP") == "TCP"
-
-
-class _Metadata(msgspec.Struct):
-    resourceVersion: str = ""
-
-
-class _Spec(msgspec.Struct):
-    clusterIP: str = ""
-
-
-class _Object(msgspec.Struct):
-    metadata: _Metadata
-    spec: _Spec | None = None
-
-
-_decode = msgspec.json.Decoder(_Object).decode
-
-
-def read_service(body: bytes) -> tuple[str, str]:
-    """
-    The ClusterIP of a Service, empty when it has none, and its resourceVersion.  Raises msgspec.DecodeError.
-    """
-    service = _decode(body)
-    address = service.spec.clusterIP if service.spec else ""
-    return ("" if address == "None" else address), service.metadata.resourceVersion
-
-
-def read_version(body: bytes) -> str:
-    """
-    The resourceVersion of an object.  Raises msgspec.DecodeError.
-    """
-    return _decode(body).metadata.resourceVersion
 
 
 class DNSRecords(MultiService):

@@ -27,7 +27,7 @@ from yurt.http.wire import one_write
 from yurt.listening import BACKLOG, Listen, StartFailed
 from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure, target_of
 from yurt.tunnel.server.authorisation import Access
-from yurt.tunnel.server.nodes import Node, usual_spelling
+from yurt.tunnel.server.node import Node, usual_spelling
 from yurt.tunnel.server.passage import Joined, Passage
 from yurt.tunnel.server.routing import Refused, authority, own_address
 from yurt.tunnel.server.ways import NoWay, Way

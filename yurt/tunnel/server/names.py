@@ -13,7 +13,7 @@ import msgspec
 
 from yurt.host.destination import plain_address
 from yurt.options import host_port
-from yurt.tunnel.server.nodes import Node
+from yurt.tunnel.server.node import Node
 
 NAMESPACE = "kube-system"
 SERVICE, INTERNAL_SERVICE = "x-tunnel-server-svc", "x-tunnel-server-internal-svc"

@@ -19,7 +19,8 @@ from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead
 from yurt.options import host_port
 from yurt.tunnel.connect import ConnectRefused
-from yurt.tunnel.server.nodes import MAX_SPELT, Node, Nodes, usual_spelling
+from yurt.tunnel.server.node import MAX_SPELT, Node, usual_spelling
+from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import KUBELET_PORT, KUBELET_READ_ONLY_PORT, NAME, NAMESPACE, Ports
 
 PROXY_HOST, PROXY_DEST = b"x-tunnel-proxy-host", b"x-tunnel-proxy-dest"

@@ -10,7 +10,6 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 from twisted.application.service import IServiceCollection, MultiService, Service
@@ -37,7 +36,7 @@ from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.quiet import QuietStreams
 from yurt.tunnel.records import link_factory
 from yurt.tunnel.server.abandoned import Abandoned, Open
-from yurt.tunnel.server.agents import MAX_HANDSHAKES, Agents
+from yurt.tunnel.server.agents import Agents
 from yurt.tunnel.server.authentication import Authenticator, Entrance
 from yurt.tunnel.server.authorisation import Authoriser
 from yurt.tunnel.server.certificates import ServerCertificates
@@ -51,50 +50,17 @@ from yurt.tunnel.server.meta import meta_site
 from yurt.tunnel.server.metrics import PREFIX, Figures, ServerMetrics
 from yurt.tunnel.server.outlived import Outlived
 from yurt.tunnel.server.peers import PeerLinks, PeerStreams
-from yurt.tunnel.server.redirect import Bound, Redirect
+from yurt.tunnel.server.redirect import Redirect
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Registry
+from yurt.tunnel.server.rules import Bound
+from yurt.tunnel.server.shares import share_files
 from yurt.tunnel.server.status import server_status
 from yurt.tunnel.server.upstreams import Upstreams
 from yurt.tunnel.server.ways import Ways
 
-KEPT_FILES = 200
-"""Files that are left for the log, the meta pages, calls of the API server, children and connections that are being refused."""
-
 FIRST_REQUEST_TIMEOUT = 15.0
 """Seconds in which a new connection must begin to ask for something: strangers who say nothing must not fill a door."""
-
-MAX_AGENTS = 20_000
-MAX_DIVERTED = 10_000
-MAX_CONNECTIONS = 5_000
-"""Connections of agents; diverted connections; connections to each of the other doors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """
-    Connections that the agents, the diverted ones, and each of the three other doors may be; and those to the agents' port that
-    have not yet said hello.
-    """
-
-    agents: int
-    diverted: int
-    door: int
-    handshakes: int
-
-
-def share_files(open_files: int) -> Shares:
-    """
-    Share ``open_files`` out: half for agents, an eighth for what is diverted and for hand-shakes, a sixteenth for each other
-    door, where the egress socket needs two files for each connection.
-    """
-    room = max(0, open_files - KEPT_FILES)
-    return Shares(
-        agents=max(1, min(MAX_AGENTS, room // 2)),
-        diverted=max(1, min(MAX_DIVERTED, room // 8)),
-        door=max(1, min(MAX_CONNECTIONS, room // 16)),
-        handshakes=max(1, min(MAX_HANDSHAKES, room // 8)),
-    )
 
 
 class TunnelServer(MultiService):
