@@ -116,7 +116,7 @@ def run_lint(output: IO[bytes] | None = None) -> Counts:
     Each linter is one check.  They print to ``output``, or where this process does.
     """
     counts = Counts()
-    commands = [["ruff", "check", "."], ["mypy"], *shell_checks()]
+    commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], *shell_checks()]
     bin_folder = os.path.dirname(sys.executable)
     environ = dict(os.environ, PATH=os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]))
     for command in commands:

@@ -57,9 +57,7 @@ class ServerContract(Contract):
     has_roles = True
 
     def client_as(self, identity: Identity) -> ApiClient:
-        kubeconfig = Kubeconfig(
-            self.url, ca_data=self.ca.cert_pem, cert_data=identity.cert_pem, key_data=identity.key_pem
-        )
+        kubeconfig = Kubeconfig(self.url, ca_data=self.ca.cert_pem, cert_data=identity.cert_pem, key_data=identity.key_pem)
         client = client_from_kubeconfig(reactor, kubeconfig, USER)
         self.addCleanup(client.close)
         return client

@@ -270,9 +270,7 @@ class ApproverTests(TestCase):
         admin = self.client(self.plane.authority.issue("watcher", "watcher", ["system:masters"]))
 
         def all_told(events: Document) -> bool:
-            return set(hostile) <= {
-                one["involvedObject"]["name"] for one in events["items"] if one["reason"] == "NotApproved"
-            }
+            return set(hostile) <= {one["involvedObject"]["name"] for one in events["items"] if one["reason"] == "NotApproved"}
 
         await self.until(admin, "/api/v1/namespaces/default/events", all_told)
         for name in hostile:

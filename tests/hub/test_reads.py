@@ -806,7 +806,6 @@ class LostAnswerTests(SynchronousTestCase):
         self.site.arriving("/debug/pprof/profile").answer(200, {})
         self.assertEqual(request.status, 200)
 
-
     def half(self, path: str, **options: Any) -> tuple[MemoryRequest, HandExchange]:
         """
         A read of which half an answer has come.

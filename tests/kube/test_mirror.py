@@ -140,9 +140,7 @@ class ListTests(MirrorCase):
         self.list_all(9, one("a", 1), one("b", 2), one("c", 3))
         self.refuse(410)
         changes = self.list_all(20, one("a", 1, "bad"), one("b", 12, "other"), one("d", 13))
-        self.assertEqual(
-            changes, [Change("ns/b", "b", "other"), Change("ns/d", None, "d"), Change("ns/c", "c", None)]
-        )
+        self.assertEqual(changes, [Change("ns/b", "b", "other"), Change("ns/d", None, "d"), Change("ns/c", "c", None)])
         self.assertEqual((self.mirror.unreadable, self.mirror.lists), (0, 2))
 
     def test_known_until_the_end(self) -> None:
@@ -220,9 +218,7 @@ class WatchTests(MirrorCase):
         """
         What comes, changes and goes is told with what was before, and moves the place to resume from.
         """
-        changes = self.watch(
-            event("ADDED", one("b", 10)), event("MODIFIED", one("a", 11, "new")), event("DELETED", one("b", 12))
-        )
+        changes = self.watch(event("ADDED", one("b", 10)), event("MODIFIED", one("a", 11, "new")), event("DELETED", one("b", 12)))
         self.assertEqual(changes, [Change("ns/b", None, "b"), Change("ns/a", "a", "new"), Change("ns/b", "b", None)])
         self.assertEqual((self.mirror.version, self.mirror.events, self.mirror.items), ("12", 3, {"ns/a": "new"}))
 

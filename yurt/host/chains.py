@@ -77,7 +77,6 @@ class ChainSet:
         said = list(zip(words, words[1:]))
         return ("--comment", self.comment) in said and ("-j", self.root) in said
 
-
     def is_barred(self, origin: Iterable[str]) -> bool:
         """
         Whether, of the rules of ``origin`` in their order, one before the first jump of ours takes all connections that are to

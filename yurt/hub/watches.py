@@ -275,9 +275,7 @@ class Watch:
         """
         message = f"watch {self.info.resource}: the cloud is not reachable ({self.hub.cloud.reason or 'no answer'}) and {why}"
         by_date = is_for_a_person(self.caller.component)
-        answer_status(
-            self.request, 503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE, retry_by_date=by_date
-        )
+        answer_status(self.request, 503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE, retry_by_date=by_date)
         self.end()
 
     # Attached

@@ -149,13 +149,10 @@ def route_on(node: Node, host: str, port: int | None, ports: Ports, *, tls: bool
         raise Refused(400, "BadRequest", "malformed", f"node {node.name}: a port is missing behind its name or address")
     scheme = scheme_of(node, port, ports, tls=tls)
     if scheme is None:
-        message = (
-            f"node {node.name}: port {port} is not one of the tunnel's: "
-            + (
-                f"name it in http-proxy-ports, https-proxy-ports or localhost-proxy-ports of ConfigMap {NAMESPACE}/{NAME}"
-                if node.has_agent
-                else "by its labels the node has no agent; name the one that is meant in Host or X-Tunnel-Proxy-Host"
-            )
+        message = f"node {node.name}: port {port} is not one of the tunnel's: " + (
+            f"name it in http-proxy-ports, https-proxy-ports or localhost-proxy-ports of ConfigMap {NAMESPACE}/{NAME}"
+            if node.has_agent
+            else "by its labels the node has no agent; name the one that is meant in Host or X-Tunnel-Proxy-Host"
         )
         raise Refused(403, "Forbidden", "forbidden", message)
     loopback = is_loopback(host)
