@@ -64,7 +64,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.18",
             "mypy-zope>=1.0.13",
-            "ruff>=0.9",
+            "ruff>=0.9,<0.18",  # a later one may want another layout
             "setuptools>=64",
             "treq>=24.9",
             "types-PyYAML",
