@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.http.memory import ServerSide, echo, get, hello
 from yurt.http.interfaces import ResponseHead
 from yurt.http.limits import ServerLimits
+from yurt.http.parsing import MAX_HEAD_BYTES
 
 MALFORMED = {
     "both lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -107,6 +108,30 @@ class MalformedTests(SynchronousTestCase):
         """
         side = ServerSide(hello, ServerLimits(max_head_bytes=100))
         self.assertEqual(side.feed(get() * 50).count(b"200 OK"), 50)
+
+    def test_large_heads(self) -> None:
+        """
+        Where heads may be larger than usual, only so many of such are taken at once: what strangers begin and never end is
+        bounded.
+        """
+        limits = ServerLimits(max_head_bytes=4 * MAX_HEAD_BYTES, max_large_heads=2)
+        large = get(b"/", b"X: " + b"a" * 2 * MAX_HEAD_BYTES)
+        side = ServerSide(hello, limits)
+        begun = []
+        for _ in range(2):
+            self.assertEqual(side.feed(large[:-10]), b"")
+            begun.append((side.connection, side.wire))
+            side.connect()
+        self.assertTrue(side.feed(large[:-10]).startswith(b"HTTP/1.1 503 "))
+        self.assertTrue(side.wire.is_closed)
+        begun[0][0].dataReceived(large[-10:])
+        self.assertTrue(begun[0][1].value().startswith(b"HTTP/1.1 200 "))
+        begun[1][0].connectionLost()
+        for _ in range(2):
+            side.connect()
+            self.assertEqual(side.feed(large[:-10]), b"")
+        side.connect()
+        self.assertTrue(side.feed(large).startswith(b"HTTP/1.1 200 "))  # whole at once
 
     def test_endless_trailers(self) -> None:
         """

@@ -20,12 +20,14 @@ class ServerLimits:
     trickles would keep a place for ever; any link that works at all brings 17 bytes a second); ``half_closed_timeout`` how
     long a client that ended its direction is believed to be there without a byte going to it; ``linger_timeout`` and
     ``linger_bytes`` how long, and over how much input, a closing connection waits for its client to read the last response.
+    ``max_large_heads`` is how many heads of more than MAX_HEAD_BYTES may be on their way at once, if ``max_head_bytes`` is more.
     ``max_unread_bytes`` is what answers may keep waiting for clients that read slowly, all together; beyond it the client whose
     answer has waited longest is cut.
     """
 
     max_connections: int = 2000
     max_head_bytes: int = MAX_HEAD_BYTES
+    max_large_heads: int = 16
     idle_timeout: float = 180.0
     first_timeout: float | None = None
     head_timeout: float = 15.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from yurt.http.interfaces import Headers
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Most bytes of a start line with its header fields, and of trailers."""
+"""Most bytes of a start line with its header fields, unless the parser's owner takes more, and of trailers."""
 
 FIELDS_TOO_LARGE = "header fields too large"
 """What a parser says of a head or trailers beyond their bound, RFC 6585 section 5."""

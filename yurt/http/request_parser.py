@@ -63,6 +63,7 @@ class RequestParser(Generic[M]):
         self._begin = begin
         self._repeats = repeats
         self._limit = max_head_bytes
+        self._trailers_limit = min(max_head_bytes, MAX_HEAD_BYTES)
         self._takes_connect = takes_connect
         self.begun: list[M] = []
         self.error: str | None = None
@@ -86,6 +87,13 @@ class RequestParser(Generic[M]):
         Whether part of a head has arrived.
         """
         return self._message is None and self._pending > 0 and not self.stopped
+
+    @property
+    def head_bytes(self) -> int:
+        """
+        How much of a head, or of trailers, has arrived that is not whole.
+        """
+        return self._pending
 
     def restart(self) -> None:
         """
@@ -142,7 +150,7 @@ class RequestParser(Generic[M]):
             if self.error is None and not self.stopped:
                 self.error = str(error)
         else:
-            if self._pending > self._limit:
+            if self._pending > (self._limit if self._message is None else self._trailers_limit):
                 self.error = FIELDS_TOO_LARGE
 
     def _upgrade_offered(self, rest: bytes) -> None:
@@ -259,7 +267,7 @@ class RequestParser(Generic[M]):
         message = self._message
         if message is None:
             return
-        if self._pending > self._limit and size_of(message.trailers) > self._limit:
+        if self._pending > self._trailers_limit and size_of(message.trailers) > self._trailers_limit:
             raise self._reject(FIELDS_TOO_LARGE)
         message.complete = True
         self.stopped = not message.keep_alive

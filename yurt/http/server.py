@@ -70,6 +70,8 @@ class HTTPServerFactory(Factory):
         """Those that have not asked anything yet, the oldest first."""
         self.idle: dict[ServerConnection, None] = {}
         """Those that wait for a next request, the first that began to first."""
+        self.large_heads: set[ServerConnection] = set()
+        """Those in the midst of a head of more than MAX_HEAD_BYTES."""
         self.leaving: dict[ServerConnection, None] = {}
         """Those that only wait for their client to read the last answer, in the same order."""
         self.full: dict[ServerConnection, None] = {}
@@ -135,6 +137,7 @@ class HTTPServerFactory(Factory):
         """
         self.silent.pop(connection, None)
         self.idle.pop(connection, None)
+        self.large_heads.discard(connection)
         self.leaving[connection] = None
 
     def connection_lost(self, connection: ServerConnection) -> None:
@@ -144,6 +147,7 @@ class HTTPServerFactory(Factory):
         self.connections.discard(connection)
         self.silent.pop(connection, None)
         self.idle.pop(connection, None)
+        self.large_heads.discard(connection)
         self.leaving.pop(connection, None)
         self.full.pop(connection, None)
         if self._drained is not None and not self.connections:

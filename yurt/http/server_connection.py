@@ -23,7 +23,7 @@ from zope.interface import implementer
 from yurt.http.deadline import Deadline
 from yurt.http.interfaces import Application, ByteStream, Headers
 from yurt.http.limits import ServerLimits
-from yurt.http.parsing import FIELDS_TOO_LARGE
+from yurt.http.parsing import FIELDS_TOO_LARGE, MAX_HEAD_BYTES
 from yurt.http.repeats import Repeats
 from yurt.http.request_parser import ASTERISK, RequestParser
 from yurt.http.server_request import ServerRequest
@@ -50,6 +50,7 @@ class Server(Interface):
     silent: dict[ServerConnection, None]
     idle: dict[ServerConnection, None]
     full: dict[ServerConnection, None]
+    large_heads: set[ServerConnection]
     handshake_failed: Callable[[IAddress, Failure], object]
 
     def connection_made(self, connection: ServerConnection) -> None: ...
@@ -266,7 +267,9 @@ class ServerConnection(Protocol):
             self._deadline.clear()
             self._body_bytes = 0
             self._body_time_left = self._limits.body_timeout
-            self._in_head = False
+            if self._in_head:
+                self._in_head = False
+                self.server.large_heads.discard(self)
             if current.complete or self._parser.error is None:
                 self._ask(current)
         elif current.complete or self._parser.error is None:
@@ -313,11 +316,21 @@ class ServerConnection(Protocol):
         elif not self._in_head:
             self._in_head = True
             self._deadline.set(self._limits.head_timeout)
+        if self._parser.head_bytes > MAX_HEAD_BYTES and not self._has_room_for_head():
+            message = f"{self._limits.max_large_heads} requests with heads as large as this one's are on their way; try again"
+            self._refuse(503, "ServiceUnavailable", message)
+
+    def _has_room_for_head(self) -> bool:
+        heads = self.server.large_heads
+        if self in heads or len(heads) < self._limits.max_large_heads:
+            heads.add(self)
+            return True
+        return False
 
     def _refuse_malformed(self, error: str) -> None:
         if error == FIELDS_TOO_LARGE:
             limit = self._limits.max_head_bytes
-            message = f"the request's head, or its trailers, have more than the {limit} bytes that are taken"
+            message = f"the request's head is larger than the {limit} bytes that are taken, or its trailers are"
             self._refuse(431, "RequestHeaderFieldsTooLarge", message)
         else:
             self._refuse(400, "BadRequest", f"malformed request: {error}")

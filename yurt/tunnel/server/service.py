@@ -62,6 +62,9 @@ from yurt.tunnel.server.ways import Ways
 FIRST_REQUEST_TIMEOUT = 15.0
 """Seconds in which a new connection must begin to ask for something: strangers who say nothing must not fill a door."""
 
+MAX_HEAD_BYTES = 1024 * 1024
+"""A request's head as API servers and kubelets take it (``DefaultMaxHeaderBytes`` of Go's net/http): exec's holds the command."""
+
 
 class TunnelServer(MultiService):
     """
@@ -226,7 +229,7 @@ class TunnelServer(MultiService):
         """
         The HTTP behind one of the doors.
         """
-        limits = ServerLimits(max_connections=self.shares.door, first_timeout=FIRST_REQUEST_TIMEOUT)
+        limits = ServerLimits(self.shares.door, MAX_HEAD_BYTES, first_timeout=FIRST_REQUEST_TIMEOUT)
         factory = HTTPServerFactory(
             self.reactor,
             self.front,
