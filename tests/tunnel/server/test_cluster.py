@@ -5,13 +5,14 @@ Tests of what the server knows of its cluster.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.tls import Credentials
 from yurt.tunnel.server import cluster as cluster_module
-from yurt.tunnel.server.cluster import Cluster, advertised_address, read_service_addresses
+from yurt.tunnel.server.cluster import Cluster, advertised_address, needed_ports, read_service_addresses
 from yurt.tunnel.server.config import TunnelServerConfig
 
 
@@ -76,6 +77,21 @@ class AdvertisedAddressTests(SynchronousTestCase):
         self.sources = {"192.0.2.1": "127.0.0.1"}
         self.patch(cluster_module, "source_towards", self.sources.get)
         self.assertIsNone(advertised_address(("0.0.0.0",), ""))
+
+
+class NeededPortTests(SynchronousTestCase):
+    """
+    Tests of needed_ports.
+    """
+
+    def test_with_rules(self) -> None:
+        """
+        Those of the API server and of other servers; without rules nothing is turned, and so nothing is needed.
+        """
+        config = TunnelServerConfig(Credentials(), tunnel_agent_connect_port=20262)
+        for server, port in (("https://10.1.1.1:6443", 6443), ("https://api.example.com", 443), ("http://[fd00::1]", 80)):
+            self.assertEqual(set(needed_ports(config, server)), {20262, port}, server)
+        self.assertEqual(needed_ports(replace(config, enable_iptables=False), "https://10.1.1.1:6443"), {})
 
 
 class WithoutClusterTests(SynchronousTestCase):

@@ -53,6 +53,29 @@ class ParseTests(SynchronousTestCase):
             },
         )
 
+    def test_needed(self) -> None:
+        """
+        Ports that the server itself must reach are not turned, whichever key names them, and that is told; nodes may serve them
+        on their loopback.
+        """
+        data = {
+            "https-proxy-ports": "6443,9443",
+            "http-proxy-ports": "6443",
+            "dnat-ports-pair": "10262=10264",
+            "localhost-proxy-ports": "6443",
+        }
+        ports = parse_ports(data, needed={6443: "the API server's", 10262: "the other servers'"})
+        self.assertEqual((ports.https, ports.http, ports.localhost), ({9443}, frozenset(), {6443}))
+        why = "'6443': it is the API server's, which this server must reach by itself"
+        self.assertEqual(
+            ports.ignored,
+            (
+                f"https-proxy-ports: {why}",
+                f"http-proxy-ports: {why}",
+                "dnat-ports-pair: '10262=10264': it is the other servers', which this server must reach by itself",
+            ),
+        )
+
     def test_https_wins(self) -> None:
         """
         A port that is named for both is spoken TLS to.

@@ -99,7 +99,8 @@ class Cluster(MultiService):
             return
         kubeconfig = load_kubeconfig(config.kubeconfig)
         self.client = client = client_from_kubeconfig(reactor, kubeconfig, PRODUCT)
-        nodes, ports = nodes_informer(reactor, client), ports_informer(reactor, client, config.insecure_port)
+        nodes = nodes_informer(reactor, client)
+        ports = ports_informer(reactor, client, config.insecure_port, needed_ports(config, kubeconfig.server))
         self.nodes, self.ports = Nodes(nodes, connected), LivePorts(ports)
         self._services = Informer(reactor, client, SERVICES, read_service_addresses, what="Services of the tunnel")
         self.pods = Pods(reactor, client)
@@ -160,6 +161,17 @@ class Cluster(MultiService):
         """
         parts = (self.nodes, self.ports, self._services, self.members, self.dns)
         return [part.problem for part in parts if part is not None and part.problem]
+
+
+def needed_ports(config: TunnelServerConfig, api_server: str) -> dict[int, str]:
+    """
+    The ports, and whose they are, to which this server's own connections must not be turned by its rules; none without rules.
+    """
+    if not config.enable_iptables:
+        return {}
+    parts = urlsplit(api_server)
+    usual = 80 if parts.scheme == "http" else 443
+    return {config.tunnel_agent_connect_port: "the other servers'", parts.port or usual: "the API server's"}
 
 
 def advertised_address(bound: tuple[str, ...], api_server: str) -> str | None:

@@ -64,18 +64,22 @@ class _Item(NamedTuple):
     text: str
 
 
-def parse_ports(data: Mapping[str, str], insecure_port: int = INSECURE_PORT) -> Ports:
+def parse_ports(data: Mapping[str, str], insecure_port: int = INSECURE_PORT, needed: Mapping[int, str] = {}) -> Ports:
     """
     The ports that the data of the ConfigMap name.  What cannot be used is left out, and told in ``ignored``.
 
     A port in several keys is https rather than http.  The kubelet's own ports are always in the tunnel and need no naming.
+    Those in ``needed``, which tells whose they are, this server must reach without it: rules that turn them would cut it off, and
+    it would never hear that they are to go.
     """
     ignored: list[str] = []
 
-    def take(key: str, pairs: bool = False) -> set[int]:
+    def take(key: str, pairs: bool = False, diverted: bool = True) -> set[int]:
         ports: set[int] = set()
         for item in _items(data.get(key, "")):
             why = _objection(item, pairs, insecure_port)
+            if not why and diverted and item.port is not None and item.port in needed:
+                why = f"it is {needed[item.port]}, which this server must reach by itself"
             if not why and item.port not in ports and len(ports) >= MAX_PORTS:
                 why = f"more than {MAX_PORTS} ports"
             if why:
@@ -85,7 +89,7 @@ def parse_ports(data: Mapping[str, str], insecure_port: int = INSECURE_PORT) -> 
         return ports
 
     https, http = take("https-proxy-ports"), take("http-proxy-ports") | take("dnat-ports-pair", pairs=True)
-    localhost = take("localhost-proxy-ports")
+    localhost = take("localhost-proxy-ports", diverted=False)
     return Ports(frozenset(https), frozenset(http - https), frozenset(localhost), tuple(ignored[:MAX_PORTS]))
 
 
@@ -169,13 +173,15 @@ class LivePorts:
                 subscriber(self.ports)
 
 
-def ports_informer(reactor: IReactorTime, client: ApiClient, insecure_port: int = INSECURE_PORT) -> Informer[Ports]:
+def ports_informer(
+    reactor: IReactorTime, client: ApiClient, insecure_port: int = INSECURE_PORT, needed: Mapping[int, str] = {}
+) -> Informer[Ports]:
     """
-    An informer on the ConfigMap alone.
+    An informer on the ConfigMap alone; see :func:`parse_ports`.
     """
 
     def decode(body: bytes) -> Ports:
-        return parse_ports(_decode(body).data or {}, insecure_port)
+        return parse_ports(_decode(body).data or {}, insecure_port, needed)
 
     return Informer(
         reactor,
