@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from tests.certs import Identity, issue, make_ca
 
-from .process import E2EError, Process, find_binary, in_namespace, run, wait_for
+from .process import E2EError, Process, find_binary, in_namespace, run, wait_for, with_hosts
 
 NEEDED = ("etcd", "kube-apiserver")
 ADDRESS_TYPES = "--kubelet-preferred-address-types"
@@ -145,9 +145,7 @@ class ControlPlane:
         argv = [*self.command(port, *extra), "--endpoint-reconciler-type", "none"]
         if etcd:
             argv[argv.index(self.etcd_url)] = etcd
-        if hosts:
-            argv = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh", *argv]
-        return self._start(name, argv, self.url_of(port))
+        return self._start(name, with_hosts(hosts, argv), self.url_of(port))
 
     def url_of(self, port: int) -> str:
         """

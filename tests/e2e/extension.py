@@ -69,19 +69,19 @@ def service(address: str, port: int) -> list[dict[str, Any]]:
     ]
 
 
-def api_service() -> dict[str, Any]:
+def api_service(group: str = GROUP, version: str = VERSION) -> dict[str, Any]:
     """
-    The API of things is served by that Service.
+    An API, that of things unless another is given, is served by that Service.
     """
     spec = {
-        "group": GROUP,
-        "version": VERSION,
+        "group": group,
+        "version": version,
         "groupPriorityMinimum": 100,
         "versionPriority": 100,
         "insecureSkipTLSVerify": True,
         "service": {"name": SERVICE, "namespace": NAMESPACE, "port": 443},
     }
-    metadata = {"name": f"{VERSION}.{GROUP}"}
+    metadata = {"name": f"{version}.{group}"}
     return {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": spec}
 
 

@@ -95,6 +95,15 @@ def in_namespace(namespace: str | None, argv: Sequence[str]) -> list[str]:
     return [*(["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []), *argv]
 
 
+def with_hosts(hosts: Path | None, argv: Sequence[str]) -> list[str]:
+    """
+    The command that runs ``argv`` with that file, if one is given, as its /etc/hosts.
+    """
+    if hosts is None:
+        return [*argv]
+    return ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh", *argv]
+
+
 _libc = ctypes.CDLL(None)
 
 

@@ -5,6 +5,7 @@ What kubectl asks of a kubelet, by each way that leads to it.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import extension
+from . import extension, metrics_server
+from .cluster import CLOUD
 from .doors import DIRECT, EGRESS_SOCKET, EGRESS_TLS, NAMED
-from .process import Process, in_namespace, run, wait_for
+from .manifests import granted, rule
+from .process import Process, in_namespace, run, wait_for, with_hosts
 from .tunnel import EDGE_LABEL, TALKER, WEB
 from .tunnel_case import TunnelCase, numbers
 
@@ -168,25 +171,31 @@ class DirectTests(DivertedTests):
     door = DIRECT
 
 
-class ExtensionContract(_Mixin):
+class Extended(_Mixin):
     """
-    What else goes by an apiserver's egress selector.
+    An API server that is extended.
     """
 
-    def start_extension(self) -> None:
+    def start_extension(self, module: str = extension.__name__, *arguments: str, hosts: Path | None = None) -> None:
         """
-        Start it in the cloud, with its Service, and the kube-proxy that the Service's address needs.
+        Start it in the cloud, with its Service, and the kube-proxy that the Service's address needs; ``hosts`` is its /etc/hosts.
         """
         cluster, server = self.cluster, self.tunnel.server
         keys = cluster.plane.authority
         keys.issue("extension", "extension", dns=[f"{extension.SERVICE}.{extension.NAMESPACE}.svc"], ips=[server.address])
         files = [keys.file(f"extension.{kind}") for kind in ("crt", "key")]
-        argv = [sys.executable, "-m", extension.__name__, str(EXTENSION_PORT), *files]
+        argv = with_hosts(hosts, [sys.executable, "-m", module, str(EXTENSION_PORT), *files, *arguments])
         self.addCleanup(Process("extension", argv, cluster.folder / "log/extension.log", cluster.cloud_namespace).stop)
         for kind, name in (("service", extension.SERVICE), ("validatingwebhookconfiguration", extension.SERVICE)):
             self.addCleanup(cluster.kubectl, "delete", kind, name, "--ignore-not-found")
         cluster.apply(*extension.service(server.address, EXTENSION_PORT))
         self.tunnel.serve_services()
+
+
+class ExtensionContract(Extended):
+    """
+    What else goes by an apiserver's egress selector.
+    """
 
     def opinion(self) -> str:
         """
@@ -241,9 +250,43 @@ class EgressTLSTests(ExtensionContract, DivertedTests):
     door = EGRESS_TLS
 
 
-class NamedTests(DivertedTests):
+class NamedTests(Extended, DivertedTests):
     """
     By the node's name, which leads to the server: TLS ends there.
     """
 
     door = NAMED
+
+    def test_api_server_on_a_node(self) -> None:
+        """
+        The proxy subresource leads to the node that is meant also where the API server's own machine is a node.
+        """
+        self.make_node("cloud-1", CLOUD)
+        wait_for("the server to know the node", lambda: "cloud-1" in self.tunnel.names(), 20)
+        self.test_node_proxy()
+
+    def test_top(self) -> None:
+        """
+        kubectl top shows what a metrics-server reads from the kubelet, by the node's name and with its ServiceAccount's token.
+        """
+        cluster = self.cluster
+        account = {"kind": "ServiceAccount", "name": "metrics-server", "namespace": "default"}
+        cluster.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "metrics-server"}},
+            *granted("metrics-server", account, rule("", "nodes/stats", "get")),
+        )
+        token = cluster.folder / "metrics-server.token"
+        token.write_text(cluster.kubectl("create", "token", "metrics-server"))
+        kubelet = f"https://{cluster.node.name}:10250"
+        ca = cluster.plane.authority.file("ca.crt")
+        self.start_extension(metrics_server.__name__, ca, str(token), kubelet, hosts=self.tunnel.hosts)
+        api = extension.api_service(metrics_server.GROUP, metrics_server.VERSION)
+        self.addCleanup(cluster.kubectl, "delete", "apiservice", api["metadata"]["name"])
+        cluster.apply(api)
+
+        def shows(kind: str, name: str) -> bool:
+            said = run(self.tunnel.kubectl_command("top", kind, name, "--no-headers"), check=False)
+            return bool(re.search(rf"^{name} .*\d+m +.*\d+Mi", said))
+
+        wait_for("the usage of the node", lambda: shows("node", cluster.node.name), 60, every=0.5)
+        wait_for("the usage of a pod", lambda: shows("pod", WEB), 30, every=0.5)
