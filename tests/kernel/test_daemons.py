@@ -162,7 +162,7 @@ class OtherAddressTests(DaemonsCase, SynchronousTestCase):
         self.node.run("ip", "address", "del", f"{NODE[0]}/24", "dev", "cloud")
         self.node.run("ip", "address", "add", f"{OTHER}/24", "dev", "cloud")
         deadline = time.monotonic() + PATIENCE
-        while f"{OTHER} (yurt-tunnel-agent" not in (said := (self.folder / "server.log").read_text()):
+        while f"edge-1 connected from {OTHER} " not in (said := (self.folder / "server.log").read_text()):
             self.assertLess(time.monotonic(), deadline, said)
             time.sleep(0.1)
         self.assertNotIn("no sign of life", said)

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from yurt.host.destination import plain_address
 from yurt.http.failures import describe
 from yurt.listening import Listen
 from yurt.mux.connection import MuxConnection, MuxStream
@@ -155,7 +156,7 @@ class Agents(Factory):
         """
         Whether to take a link, and what its mux is.
         """
-        where = getattr(peer, "host", str(peer))
+        where = _host_of(peer)
         if self.stopping:
             return Refusal(503, "ServiceUnavailable", "this server is stopping", RETRY_STOPPING)
         if hello.path == PEER_PATH:
@@ -234,6 +235,14 @@ class Agents(Factory):
             agent.mux.abort(STOPPED)
 
 
+def _host_of(peer: object) -> str:
+    """
+    Where a connection comes from, for people: IPv4 as such, though a socket of both families spells it as IPv6.
+    """
+    host = str(getattr(peer, "host", peer))
+    return plain_address(host) or host
+
+
 def reset(stream: MuxStream) -> None:
     """
     Agents open no streams in version 1 of the protocol.
@@ -269,7 +278,7 @@ class Link(AcceptingLink):
         """
         Where it comes from, for people.
         """
-        return str(getattr(cast(Any, self.transport).getPeer(), "host", "?"))
+        return _host_of(cast(Any, self.transport).getPeer())
 
     def hand_over(self, mux: MuxConnection, rest: bytes) -> None:
         """
