@@ -30,13 +30,20 @@ class RequestTests(SynchronousTestCase):
 
     def test_absolute_form(self) -> None:
         """
-        A target in absolute form is reduced to path and query.
+        A target in absolute form is reduced to path and query; the host in it goes before that in Host.
         """
-        forms = {b"http://a/b?c": b"/b?c", b"http://a": b"/", b"HTTPS://a:1/": b"/", b"http://a?b=/c": b"/?b=/c"}
-        for target, path in forms.items():
+        forms = {
+            b"http://b/b?c": (b"/b?c", b"b"),
+            b"http://b": (b"/", b"b"),
+            b"HTTPS://b:1/": (b"/", b"b:1"),
+            b"http://b?b=/c": (b"/?b=/c", b"b"),
+            b"http://user@[::1]:9/@": (b"/@", b"[::1]:9"),
+        }
+        for target, (path, host) in forms.items():
             side = ServerSide(hello)
-            side.feed(get(target))
+            side.feed(get(target, b"X-Y: z"))
             self.assertEqual(side.requests[0].head.target, path)
+            self.assertEqual(side.requests[0].head.headers, [(b"Host", host), (b"X-Y", b"z")])
 
     def test_bodies(self) -> None:
         """

@@ -205,7 +205,7 @@ class RequestParser(Generic[M]):
 
     def _check_target(self) -> bytes:
         """
-        The target in origin form; absolute form is reduced to it.
+        The target in origin form; absolute form is reduced to it, and its host goes before that in Host (RFC 9112 section 3.2.2).
         """
         target = self._target
         if target == ASTERISK and self._parser.get_method() == b"OPTIONS":
@@ -214,12 +214,9 @@ class RequestParser(Generic[M]):
             scheme, _, rest = target.partition(b"://")
             if scheme.lower() not in (b"http", b"https") or not rest or rest[:1] in b"/?":
                 raise self._reject("the request target is no path")
-            slash = rest.find(b"/")
-            query = rest.find(b"?")
-            if slash < 0 or 0 <= query < slash:
-                target = b"/" + rest[query:] if query >= 0 else b"/"
-            else:
-                target = rest[slash:]
+            authority, target = _split_absolute(rest)
+            named = authority.rpartition(b"@")[2]
+            self._fields[:] = [(name, named if name.lower() == b"host" else value) for name, value in self._fields]
         if b"#" in target:
             raise self._reject("the request target holds a fragment")
         return target
@@ -275,3 +272,14 @@ class RequestParser(Generic[M]):
         self._between = True
         self._pending = 0
         self._fields = []
+
+
+def _split_absolute(rest: bytes) -> tuple[bytes, bytes]:
+    """
+    Authority and origin form of a target in absolute form, without its scheme.
+    """
+    slash = rest.find(b"/")
+    query = rest.find(b"?")
+    if slash < 0 or 0 <= query < slash:
+        return (rest[:query], b"/" + rest[query:]) if query >= 0 else (rest, b"/")
+    return rest[:slash], rest[slash:]

@@ -297,6 +297,7 @@ class ProxyHeaderTests(SynchronousTestCase):
             (404, {"Proxy_Dest": "10.0.0.7:10250"}),
             (403, {"Proxy_Dest": "10.0.0.9:22"}),
             (403, {"Proxy_Host": "edge-1", "Proxy_Dest": "127.0.0.1:2379"}),
+            (400, {"Proxy_Host": "edge-1"}),
             (400, {"Proxy_Dest": "10.0.0.9"}),
             (400, {"Proxy_Host": "edge-1", "Proxy_Dest": "printer:10250"}),
             (400, {"Proxy_Host": "edge-1", "Proxy_Dest": "edge-2:10250"}),

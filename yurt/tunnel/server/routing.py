@@ -126,7 +126,11 @@ def route(
             message = f"X-Tunnel-Proxy-Dest: {wanted[0]} is neither an address nor a name of node {node.name}"
             raise Refused(400, "BadRequest", "malformed", message)
         return route_on(node, wanted[0], wanted[1], ports, tls=tls)
-    if node is None or (named is None and (port is None or scheme_of(node, port, ports, tls=tls) is None)):
+    is_meant = node is not None and port is not None and scheme_of(node, port, ports, tls=tls) is not None
+    if named is not None and node is not None and named[1] is None and not is_meant:
+        message = f"neither X-Tunnel-Proxy-Host nor Host names a port of the tunnel's; write {node.name}:{node.kubelet_port}"
+        raise Refused(400, "BadRequest", "malformed", message)
+    if node is None or (named is None and not is_meant):
         # No node that is meant, though perhaps a machine of the control plane that is one, too: called by this server's own
         # door, or by that of an API server, which passes on what its own client called it.
         meant = nodes.by_host(dialled)
