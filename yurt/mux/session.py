@@ -67,13 +67,17 @@ class Session:
         self._make = make
         self._accept = accept
         self._next = 1 if client else 2
+        # Numbers of the peer's streams: odd or even, the highest that was used, and those below it that were not yet.
         self._peer_parity = 0 if client else 1
         self._highest = self._peer_parity - 2 if self._peer_parity else 0
         self._skipped: dict[int, None] | None = None
+        # Bytes by which the windows of all streams together have grown beyond those that they began with.
         self._growth = 0
         self._greatest_window = max(INITIAL_WINDOW, limits.window, limits.max_window)
+        # Frames without data: those to be sent now, and those that go with whatever is said next.
         self._control: list[bytes | memoryview] = []
         self._late: list[bytes | memoryview] = []
+        # Streams that may send: those with much to say, each in its turn, and those with little, which go before them.
         # Lists, though their heads are taken: an empty deque is larger than all else here, and servers have thousands of them.
         self._ready: list[Stream] = []
         self._first: list[Stream] = []

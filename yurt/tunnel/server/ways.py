@@ -46,7 +46,7 @@ class Peers(Protocol):
 class OpenStream(Protocol):
     """
     Makes the endpoint that opens a stream to ``host`` and ``port`` in ``carrier``; see
-    :class:`yurt.tunnel.connect.StreamEndpoint`.
+    :class:`yurt.tunnel.opening.StreamEndpoint`.
     """
 
     def __call__(
@@ -291,6 +291,7 @@ class _Watch:
     __slots__ = ("_began", "_protocol", "_received", "_way")
 
     def __init__(self, protocol: IProtocol, way: Way, began: float) -> None:
+        # Set on the object itself, before its class: the transport finds them there at no further step.
         watched: Any = protocol
         self._protocol = watched
         self._received = protocol.dataReceived
