@@ -50,7 +50,6 @@ class Talk(Protocol):
     def __init__(self) -> None:
         self.data = b""
         self.lost: Failure | None = None
-        self.shaken = False
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data

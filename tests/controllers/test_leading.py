@@ -23,7 +23,6 @@ CA = make_ca("leading")
 NOW = 1_700_000_000.0
 STEP = 0.05
 NAMESPACE = "/api/v1/namespaces/default"
-LEASE_PATH = ("coordination.k8s.io", "v1", "leases")
 
 
 def read(body: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.kube.status import is_status, status_body
+from yurt.kube.status import status_body
 
 
 class StatusTests(SynchronousTestCase):
@@ -50,12 +50,3 @@ class StatusTests(SynchronousTestCase):
         A code below 400 is a success.
         """
         self.assertEqual(json.loads(status_body(200, "", ""))["status"], "Success")
-
-    def test_is_status(self) -> None:
-        """
-        A Status is told from other objects, from other kinds of that name, and from rubbish.
-        """
-        self.assertTrue(is_status(status_body(500, "", "x")))
-        others = (b'{"kind":"Pod","apiVersion":"v1"}', b'{"kind":"Status","apiVersion":"x/v1"}')
-        for body in (*others, b"", b"[]", b'"Status"', b"\xff"):
-            self.assertFalse(is_status(body), body)

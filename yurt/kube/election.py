@@ -87,8 +87,6 @@ class LeaderElection(Service):
         """Who holds the Lease, as last seen."""
         self.problem: str | None = None
         """Why nothing is known of the Lease now."""
-        self.won = 0
-        """How often this one came to lead."""
         self._reactor = reactor
         self._client = client
         self._place = namespace, name
@@ -205,7 +203,6 @@ class LeaderElection(Service):
         self._deadline = self._reactor.callLater(max(0.0, left), self._expired)
         if not self.leading:
             self.leading = True
-            self.won += 1
             self.log.info("{what}: leading", what=self.what)
             with self.log.failuresHandled("{what}: a callback failed", what=self.what):
                 self._on_started()

@@ -30,11 +30,6 @@ REASONS: Mapping[int, str] = {
 """The usual reason of each HTTP status; 409 is also AlreadyExists, 410 also Gone."""
 
 
-class _Head(msgspec.Struct):
-    kind: str = ""
-    apiVersion: str = ""
-
-
 class Failure(msgspec.Struct, frozen=True):
     """
     What a Status says of why something failed.
@@ -47,7 +42,6 @@ class Failure(msgspec.Struct, frozen=True):
 
 _NO_FAILURE = Failure()
 _decode_failure = msgspec.json.Decoder(Failure).decode
-_decode_head = msgspec.json.Decoder(_Head).decode
 
 
 def status_body(
@@ -79,17 +73,6 @@ def status_body(
     if detailed:
         status["details"] = detailed
     return msgspec.json.encode(status)
-
-
-def is_status(body: bytes) -> bool:
-    """
-    Whether a JSON body is a Status object; a body that is no JSON object is none.
-    """
-    try:
-        head = _decode_head(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return head.kind == "Status" and head.apiVersion == "v1"
 
 
 def read_failure(body: bytes) -> Failure:
