@@ -556,6 +556,21 @@ class EndTests(SynchronousTestCase):
         join(client, server)
         self.assertEqual(client.accepted[0].data, b"still")
 
+    def test_last_number(self) -> None:
+        """
+        Whoever has used the last number says go away behind it; the stream works as any other.
+        """
+        client, server = pair()
+        server.session._next = 0xFFFFFFFE  # so many streams take days
+        client.session._highest = 0xFFFFFFFC
+        stream = server.open()
+        with self.assertRaisesRegex(MuxClosed, "this side is going away"):
+            server.open()
+        server.session.write(stream, b"the last")
+        join(client, server)
+        self.assertEqual([(one.number, one.data) for one in client.accepted], [(0xFFFFFFFE, b"the last")])
+        self.assertTrue(client.session.peer_going_away)
+
     def test_peer_fails(self) -> None:
         """
         Go away with a reason other than the normal one ends the session.

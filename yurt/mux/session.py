@@ -97,10 +97,13 @@ class Session:
             raise MuxClosed("the session has ended")
         if self.peer_going_away or self.going_away:
             raise MuxClosed("the peer is going away" if self.peer_going_away else "this side is going away")
-        if len(self.streams) >= self.limits.max_streams or self._next > MAX_UINT32:
+        if len(self.streams) >= self.limits.max_streams:
             raise NoStreamLeft(f"all {self.limits.max_streams} streams of the connection are in use")
         number, self._next = self._next, self._next + 2
-        return self._begin(number, SYN)
+        stream = self._begin(number, SYN)
+        if self._next > MAX_UINT32:
+            self.go_away()  # this was the last number, and the peer comes again
+        return stream
 
     def _begin(self, number: int, flag: int) -> Stream:
         stream = self.streams[number] = self._make(self, number)
