@@ -19,6 +19,7 @@ from tests import certs
 from tests.tunnel.server.edge import FakeApi
 from yurt.http.interfaces import Headers, IncomingRequest, RequestHead
 from yurt.kube.api import ApiError
+from yurt.tunnel.server import authentication
 from yurt.tunnel.server.authentication import MACHINE, MAX_TOKEN_BYTES, Authenticator, Caller, Entrance
 from yurt.tunnel.server.routing import Refused
 
@@ -35,6 +36,19 @@ class Request:
         self.head = RequestHead(b"GET", b"/", headers or [])
         self.peer = cast(IAddress, peer or IPv4Address("TCP", "10.1.2.3", 4))
         self.client_certificate = None if identity is None else x509.load_pem_x509_certificate(identity.cert_pem)
+        self.tcp_socket: Any = None
+
+
+@dataclass
+class Ended:
+    """
+    What is asked of a socket: where it ends.
+    """
+
+    address: str
+
+    def getsockname(self) -> tuple[str, int]:
+        return self.address, 10264
 
 
 @dataclass
@@ -100,6 +114,27 @@ class AuthenticatorTests(SynchronousTestCase):
         for peer in (IPv4Address("TCP", "10.1.2.3", 1), IPv6Address("TCP", "::ffff:10.1.2.3", 1), UNIXAddress(None)):
             self.assertEqual(self.refused(Entrance.PLAIN, self.token("t"), peer=peer).status, 403)
         self.assertEqual(self.refused("another door", self.token("t")).status, 403)
+
+    def test_plain_by_a_rule(self) -> None:
+        """
+        Plain text that a rule of this host turned to loopback keeps the address that it was sent from, one of this host's: it is
+        the machine's own.  Where it ends elsewhere, or comes from another address, it is not.
+        """
+        self.patch(authentication, "is_own_address", {"10.9.0.1", "fd00::1"}.__contains__)
+        for peer, local, own in (
+            ("10.9.0.1", "127.0.0.1", True),
+            ("::ffff:10.9.0.1", "::ffff:127.0.0.1", True),
+            ("fd00::1", "::1", True),
+            ("10.9.0.1", "10.9.0.1", False),
+            ("10.1.2.3", "127.0.0.1", False),
+        ):
+            request = Request(Entrance.PLAIN, peer=IPv6Address("TCP", peer, 1))
+            request.tcp_socket = Ended(local)
+            asking = self.ask(request)
+            if own:
+                self.assertIs(self.successResultOf(asking), MACHINE)
+            else:
+                self.assertEqual(self.failureResultOf(asking, Refused).value.status, 403)
 
     def test_pages_of_browsers(self) -> None:
         """

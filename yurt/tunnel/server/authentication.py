@@ -15,6 +15,7 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 from twisted.internet.interfaces import IReactorTime
 
+from yurt.host.destination import is_own_address, local_destination, plain_address
 from yurt.http.heads import get_header
 from yurt.http.interfaces import IncomingRequest
 from yurt.kube.api import ApiError
@@ -99,7 +100,7 @@ class Authenticator:
         if request.door is not Entrance.TLS:
             if any(get_header(request.head.headers, name) is not None for name in BROWSERS_SAY):
                 raise Refused(403, "Forbidden", "forbidden", "plain HTTP is not for browsers: any page could ask")
-            if is_loopback(str(getattr(request.peer, "host", "")).removeprefix("::ffff:")):
+            if is_from_here(request):
                 return MACHINE
             message = "plain HTTP is for callers on this host; others use the TLS port"
             raise Refused(403, "Forbidden", "forbidden", message)
@@ -137,6 +138,18 @@ class Authenticator:
             return None
         extra = {key: tuple(values) for key, values in (user.get("extra") or {}).items()}
         return Caller(user["username"], tuple(user.get("groups") or ()), user.get("uid") or "", extra, by_token=True)
+
+
+def is_from_here(request: IncomingRequest) -> bool:
+    """
+    Whether whoever sent a request is on this host: it came from loopback; or it ended there and came from another address of this
+    host, as when a rule turns what was dialled by the address of a Service.
+    """
+    peer = plain_address(str(getattr(request.peer, "host", "")))
+    if is_loopback(peer):
+        return True
+    connection = request.tcp_socket
+    return bool(peer) and connection is not None and is_loopback(local_destination(connection)[0]) and is_own_address(peer)
 
 
 def bearer_token(request: IncomingRequest) -> str | None:
