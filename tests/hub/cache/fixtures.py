@@ -1,5 +1,5 @@
 """
-What the tests of the cache share: writers that need no thread, lists, events and callers.
+What the tests of the cache share: writers that need no thread, a store on a folder, lists, events and callers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.hub.cache import Caller, Store, ViewKey, Views
 from yurt.kube.objects import ListParts, split_list
@@ -137,3 +138,30 @@ def names(views: Views, key: ViewKey) -> list[str] | None:
     """
     found = views.read_list(key)
     return None if found is None else [item["metadata"]["name"] for item in json.loads(found.body)["items"]]
+
+
+class StoreCase(SynchronousTestCase):
+    """
+    A store on a folder of its own, under a clock.
+    """
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.clock = Clock()
+
+    def open(self, writer: InlineWriter | None = None, **options: Any) -> Store:
+        """
+        The store, opened.
+        """
+        store = Store(self.clock, self.path, writer=writer or InlineWriter(), **options)
+        store.open()
+        self.addCleanup(store._leave_disk)
+        self.last = store
+        return store
+
+    def reopen(self, store: Store) -> Store:
+        """
+        The store as the next process finds it.
+        """
+        self.successResultOf(store.close())
+        return self.open()
