@@ -1,5 +1,5 @@
 """
-How much may be kept, of everything and of each component.
+How much may be kept, of everything and of each component, and what goes first when it is more.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yurt.hub.agents import component_name
-from yurt.hub.cache.records import Caller
+from yurt.hub.cache.index import View
+from yurt.hub.cache.records import SECRETS, Caller
 from yurt.hub.identity import NODE
 from yurt.options import comma_list, size
 
@@ -18,6 +19,9 @@ MAX_QUOTA = 512 << 20
 
 KUBELET = Caller(NODE, "kubelet")
 """The one component that is not counted among the others: the node lives on what it reads."""
+
+LAST_TO_GO = frozenset({"/v1/pods", SECRETS, "/v1/configmaps"})
+"""Of kubelet's views those that go last: what its pods are, and what they are started with."""
 
 EVERY = "*"
 _ALL = ""
@@ -68,3 +72,11 @@ def quota_entries(text: str) -> tuple[tuple[str, int], ...]:
             raise ValueError(f"{amount.strip()} is not from 1Mi to 512Mi")
         entries.append((name, limit))
     return tuple(entries)
+
+
+def rank(view: View) -> tuple[bool, bool, float]:
+    """
+    The place of a view in the order in which they go: nobody pushes out what the node lives on.
+    """
+    key = view.key
+    return key.caller == KUBELET and key.gvr in LAST_TO_GO, key.caller.identity == NODE, view.record.updated_at

@@ -11,8 +11,9 @@ from msgspec import MsgspecError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from yurt.hub.cache.draft import Draft
 from yurt.hub.cache.index import Index, View
-from yurt.hub.cache.quota import KUBELET, Quota
+from yurt.hub.cache.quota import Quota, rank
 from yurt.hub.cache.records import (
     SECRETS,
     VIEW_ID_SIZE,
@@ -30,16 +31,12 @@ from yurt.hub.cache.records import (
     view_id,
 )
 from yurt.hub.cache.store import MAP_SIZE, Store
-from yurt.hub.identity import NODE
 
 MAX_VIEWS = 4096
 """Views kept; beyond, the one that was updated longest ago goes, the node's own last.  A node with 250 pods has some 1,000."""
 
 MAX_OBJECT_BYTES = MAP_SIZE // 2
 """Bytes of objects beyond which views go in the same order whatever the quota: the file must not become full."""
-
-LAST_TO_GO = frozenset({"/v1/pods", SECRETS, "/v1/configmaps"})
-"""Of kubelet's views those that go last: what its pods are, and what they are started with."""
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two steps of removing what evicted views held."""
@@ -57,31 +54,6 @@ FORBIDDEN = b"x"
 """The same: the cloud has said that the caller may not get it, whatever its lists hold."""
 
 _COUNTS_KEY = b"counts"
-
-
-class Draft:
-    """
-    What a list will change, put together over several turns: ``members`` are the list's, ``held`` those that its view had before;
-    ``objects`` are the records to be stored, ``fresh`` those that are not there yet, ``growth`` how much longer each becomes.
-    """
-
-    __slots__ = ("fresh", "growth", "held", "members", "objects")
-
-    def __init__(self) -> None:
-        self.members: set[bytes] = set()
-        self.held: set[bytes] = set()
-        self.objects: dict[bytes, bytes] = {}
-        self.fresh: set[bytes] = set()
-        self.growth: dict[bytes, int] = {}
-
-    def put(self, member: bytes, stored: StoredObject, before: StoredObject | None) -> None:
-        """
-        Let an object be stored in place of ``before``.
-        """
-        self.objects[member] = encode_object(stored)
-        self.growth[member] = len(stored.body) - (0 if before is None else len(before.body))
-        if before is None:
-            self.fresh.add(member)
 
 
 class Shelf:
@@ -451,11 +423,3 @@ class Shelf:
         except MsgspecError:
             self.log.error("a view in the cache cannot be read and is left out")
             return None
-
-
-def rank(view: View) -> tuple[bool, bool, float]:
-    """
-    The place of a view in the order in which they go: nobody pushes out what the node lives on.
-    """
-    key = view.key
-    return key.caller == KUBELET and key.gvr in LAST_TO_GO, key.caller.identity == NODE, view.record.updated_at

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
 
+from yurt.hub.cache.quota import rank
 from yurt.hub.cache.records import Caller, StoredObject, ViewKey
-from yurt.hub.cache.shelf import Shelf, rank
+from yurt.hub.cache.shelf import Shelf
 from yurt.kube.objects import slices
 
 MEASURE_STEP = 1000

@@ -12,11 +12,12 @@ from collections.abc import Callable, Container, Generator, Iterator
 from twisted.internet.interfaces import IReactorTime
 
 from yurt.hub.cache.answers import ABSENT, Absent, Found, FoundList, ViewInfo
+from yurt.hub.cache.draft import Draft
 from yurt.hub.cache.index import Group, InitialEvents, View
 from yurt.hub.cache.quota import Quota
 from yurt.hub.cache.reading import MAX_RECENT, MAX_RECENT_BODY, Reader
 from yurt.hub.cache.records import GETS, Caller, StoredObject, ViewKey, member_of
-from yurt.hub.cache.shelf import FORBIDDEN, GONE, Draft, Shelf
+from yurt.hub.cache.shelf import FORBIDDEN, GONE, Shelf
 from yurt.hub.cache.store import Store
 from yurt.hub.cache.upkeep import Upkeep
 from yurt.kube.objects import PARTIAL, TABLE, ListParts, exhaust, is_newer, read_object, slices, split_list
