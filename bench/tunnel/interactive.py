@@ -23,8 +23,13 @@ BULK_STREAMS = 4
 GIGABIT = 125_000_000
 """Bytes a second."""
 BULK_PATH = "/bulk"
-BULK_BYTES = 1 << 36
-"""More than flows while a row is measured; the file is sparse."""
+BULK_BYTES = 1 << 28
+"""
+Small enough to stay in memory: a kernel that makes room for a file that it has not yet read holds a processor for tens of
+milliseconds on a virtual machine, and whatever else is to run waits for that.
+"""
+DOWNLOADS = 1 << 16
+"""How often each client fetches it; more than it can while a row is measured."""
 
 ECHO = """
 import socketserver, sys
@@ -88,8 +93,7 @@ def _node(site: TunnelSite) -> tuple[int, int, Child, Child]:
     Two ports of the node, one that echoes and one that serves a large file; server and agent.
     """
     kubelet = site.kubelet()
-    with (kubelet.www / BULK_PATH.lstrip("/")).open("wb") as file:
-        file.truncate(BULK_BYTES)
+    kubelet.serve(BULK_PATH, bytes(BULK_BYTES))
     echo = free_port()
     child = site.child("echo", sys.executable, "-c", ECHO, str(echo))
     child.wait_until(lambda: is_listening(echo), "an echo")
@@ -118,7 +122,7 @@ def _downloads(site: TunnelSite, port: int, count: int, rate: int) -> Iterator[N
     """
     Downloads through the tunnel that go on meanwhile; ``rate`` is what each may take, bytes a second, 0 for all it can.
     """
-    url = f"http://{ADDRESS}:{port}{BULK_PATH}"
+    url = f"http://{ADDRESS}:{port}{BULK_PATH}?[1-{DOWNLOADS}]"
     way = ["--proxytunnel", "--proxy", site.through(), "--limit-rate", str(rate)]
     command = ["curl", "--silent", "--output", "/dev/null", *way, url]
     running = [Child(command, site.folder / f"download-{number}.log") for number in range(count)]
