@@ -48,7 +48,7 @@ class Pieces(Protocol):
         return self.transport
 
     def dataReceived(self, data: bytes) -> None:
-        self.pieces.append(data)
+        self.pieces.append(bytes(data))  # a view
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
@@ -115,11 +115,11 @@ class RecordTests(SynchronousTestCase):
             self.server.wire.shrink()
 
         self.server.dataReceived = shrink  # type: ignore[method-assign]
-        bios = self.server.wire.getHandle()._into_ssl
+        sealed = self.server.wire.getHandle()._from_ssl
         data = os.urandom(700_000)
         self.client.wire.write(data)
         self.pump.flush()
-        self.assertNotEqual(self.server.wire.getHandle()._into_ssl, bios)
+        self.assertNotEqual(self.server.wire.getHandle()._from_ssl, sealed)
         self.server.wire.write(data)
         self.client.wire.shrink()
         self.pump.flush()

@@ -5,7 +5,7 @@ The transport under a connection: what is used of it, and how its socket is set.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from os import sched_yield
 from select import EPOLLOUT
@@ -246,20 +246,30 @@ class OneWrite:
         if not self.events_left:
             self.flush()
 
-    def write(self, tcp: Connection, at_once: int, data: bytes) -> None:
+    def write(self, tcp: Connection, at_once: int, data: bytes | memoryview) -> None:
         """
-        What :func:`tune` puts in the place of ``tcp.write``.
+        What :func:`tune` puts in the place of ``tcp.write``; a view need not outlast the call.
         """
         held = self._held.get(tcp)
         if held is not None:
-            held[1].append(data)
+            held[1].append(bytes(data))
         elif not self._depth or tcp.dataBuffer or tcp._tempDataLen:
             _send(tcp, at_once, [data])
         else:
-            self._held[tcp] = at_once, [data]
+            self._held[tcp] = at_once, [bytes(data)]
 
 
 one_write = OneWrite()
+
+
+def write_view(wire: Any, view: memoryview) -> None:
+    """
+    Write bytes that are there only until this returns: those that cannot be sent at once are copied.
+    """
+    if isinstance(wire, Connection):
+        one_write.write(wire, wire.SEND_LIMIT, view)
+    else:
+        wire.write(bytes(view))
 
 
 def send_by_turn(reactor: object) -> None:
@@ -361,7 +371,7 @@ def plain_turns(
     reactor.doIteration = poll  # type: ignore[method-assign]
 
 
-def _send(tcp: Connection, at_once: int, pieces: list[bytes]) -> None:
+def _send(tcp: Connection, at_once: int, pieces: Sequence[bytes | memoryview]) -> None:
     """
     Write without a turn of the reactor, which costs two changes of the poll set and a dispatch, as long as the kernel takes all
     and nothing waits; else as Twisted does.  What fails here fails there again, and is reported in the usual way.
@@ -374,7 +384,7 @@ def _send(tcp: Connection, at_once: int, pieces: list[bytes]) -> None:
             pass
     for piece in pieces:
         if sent < len(piece):
-            Connection.write(tcp, piece[sent:] if sent else piece)
+            Connection.write(tcp, bytes(piece[sent:] if sent else piece))
         sent = max(0, sent - len(piece))
 
 

@@ -285,10 +285,10 @@ class Session:
 
     # Bytes in
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """
-        Take bytes.  Raises :class:`IllegalFrame` or :class:`PeerWentAway`, after which nothing may follow but :meth:`output`, for
-        what the peer is to be told, and :meth:`end`.
+        Take bytes; a view need not outlast the call.  Raises :class:`IllegalFrame` or :class:`PeerWentAway`, after which nothing
+        may follow but :meth:`output`, for what the peer is to be told, and :meth:`end`.
         """
         position, size = 0, len(data)
         if self._partial:
@@ -302,10 +302,10 @@ class Session:
         while position < size and not self.ended:
             if self._missing:
                 end = min(size, position + self._missing)
-                self._body(data if end - position == size else data[position:end])
+                self._body(bytes(data[position:end]))
                 position = end
             elif size - position < HEAD_BYTES:
-                self._partial = data[position:]
+                self._partial = bytes(data[position:])
                 break
             else:
                 self._frame(*unpack(data, position))

@@ -179,7 +179,7 @@ class AcceptingLink(_Link):
     def dataReceived(self, data: bytes) -> None:
         if self.over:
             return
-        hello = self._reader.feed(data)
+        hello = self._reader.feed(bytes(data))
         if isinstance(hello, Refusal):
             self.refuse(hello)
         elif hello is not None:
@@ -309,7 +309,7 @@ class _DialledLink(_Link):
         if self.over:
             return
         try:
-            answer = self._reader.feed(data)
+            answer = self._reader.feed(bytes(data))
         except HelloError as error:
             self._fail(MALFORMED, str(error), answered=True)
             return

@@ -6,7 +6,8 @@ for each.  Here what is written at once is encrypted by one call and leaves in o
 delivered in one piece.
 
 So many records make it worth while to call OpenSSL past the methods of pyOpenSSL, which allocate a buffer and look for errors at
-each record, and to let all links share one buffer.
+each record.  Bytes are copied as seldom as can be: OpenSSL reads what came where it lies, and what it makes of that is delivered,
+or sent, from buffers that all links share.  So what a protocol is given here is a view, which is good until it returns.
 """
 
 from __future__ import annotations
@@ -21,20 +22,23 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from yurt.http.records import MAX_RECORD
-from yurt.http.wire import one_write
+from yurt.http.wire import one_write, write_view
 
 BUFFER_BYTES = 512 * 1024
 """What passes between OpenSSL and us at once: more than one read of a socket brings, or one write of the mux needs."""
 
-_buffer = ffi.new("char[]", BUFFER_BYTES)
-_view = memoryview(ffi.buffer(_buffer))
-"""The same; nothing stays in it while anybody else is called."""
+_opened, _sealed = ffi.new("char[]", BUFFER_BYTES), ffi.new("char[]", BUFFER_BYTES)
+_opened_view, _sealed_view = memoryview(ffi.buffer(_opened)), memoryview(ffi.buffer(_sealed))
+"""What OpenSSL has decrypted last, and encrypted.  To deliver the one may fill the other, but nobody decrypts meanwhile."""
 
 
 class LinkTransport(TLSMemoryBIOProtocol):
     """
     See the module.
     """
+
+    _read: Any = b""
+    """What OpenSSL reads, and must stay where it is meanwhile."""
 
     def shrink(self) -> None:
         """
@@ -47,12 +51,25 @@ class LinkTransport(TLSMemoryBIOProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         with one_write:
-            if not self._handshakeDone or self._appSendBuffer:
+            if not self._handshakeDone:
                 super().dataReceived(data)
-            elif lib.BIO_write(self._tlsConnection._into_ssl, data, len(data)) == len(data):
-                self._flushReceiveBIO()
-            else:
-                raise MemoryError("OpenSSL has no room for what came")
+                return
+            self._let_read(data)
+            if self._appSendBuffer:
+                self._unbufferPendingWrites()
+            self._flushReceiveBIO()
+
+    def _let_read(self, data: bytes) -> None:
+        """
+        Give OpenSSL what came; it has taken all that came before.
+        """
+        tls, read = self._tlsConnection, ffi.from_buffer(data)
+        source = lib.BIO_new_mem_buf(read, len(data))
+        if source == ffi.NULL:
+            raise MemoryError("OpenSSL has no room for what came")
+        lib.BIO_set_mem_eof_return(source, -1)  # its end is not that of the connection
+        lib.SSL_set_bio(tls._ssl, source, tls._from_ssl)  # frees the source before
+        tls._into_ssl, self._read = source, read
 
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection or not data:
@@ -70,34 +87,34 @@ class LinkTransport(TLSMemoryBIOProtocol):
     def _flushSendBIO(self) -> None:
         size = BUFFER_BYTES
         while size == BUFFER_BYTES:
-            size = lib.BIO_read(self._tlsConnection._from_ssl, _buffer, BUFFER_BYTES)
+            size = lib.BIO_read(self._tlsConnection._from_ssl, _sealed, BUFFER_BYTES)
             if size > 0:
-                cast(Any, self.transport).write(bytes(_view[:size]))
+                write_view(self.transport, _sealed_view[:size])
 
     def _flushReceiveBIO(self) -> None:
         more = True
         while more and not self._lostTLSConnection:
             data, more, end = self._decrypt()
             if data and not self._aborted:
-                cast(Protocol, self.wrappedProtocol).dataReceived(data)
+                cast(Protocol, self.wrappedProtocol).dataReceived(cast(bytes, data))
             if end is not None and not self._lostTLSConnection:
                 self._end_of_records(end)
         if self._tlsConnection is not None:
             self._flushSendBIO()
 
-    def _decrypt(self) -> tuple[bytes, bool, Failure | None]:
+    def _decrypt(self) -> tuple[memoryview, bool, Failure | None]:
         """
         What the records hold that came, whether there may be more that had no room, and the end of all when that came.
         """
         tls, size = self._tlsConnection, 0
         ssl = tls._ssl
         while size <= BUFFER_BYTES - MAX_RECORD:
-            count = lib.SSL_read(ssl, _buffer + size, MAX_RECORD)
+            count = lib.SSL_read(ssl, _opened + size, MAX_RECORD)
             if count <= 0:
                 end = None if lib.SSL_get_error(ssl, count) == lib.SSL_ERROR_WANT_READ else _failure(tls, count)
-                return bytes(_view[:size]), False, end
+                return _opened_view[:size], False, end
             size += count
-        return bytes(_view[:size]), True, None
+        return _opened_view[:size], True, None
 
     def _end_of_records(self, end: Failure) -> None:
         if end.check(ZeroReturnError):
