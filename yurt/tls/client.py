@@ -5,6 +5,7 @@ TLS to servers.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +85,7 @@ class _ClientCreator:
     def __init__(self, context: SSL.Context, hostname: str, recent: dict[str, SSL.Connection], verify: bool) -> None:
         self._context = context
         self._hostname = hostname
+        self._is_address = isIPAddress(hostname) or isIPv6Address(hostname)
         self._recent = recent
         self._verify = verify
 
@@ -92,13 +94,23 @@ class _ClientCreator:
         See :class:`IOpenSSLClientConnectionCreator`.
         """
         connection = SSL.Connection(self._context, None)
-        name = self._hostname
-        is_address = isIPAddress(name) or isIPv6Address(name)
-        if not is_address:
-            connection.set_tlsext_host_name(name.encode("idna"))
-        # The session keeper below outlives the protocol; it must not keep it alive.
+        if not self._is_address:
+            connection.set_tlsext_host_name(self._hostname.encode("idna"))
+        if self._verify:
+            connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verifier(tlsProtocol))
+        else:
+            connection.set_verify(SSL.VERIFY_NONE, None)
+        self._resume(connection)
+        connection.set_connect_state()
+        return connection
+
+    def _verifier(self, tlsProtocol: TLSMemoryBIOProtocol) -> Callable[[SSL.Connection, crypto.X509, int, int, int], bool]:
+        """
+        What OpenSSL asks about each certificate of the chain that the server shows.
+        """
+        # Kept connections outlive their protocols, and must not keep them alive.
         protocol = weakref.ref(tlsProtocol)
-        verify: Any = verify_certificate_ip_address if is_address else verify_certificate_hostname
+        verify: Any = verify_certificate_ip_address if self._is_address else verify_certificate_hostname
 
         def verified(_: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
             if not ok:
@@ -106,29 +118,28 @@ class _ClientCreator:
             if depth or not ok:
                 return bool(ok)
             try:
-                verify(certificate.to_cryptography(), name)
+                verify(certificate.to_cryptography(), self._hostname)
             except (VerificationError, CertificateError):
                 failed = protocol()
                 if failed is not None:
                     failed.failVerification(Failure())
                 return False
             except Exception:
-                self.log.failure("Cannot verify the certificate of {name}", name=name)
+                self.log.failure("Cannot verify the certificate of {name}", name=self._hostname)
                 return False
             return True
 
-        if self._verify:
-            connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verified)
-        else:
-            connection.set_verify(SSL.VERIFY_NONE, None)
+        return verified
+
+    def _resume(self, connection: SSL.Connection) -> None:
+        """
+        Go on with the session of the connection before, and keep this one for the next.
+        """
         # Tickets of TLS 1.3 come after the hand-shake, so the session is asked for as late as possible: now.
-        before = self._recent.get(name)
+        before = self._recent.pop(self._hostname, None)
         session = None if before is None else before.get_session()
         if session is not None:
             connection.set_session(session)
-        self._recent.pop(name, None)
-        self._recent[name] = connection
+        self._recent[self._hostname] = connection
         if len(self._recent) > MAX_RECENT:
             del self._recent[next(iter(self._recent))]
-        connection.set_connect_state()
-        return connection
