@@ -133,6 +133,21 @@ class ScrapeTests(DoorCase):
         self.assertIn(CPU, self.ask(node.name, METRICS, port=10255, scheme="http").body)
         self.assertIn(CPU, self.get(f"http://{node.address}:10255{METRICS}").body)
 
+    def test_as_a_proxy(self) -> None:
+        """
+        Whoever knows HTTP proxies uses the server as one, for https and for plain HTTP: by TLS with a certificate, and on the
+        server's own host without.
+        """
+        node, keys = self.cluster.node, self.cluster.plane.authority
+        key = ["--cert", keys.file("admin.crt"), "--key", keys.file("admin.key"), "--cacert", keys.file("ca.crt")]
+        proxy_key = [option.replace("--", "--proxy-") for option in key]
+        by_tls = ["--proxy", f"https://{self.tunnel.server.address}:10263", *proxy_key]
+        for way in (by_tls, ["--proxy", "http://127.0.0.1:10264"]):
+            for url in (f"https://{node.name}:10250{METRICS}", f"http://{node.address}:10255{METRICS}"):
+                self.assertIn(CPU, self.get(url, "--suppress-connect-headers", *way, *key).body, (way, url))
+        refused = self.get(f"https://nobody:10250{METRICS}", *by_tls, *key)
+        self.assertEqual((refused.status, refused.headers["yurt-refused"]), (0, "unknown-node"))
+
     def test_own_pages(self) -> None:
         """
         The server counts what it carried.
