@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mux.links import End, HalfCloseable, Link, Memory, Stalled
 from tests.mux.test_session import frames
-from yurt.mux.connection import CLOSE_PATIENCE, COMPANY, MEASURE_EVERY, MuxConnection, MuxLimits, MuxStream, why_lost
+from yurt.mux.connection import CLOSE_PATIENCE, COMPANY, MEASURE_EVERY, STEP, MuxConnection, MuxLimits, MuxStream, why_lost
 from yurt.mux.frames import ACK, DATA, GO_AWAY, PING, SYN, WINDOW_UPDATE, MuxClosed, head
 from yurt.mux.limits import BATCH
 
@@ -418,6 +418,24 @@ class KeepAliveTests(SynchronousTestCase):
         self.answer(alone)
         alone.pass_time(10)
         self.assertEqual(alone.end.lost, [])
+
+    def test_timers_of_many(self) -> None:
+        """
+        The links of a server that began in the same quarter of a second wake it twice at most, for as long as they idle.
+        """
+        clock, ends = Clock(), []
+        for _ in range(10):
+            clock.advance(STEP / 11)
+            end = End(clock, client=False, limits=MuxLimits())
+            end.mux.makeConnection(StringTransport())
+            end.mux.dataReceived(head(PING, ACK, 0, 1))
+            ends.append(end)
+        for _ in range(3):
+            self.assertLessEqual(len({call.getTime() for call in clock.getDelayedCalls()}), 2)
+            clock.advance(min(call.getTime() for call in clock.getDelayedCalls()) - clock.seconds())
+            for end in ends:
+                end.mux.dataReceived(head(PING, SYN, 0, 7))
+        self.assertEqual([end.lost for end in ends], [[]] * 10)
 
     def test_idle_pair(self) -> None:
         """
