@@ -110,9 +110,11 @@ class KubectlTests(ClusterCase):
 
     def test_exec(self) -> None:
         """
-        exec carries standard input, output, error and the exit status, also of much data.
+        exec carries standard input, output, error and the exit status, also of much data and a long command.
         """
         self.assertEqual(self.cluster.hub_kubectl("exec", "web", "--", "hostname"), "web\n")
+        long = "x" * 120_000  # in the head of a request
+        self.assertEqual(self.cluster.hub_kubectl("exec", "web", "--", "sh", "-c", f"echo {long}"), f"{long}\n")
         data = b"0123456789abcdef" * 65536
         self.assertEqual(self.cluster.hub_kubectl("exec", "-i", "web", "--", "md5sum", stdin=data), run(["md5sum"], stdin=data))
         failing = run(

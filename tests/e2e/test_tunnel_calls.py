@@ -29,6 +29,8 @@ else:
 MUCH = 100
 """MB through standard input and back."""
 PARALLEL = 12
+LONG = "x" * 120_000
+"""Linux takes no longer arguments than 128 KiB."""
 EXTENSION_PORT = 9443
 
 
@@ -68,6 +70,13 @@ class DivertedTests(TunnelCase):
         done = subprocess.run(command, capture_output=True, timeout=30)
         self.assertEqual((done.returncode, done.stdout), (7, b"out\n"))
         self.assertIn(b"oops", done.stderr)
+
+    def test_long_command(self) -> None:
+        """
+        exec takes a command as long as one may be; it stands in the head of a request.
+        """
+        said = self.tunnel.kubectl("exec", WEB, "--", "sh", "-c", f"echo {LONG}")
+        self.assertEqual(said, f"{LONG}\n")
 
     def test_much_through_standard_input(self) -> None:
         """

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from yurt.http.parsing import MAX_HEAD_BYTES
 
+LARGE_HEAD_BYTES = 1024 * 1024
+"""A head as API servers and kubelets take it (``DefaultMaxHeaderBytes`` of Go's net/http): that of an exec holds the command."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Application
-from yurt.http.limits import ServerLimits
+from yurt.http.limits import LARGE_HEAD_BYTES, ServerLimits
 from yurt.http.server import HTTPServerFactory
 from yurt.hub.answers import FROM_HUB
 from yurt.hub.cloud import Cloud
@@ -121,7 +121,8 @@ class Doors(MultiService):
         door = Door(f"{address}:{port}", lends_node_identity=lends)
         is_for_pods = address in pod_addresses(self._config)
         connections = self._shares.pods if is_for_pods else self._shares.loopback
-        limits = ServerLimits(max_connections=connections, first_timeout=None if serving is None else FIRST_REQUEST_TIMEOUT)
+        first_timeout = None if serving is None else FIRST_REQUEST_TIMEOUT
+        limits = ServerLimits(connections, LARGE_HEAD_BYTES, first_timeout=first_timeout)
         factory = HTTPServerFactory(self._reactor, self._application, door, limits, own_headers=[FROM_HUB])
         self.factories.append(factory)
         outer, what = cast(IProtocolFactory, factory), f"the proxy on {door.name}"

@@ -22,7 +22,7 @@ from yurt.host.destination import Destination, original_destination
 from yurt.host.flows import Flows
 from yurt.http.dial import tls_factory
 from yurt.http.interfaces import Headers
-from yurt.http.limits import ServerLimits
+from yurt.http.limits import LARGE_HEAD_BYTES, ServerLimits
 from yurt.http.server import HTTPServerFactory
 from yurt.lifecycle import MAX_OPEN_FILES, OnHangup
 from yurt.listening import Listen, tcp_endpoint
@@ -61,9 +61,6 @@ from yurt.tunnel.server.ways import Ways
 
 FIRST_REQUEST_TIMEOUT = 15.0
 """Seconds in which a new connection must begin to ask for something: strangers who say nothing must not fill a door."""
-
-MAX_HEAD_BYTES = 1024 * 1024
-"""A request's head as API servers and kubelets take it (``DefaultMaxHeaderBytes`` of Go's net/http): exec's holds the command."""
 
 
 class TunnelServer(MultiService):
@@ -229,7 +226,7 @@ class TunnelServer(MultiService):
         """
         The HTTP behind one of the doors.
         """
-        limits = ServerLimits(self.shares.door, MAX_HEAD_BYTES, first_timeout=FIRST_REQUEST_TIMEOUT)
+        limits = ServerLimits(self.shares.door, LARGE_HEAD_BYTES, first_timeout=FIRST_REQUEST_TIMEOUT)
         factory = HTTPServerFactory(
             self.reactor,
             self.front,
