@@ -51,8 +51,9 @@ class HandExchange:
     A request at the cloud, to be answered by hand.
     """
 
-    def __init__(self, upstream: HandUpstream, head: RequestHead, receiver: ResponseReceiver) -> None:
+    def __init__(self, upstream: HandUpstream, head: RequestHead, receiver: ResponseReceiver, fresh: bool = False) -> None:
         self.upstream = upstream
+        self.fresh = fresh
         self.head = head
         self.receiver = receiver
         self.body = b""
@@ -141,7 +142,7 @@ class HandUpstream:
     def send(
         self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
     ) -> HandExchange:
-        exchange = HandExchange(self, head, receiver)
+        exchange = HandExchange(self, head, receiver, fresh)
         self.open.append(exchange)
         self.pulses += head.target == b"*"
         if head.target in (b"/readyz", b"*"):

@@ -771,7 +771,7 @@ class LostAnswerTests(SynchronousTestCase):
         read = self.site.ask("GET", MAPS)
         unseen = self.site.ask("GET", PODS)
         write = self.site.ask("POST", MAPS, memory_config_map("b", 0), agent="kubectl")
-        self.site.run(forward.ANSWER_WITHIN - 2)
+        self.site.run(patience.ANSWER_WITHIN - 2)
         self.assertEqual((read.status, unseen.status, write.status), (0, 0, 0))
         self.site.run(12)
         self.assertEqual((read.status, unseen.status, write.status), (200, 503, 504))
@@ -793,7 +793,7 @@ class LostAnswerTests(SynchronousTestCase):
 
         self.patch(upstream, "send", noted)
         read = self.site.ask("GET", MAPS)
-        self.site.run(forward.ANSWER_WITHIN + 10)
+        self.site.run(patience.ANSWER_WITHIN + 10)
         self.assertEqual(read.status, 200)
         self.assertLess(sent.count(b"/readyz"), 20)
 
@@ -802,9 +802,25 @@ class LostAnswerTests(SynchronousTestCase):
         What API servers do not bound is waited for.
         """
         request = self.site.ask("GET", "/debug/pprof/profile?seconds=120")
-        self.site.run(forward.ANSWER_WITHIN + 5)
+        self.site.run(patience.ANSWER_WITHIN + 5)
         self.site.arriving("/debug/pprof/profile").answer(200, {})
         self.assertEqual(request.status, 200)
+
+    def test_connection(self) -> None:
+        """
+        It may be the connection that is dead, and not the server: a read is asked for once more over a new one, a write is not.
+        """
+        reads = [self.site.ask("GET", path, agent="kubectl") for path in (MAPS, PODS, "/apis")]
+        write = self.site.ask("POST", "/api/v1/namespaces/default/secrets", {}, agent="kubectl")
+        self.site.run(forward.ANEW_AFTER + 2)
+        for path in (MAPS, PODS, "/apis"):
+            (again,) = self.site.at_cloud(path)
+            self.assertTrue(again.fresh)
+            again.answer(200, {"kind": "List", "items": []})
+        (posted,) = self.site.at_cloud("/api/v1/namespaces/default/secrets")
+        self.assertFalse(posted.fresh)
+        posted.answer(201, {})
+        self.assertEqual([one.status for one in (*reads, write)], [200, 200, 200, 201])
 
     def half(self, path: str, **options: Any) -> tuple[MemoryRequest, HandExchange]:
         """
@@ -851,7 +867,7 @@ class LostAnswerTests(SynchronousTestCase):
         read, passed = self.half(MAPS)[0], self.half(PODS, agent="kubectl")[0]
         self.site.run(4)
         self.site.upstream.alive, self.site.upstream.frozen = False, True
-        self.site.run(forward.DOUBT_EVERY * patience.PATIENCE + 2)
+        self.site.run(patience.DOUBT_EVERY * patience.PATIENCE + 2)
         self.assertEqual((read.status, read.header("x-yurt-source"), passed.aborted), (200, "cache", True))
 
     def test_rest_that_may_take_longer(self) -> None:
@@ -860,7 +876,7 @@ class LostAnswerTests(SynchronousTestCase):
         """
         for path in ("/api/v1/namespaces/default/pods/a/log", "/debug/pprof/trace"):
             request, exchange = self.half(path, agent="kubectl")
-            self.site.run(forward.ANSWER_WITHIN + forward.SILENT_FOR)
+            self.site.run(patience.ANSWER_WITHIN + forward.SILENT_FOR)
             exchange.send(b"...")
             self.assertEqual((request.data, request.aborted), (b'{"kind":...', False))
 

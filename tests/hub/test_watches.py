@@ -16,6 +16,7 @@ from tests.hub.memory_site import (
     event,
     open_watch,
 )
+from yurt.hub.attempt import ANEW_AFTER
 from yurt.hub.deafness import LOOK_EVERY, QUIET_LOOKS
 from yurt.hub.resumption import REFUSED_FOR
 from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSAL_TIMEOUT, TIMEOUT_SLACK
@@ -215,6 +216,25 @@ class DeafTests(SynchronousTestCase):
         streaming.send(bookmark(12, end=True))
         self.site.run(2 * self.ENOUGH)
         self.assertEqual((exchange.cancelled, streaming.cancelled), (False, False))
+
+    def test_no_answer(self) -> None:
+        """
+        A watch that is not even begun is asked for over a new connection, once; then it waits, as it would without the hub, and
+        few probes are made meanwhile.
+        """
+        request = self.site.ask("GET", f"{MAPS}?watch=true&resourceVersion=10")
+        deaf = self.site.arriving(MAPS)
+        probes: list[object] = []
+        self.patch(self.site.hub, "suspect", lambda server, reason: probes.append(reason))
+        self.site.run(ANEW_AFTER + 1)
+        self.assertTrue(deaf.cancelled)
+        again = self.site.arriving(MAPS)
+        self.assertEqual((deaf.fresh, again.fresh, again.query["resourceVersion"]), (False, True, "10"))
+        self.site.run(100)
+        self.assertLess(len(probes), 25)
+        again.begin()
+        again.send(event("MODIFIED", config_map("a", 11)))
+        self.assertEqual(request.told, [("MODIFIED", "11")])
 
     def test_looks_end(self) -> None:
         """

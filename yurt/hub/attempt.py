@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from yurt.http.interfaces import ByteStream, Exchange, Headers, ResponseHead, UpstreamError
+from yurt.hub.patience import DOUBT_EVERY, PATIENCE
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Cloud, Server
+
+ANEW_AFTER = 5.0
+"""Seconds without an answer to a watch, of a server that is alive, after which it is asked for over a new connection: API servers
+begin it at once, and a load balancer may have kept a connection whose server it has lost."""
 
 MAX_REFUSAL_BODY = 64 * 1024
 """Bytes kept of an error body that answers a resumed watch."""
@@ -37,9 +42,13 @@ class Attempt:
     One upstream request of a watch, the first or a resumed one.  While it lasts, it depends on hearing of its server's end.
     """
 
-    def __init__(self, owner: AttemptOwner, cloud: Cloud, server: Server) -> None:
+    def __init__(self, owner: AttemptOwner, cloud: Cloud, server: Server, *, fresh: bool = False) -> None:
         self.owner = owner
         self.server = server
+        self.fresh = fresh
+        """Whether it is over a connection of its own."""
+        self.looks = 0
+        """How often the patience with its server has ended."""
         self._cloud: Cloud | None = cloud
         cloud.depend(server)
         self.exchange: Exchange | None = None
@@ -53,6 +62,20 @@ class Attempt:
         """Looks of :mod:`yurt.hub.deafness` since anything came."""
         self.began = inf
         """When the server accepted the watch."""
+
+    @property
+    def is_to_be_anew(self) -> bool:
+        """
+        Whether it has waited long enough for its connection to be doubted.
+        """
+        return not self.fresh and self.looks * PATIENCE >= ANEW_AFTER
+
+    @property
+    def is_to_be_probed(self) -> bool:
+        """
+        Whether the server should be asked for a sign of life now: each costs a connection.
+        """
+        return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
 
     def drop(self) -> None:
         """

@@ -141,6 +141,9 @@ class DocumentRead(Read):
     GET of a document.
     """
 
+    is_bounded = True
+    """It is no resource, but does not last either."""
+
     def upstream_head(self) -> RequestHead:
         """
         As the client asked: documents are kept in each encoding.  A client that has the document already gets it again if the

@@ -31,7 +31,7 @@ from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, is_
 from yurt.hub.cache.views import Caller
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.identity import Credential, Door
-from yurt.hub.patience import PATIENCE
+from yurt.hub.patience import ANSWER_WITHIN, DOUBT_EVERY, PATIENCE
 from yurt.kube.requestinfo import RequestInfo
 
 if TYPE_CHECKING:
@@ -48,16 +48,13 @@ MAX_KEPT_BODY = 32 * 1024 * 1024
 MAX_KEPT_TOTAL = 64 * 1024 * 1024
 """Bytes held so for all requests together."""
 
-ANSWER_WITHIN = 65.0
-"""Seconds for the answer to a request about resources to begin, of a server that is alive: an API server itself gives up after 60
-(its --request-timeout), and says so.  What takes longer is lost, as large packets are where a link has become narrower."""
-
 SILENT_FOR = 30.0
 """Seconds without any more of an answer about resources after which the rest is lost, of a server that is alive: it is there as
 soon as it is begun, and a link that is as good as gone for longer shows to the probes."""
 
-DOUBT_EVERY = 8
-"""How many times its patience a request waits between two probes of its server, after the first two."""
+ANEW_AFTER = 15.0
+"""Seconds without an answer to a read, of a server that is alive, after which it is asked for over a new connection: a load
+balancer may have kept one whose server it has lost.  Long enough for all but the longest lists, which are then made twice."""
 
 STALLED_FOR = 60.0
 """Seconds that a client may leave an answer unread before its connection is cut; not of requests that may last."""
@@ -94,6 +91,8 @@ class Forward:
     replay_size = 0
     failure = ""
     """How the last attempt failed, if one did."""
+    fresh = False
+    """Whether connections that were open before are not to be used."""
     looks = 0
     """How often this attempt's patience has ended."""
     stalled: IDelayedCall | None = None
@@ -150,7 +149,7 @@ class Forward:
         self.tried.append(server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         has_body = self.request.has_body
-        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=self.request.upgrade)
+        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=self.request.upgrade, fresh=self.fresh)
         self.exchange = exchange
         if not self.long_running:
             self.hub.patience.watch(self)
@@ -256,7 +255,20 @@ class Forward:
             self.drop_exchange()
             self.response_failed(UpstreamError(f"{server.name}: {what} within {limit:g} s", sent=True))
             return False
+        if self.awaits_head and self.is_bounded and not self.fresh and self.looks * PATIENCE >= ANEW_AFTER:
+            self.ask_anew(server)
+            return False
         return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
+
+    def ask_anew(self, server: Server) -> None:
+        """
+        Try ``server`` over a new connection, if nothing can be done twice, and in what is left of the time.
+        """
+        if self.may_repeat(UpstreamError("silent")):
+            looks, self.fresh = self.looks, True
+            self.drop_exchange()
+            self.send(server)
+            self.looks = looks
 
     def leave(self, server: Server) -> None:
         """

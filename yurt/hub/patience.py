@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 PATIENCE = 0.8
 """Seconds that a request waits for a response head, or for more of a body, before its server is suspected."""
 
+ANSWER_WITHIN = 65.0
+"""Seconds for the answer to a request about resources to begin, of a server that is alive: an API server itself gives up after 60
+(its --request-timeout), and says so.  What takes longer is lost, as large packets are where a link has become narrower."""
+
+DOUBT_EVERY = 8
+"""How many times its patience a request or a watch waits between two probes of its server, after the first two."""
+
 PATIENCE_TICK = 0.1
 """Seconds between looks at who has waited too long."""
 

@@ -280,16 +280,16 @@ class Watch:
 
     # Attached
 
-    def attach(self, server: Server) -> None:
+    def attach(self, server: Server, *, fresh: bool = False) -> None:
         """
-        Send the watch to ``server``.
+        Send the watch to ``server``, with ``fresh`` over a new connection.
         """
         self.resumed = self.started
         if self.cached:
             self.feed.prepare()
-        attempt = self.attempt = Attempt(self, self.hub.cloud, server)
+        attempt = self.attempt = Attempt(self, self.hub.cloud, server, fresh=fresh)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
-        attempt.exchange = upstream.send(self.upstream_head(), attempt)
+        attempt.exchange = upstream.send(self.upstream_head(), attempt, fresh=fresh)
         self.hub.patience.watch(self)
 
     @property
@@ -301,10 +301,17 @@ class Watch:
 
     def impatient(self) -> None:
         """
-        No answer has begun for a while: have the server probed.
+        No answer has begun for a while: have the server probed.  When it lives, it may be the connection that is dead.
         """
-        if self.attempt is not None:
-            self.hub.suspect(self.attempt.server, "no answer to a watch")
+        attempt = self.attempt
+        if attempt is None:
+            return
+        attempt.looks += 1
+        if attempt.is_to_be_anew:
+            attempt.drop()
+            self.attach(attempt.server, fresh=True)
+        elif attempt.is_to_be_probed:
+            self.hub.suspect(attempt.server, "no answer to a watch")
 
     def leave(self, server: Server) -> None:
         """
