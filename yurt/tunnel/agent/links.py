@@ -123,7 +123,7 @@ class Link:
         """
         self._missed = self._missed + 1 if self._address and own and self._address not in own else 0
         if self._missed > 1:
-            return f"this host has its address {self._address} no more"
+            return f"this host's address {self._address} is gone"
         return "a certificate expires soon" if now >= self.renew_at else ""
 
     def spend(self, word: str, why: str) -> None:

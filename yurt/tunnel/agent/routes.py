@@ -104,6 +104,8 @@ class Route(Endless):
         self.link: Link | None = None
         self._changed = Event()
         self._failures = 0
+        self._reported = ""
+        """Why a link was last to be made anew and could not be."""
 
     async def run(self) -> None:
         """
@@ -142,7 +144,7 @@ class Route(Endless):
         Until it is spent; answers the link that has taken its place, if one has.
         """
         began = self.connector.now()
-        self.link, self.problem = link, None
+        self.link, self.problem, self._reported = link, None, ""
         self.connector.metrics.connected()
         self.log.info("connected to {server}", server=self.server)
         self._turn(CONNECTED)
@@ -180,7 +182,9 @@ class Route(Endless):
         try:
             newer = await self.connector.dial(self)
         except LinkError as error:
-            self.log.warn("{why}, and another link could not be made yet: {error}", why=why, error=str(error))
+            report = self.log.debug if why == self._reported else self.log.warn
+            report("{why}, and another link could not be made yet: {error}", why=why, error=str(error))
+            self._reported = why
             link.wear(self.connector.time_of_day(), self.connector.chance())
             return None
         link.spend("renewed", f"another one has taken its place: {why}")
