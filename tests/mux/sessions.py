@@ -85,7 +85,7 @@ class Side:
         out = bytearray()
         self.session.hurry()
         while self.session.has_output:
-            out += self.session.output(BATCH)
+            out += b"".join(self.session.output(BATCH))
         return bytes(out)
 
 

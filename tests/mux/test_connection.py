@@ -259,6 +259,14 @@ class TransportBufferTests(SynchronousTestCase):
     Tests of what is handed to the transport.
     """
 
+    def writes_of(self, alone: Alone) -> list[bytes]:
+        """
+        What leaves in one piece each from now on.
+        """
+        writes: list[bytes] = []
+        self.patch(alone.transport, "writeSequence", lambda pieces: writes.append(b"".join(pieces)))
+        return writes
+
     def test_full_transport_gets_nothing(self) -> None:
         """
         While the transport does not drain it is given nothing; then frames without data go first, and all in one write.
@@ -271,8 +279,7 @@ class TransportBufferTests(SynchronousTestCase):
         stream.write(b"data")
         alone.mux.dataReceived(head(PING, SYN, 0, 3))
         self.assertEqual(alone.sent(), [])
-        writes: list[bytes] = []
-        self.patch(alone.transport, "write", writes.append)
+        writes = self.writes_of(alone)
         alone.mux.resumeProducing()
         self.assertEqual([kind for kind, *_ in frames(writes[0])], [PING, DATA])
         self.assertEqual(len(writes), 1)
@@ -284,8 +291,7 @@ class TransportBufferTests(SynchronousTestCase):
         for first in (b"head", b""):
             alone = Alone()
             alone.sent()
-            writes: list[bytes] = []
-            self.patch(alone.transport, "write", writes.append)
+            writes = self.writes_of(alone)
             stream = alone.mux.open()
             self.assertEqual(writes, [])
             stream.attach(Says(first))
@@ -301,11 +307,11 @@ class TransportBufferTests(SynchronousTestCase):
         alone.mux.dataReceived(head(WINDOW_UPDATE, ACK, 2, 10_000_000))
         writes: list[bytes] = []
 
-        def write(data: bytes) -> None:
-            writes.append(data)
+        def write(pieces: list[bytes]) -> None:
+            writes.append(b"".join(pieces))
             alone.mux.pauseProducing()
 
-        self.patch(alone.transport, "write", write)
+        self.patch(alone.transport, "writeSequence", write)
         stream.write(bytes(5_000_000))
         self.assertEqual(len(writes), 1)
         self.assertLessEqual(len(writes[0]), BATCH + alone.mux.limits.max_frame)
@@ -331,8 +337,7 @@ class TransportBufferTests(SynchronousTestCase):
         All that one read makes us say leaves in one write.
         """
         alone = Alone()
-        writes: list[bytes] = []
-        self.patch(alone.transport, "write", writes.append)
+        writes = self.writes_of(alone)
         alone.mux.dataReceived(head(PING, SYN, 0, 1) + head(WINDOW_UPDATE, SYN, 1, 0) + head(PING, SYN, 0, 2))
         self.assertEqual([len(frames(data)) for data in writes], [3])
 

@@ -98,7 +98,7 @@ class Pipe:
         Carry some bytes from side ``at`` to the other one.
         """
         way = self.way[at]
-        way += self.sides[at].session.output(size)
+        way += b"".join(self.sides[at].session.output(size))
         piece = bytes(way[:size])
         del way[:size]
         self.sides[not at].session.receive(piece)

@@ -83,11 +83,11 @@ class FormatTests(SynchronousTestCase):
         self.assertFalse(side.session.has_output)
         side.session.write(side.accepted[0], b"hello")
         self.assertTrue(side.session.has_output)
-        said = side.session.output(BATCH)
+        said = b"".join(side.session.output(BATCH))
         self.assertEqual(frames(said), [(WINDOW_UPDATE, ACK, 1, 0), (DATA, 0, 1, 5)])
         side.session.receive(pack(">BBHII", 0, 1, 1, 3, 0))
         side.session.hurry()
-        self.assertEqual(frames(side.session.output(BATCH)), [(WINDOW_UPDATE, ACK, 3, 0)])
+        self.assertEqual(frames(b"".join(side.session.output(BATCH))), [(WINDOW_UPDATE, ACK, 3, 0)])
 
     def test_numbers(self) -> None:
         """
@@ -284,11 +284,11 @@ class SlowLine:
                 if stream.queued < 1024 * KIB:
                     client.write(stream, bytes(4096 * KIB))
             while client.has_output and self.free <= self.now + 0.01:
-                data = client.output(BATCH)
+                data = b"".join(client.output(BATCH))
                 self.free = max(self.free, self.now) + len(data) / self.rate
                 self.send(self.free + self.rtt / 2, self.server, data)
             while server.has_output:
-                self.send(self.now + self.rtt / 2, self.client, server.output(BATCH))
+                self.send(self.now + self.rtt / 2, self.client, b"".join(server.output(BATCH)))
             taken = server.bytes_received
             self.most_on_its_way = max(self.most_on_its_way, client.line.sent - taken)
             free = self.free - 0.009
@@ -512,7 +512,7 @@ class TurnTests(SynchronousTestCase):
         stream = side.open()
         side.session.receive(head(WINDOW_UPDATE, ACK, 1, 1024 * KIB))
         side.session.write(stream, bytes(1000 * KIB))
-        self.assertLess(len(side.session.output(BATCH)), BATCH + 64 * KIB + 100)
+        self.assertLess(len(b"".join(side.session.output(BATCH))), BATCH + 64 * KIB + 100)
         self.assertTrue(side.session.has_output)
 
     def test_alone(self) -> None:
@@ -524,9 +524,9 @@ class TurnTests(SynchronousTestCase):
         side.session.receive(head(WINDOW_UPDATE, ACK, one.number, 1024 * KIB))
         side.session.output(0)
         side.session.write(one, bytes(600 * KIB))
-        self.assertEqual(frames(side.session.output(BATCH))[0], (DATA, 0, one.number, BATCH))
+        self.assertEqual(frames(b"".join(side.session.output(BATCH)))[0], (DATA, 0, one.number, BATCH))
         side.session.write(other, bytes(100 * KIB))
-        sent = [(number, length) for kind, _, number, length in frames(side.session.output(BATCH)) if kind == DATA]
+        sent = [(number, length) for kind, _, number, length in frames(b"".join(side.session.output(BATCH))) if kind == DATA]
         self.assertEqual(sent[:3], [(one.number, 64 * KIB), (other.number, 64 * KIB), (one.number, 64 * KIB)])
 
 

@@ -91,6 +91,20 @@ class RecordTests(SynchronousTestCase):
                 self.assertEqual(other.data, data)
                 self.assertLessEqual(len(other.pieces), 1 + size // 2**16)
 
+    def test_sequence(self) -> None:
+        """
+        Pieces that are written together arrive as if they had been one, also before the hand-shake is over.
+        """
+        for flush in (True, False):
+            self.join(flush=flush)
+            pieces = [os.urandom(size) for size in (12, 100_000, 12, 1, MAX_RECORD, 0, 12, MAX_RECORD - 1)]
+            self.client.wire.writeSequence(pieces)
+            self.client.wire.writeSequence([])
+            self.client.wire.loseConnection()
+            self.client.wire.writeSequence([b"too late"])
+            self.pump.flush()
+            self.assertEqual(self.server.data, b"".join(pieces))
+
     def test_before_the_handshake(self) -> None:
         """
         What is written before the hand-shake is over arrives behind it.

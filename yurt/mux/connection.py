@@ -248,7 +248,7 @@ class MuxConnection(Protocol):
     def _end(self, reason: MuxError) -> None:
         if self._over:
             return
-        last = self._session.output(0) if isinstance(reason, IllegalFrame) else b""
+        last = b"".join(self._session.output(0)) if isinstance(reason, IllegalFrame) else b""
         self._over = True
         self._stop_timers()
         self._lingering.clear()
@@ -297,7 +297,7 @@ class MuxConnection(Protocol):
             return
         self._busy = True
         self._sent_at = self.reactor.seconds()
-        write = self.transport.write  # type: ignore[union-attr]
+        write = self.transport.writeSequence  # type: ignore[union-attr]
         try:
             write(session.output(BATCH))
             while session.has_output and not (self._full or self._over):

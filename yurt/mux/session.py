@@ -75,8 +75,8 @@ class Session:
         self._growth = 0
         self._greatest_window = max(INITIAL_WINDOW, limits.window, limits.max_window)
         # Frames without data: those to be sent now, and those that go with whatever is said next.
-        self._control: list[bytes | memoryview] = []
-        self._late: list[bytes | memoryview] = []
+        self._control: list[bytes] = []
+        self._late: list[bytes] = []
         # Streams that may send: those with much to say, each in its turn, and those with little, which go before them.
         # Lists, though their heads are taken: an empty deque is larger than all else here, and servers have thousands of them.
         self._ready: list[Stream] = []
@@ -237,10 +237,11 @@ class Session:
         """
         return bool(self._control or self._first or (self._ready and (self.line.room > 0 or self.line.wants_ping)))
 
-    def output(self, most: int) -> bytes:
+    def output(self, most: int) -> list[bytes]:
         """
         What to send now: all frames without data, then those of streams with little to say, then a frame of each other stream
-        in turn, until there are ``most`` bytes or the line holds enough.  A stream that is alone takes all in one frame.
+        in turn, until there are ``most`` bytes or the line holds enough.  A stream that is alone takes all in one frame.  They
+        are given in pieces as they were written.
         """
         if self._late:
             self.hurry()
@@ -256,9 +257,9 @@ class Session:
             most -= self._put_frame(stream, out, longest if ready else max(longest, min(most, line.longest_frame)))
         if line.wants_ping:
             out.append(head(PING, SYN, 0, line.ping(self.clock())))
-        return b"".join(out)
+        return out
 
-    def _put_frame(self, stream: Stream, out: list[bytes | memoryview], longest: int) -> int:
+    def _put_frame(self, stream: Stream, out: list[bytes], longest: int) -> int:
         if not stream.open:
             return 0
         size = min(stream.queued, stream.credit, longest)

@@ -67,9 +67,9 @@ class Stream:
         """Bytes that were read, and whose credit was not yet given back."""
         self.credited_at = 0.0
 
-    def take(self, size: int, out: list[bytes | memoryview]) -> None:
+    def take(self, size: int, out: list[bytes]) -> None:
         """
-        Move the first ``size`` bytes that wait to ``out``, uncopied.
+        Move the first ``size`` bytes that wait to ``out``; whole pieces are not copied.
         """
         self.queued -= size
         queue, offset = self.queue, self.offset
@@ -78,10 +78,10 @@ class Stream:
             first = queue[0]
             end = offset + size
             if end < len(first):
-                out.append(memoryview(first)[offset:end])
+                out.append(first[offset:end])
                 self.offset = end
                 return
-            out.append(memoryview(first)[offset:] if offset else first)
+            out.append(first[offset:] if offset else first)
             size -= len(first) - offset
             queue.popleft()
             offset = self.offset = 0

@@ -12,6 +12,7 @@ or sent, from buffers that all links share.  So what a protocol is given here is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from OpenSSL._util import ffi, lib
@@ -71,15 +72,39 @@ class LinkTransport(TLSMemoryBIOProtocol):
         lib.SSL_set_bio(tls._ssl, source, tls._from_ssl)  # frees the source before
         tls._into_ssl, self._read = source, read
 
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        """
+        Write pieces, which leave together.  A long one has records of its own, rather than be copied to stand beside others.
+        """
+        if self.disconnecting and self._producer is None:
+            return
+        short: list[bytes] = []
+        for piece in pieces:
+            if len(piece) < MAX_RECORD:
+                short.append(piece)
+            else:
+                self._seal(b"".join(short))
+                short.clear()
+                self._seal(piece)
+        self._write(b"".join(short))
+
     def _write(self, data: bytes) -> None:
+        self._seal(data)
+        if not self._lostTLSConnection:
+            self._flushSendBIO()
+
+    def _seal(self, data: bytes) -> None:
+        """
+        Encrypt; what comes of it waits to be sent.
+        """
         if self._lostTLSConnection or not data:
             return
         tls = self._tlsConnection
         # The context is one of yurt.tls: it takes all or nothing.
         written = lib.SSL_write(tls._ssl, data, len(data))
         if written > 0:
-            self._flushSendBIO()
-        elif lib.SSL_get_error(tls._ssl, written) == lib.SSL_ERROR_WANT_READ:
+            return
+        if lib.SSL_get_error(tls._ssl, written) == lib.SSL_ERROR_WANT_READ:
             self._bufferedWrite(data)
         else:
             self._tlsShutdownFinished(_failure(tls, written))
