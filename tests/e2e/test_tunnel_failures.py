@@ -196,12 +196,15 @@ class DrainTests(TunnelCase):
         assert process
         self.assertIn("survived", self.leave_while_running(process))
 
-    def test_kept_connection(self) -> None:
+    def test_follower(self) -> None:
         """
-        The connection that the API server keeps after a call, with nothing on it, holds an agent's stop up for 10 s at most.
+        Somebody who follows a log, and the connection that the API server keeps after a call, hold an agent's stop up for 10 s at
+        most.
         """
         self.tunnel.kubectl("logs", "--tail=1", TALKER)
-        wait_for("a kept connection", lambda: self.tunnel.server.agents[0]["streams"] > 0, 5)
+        follower = self.follow(self.tunnel.kubectl_command("logs", "-f", "--tail=1", TALKER))
+        wait_for("a line", lambda: numbers(follower.text), 20)
+        self.assertTrue(self.tunnel.server.agents[0]["streams"] > 0)
         process = self.cluster.node.processes[AGENT]
         process.send(signal.SIGTERM)
         wait_for("the end of the agent", lambda: process.status is not None, quiet.QUIET + quiet.STEP + 2 * SLACK)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from yurt.tunnel.quiet import QUIET, STEP, QuietStreams
+from yurt.tunnel.quiet import MUCH, QUIET, STEP, QuietStreams
 
 
 class FakeStream:
@@ -38,31 +38,49 @@ class QuietStreamsTests(SynchronousTestCase):
         self.clock = Clock()
         self.streams: list[FakeStream] = []
         mux = SimpleNamespace(open_streams=self.streams)
-        self.quiet = QuietStreams(self.clock, lambda: [cast(Any, mux)])
-        self.addCleanup(self.quiet.stop)
+        self.at_node, self.at_callers = (
+            QuietStreams(self.clock, lambda: [cast(Any, mux)], at_node=at_node) for at_node in (True, False)
+        )
+        self.addCleanup(self.at_node.stop)
+        self.addCleanup(self.at_callers.stop)
 
     def test_quiet(self) -> None:
         """
-        Nothing said for long enough ends a stream; a byte in either direction lets it live as long again.
+        A silent caller's stream ends, though the node says something now and then; a byte of the caller lets it live as long
+        again, and so does much from the node.
         """
-        silent, sending, receiving = self.streams[:] = [FakeStream() for _ in range(3)]
-        self.quiet.start()
+        silent, followed, used, downloaded = self.streams[:] = [FakeStream() for _ in range(4)]
+        self.at_node.start()
         for _ in range(int(3 * QUIET / STEP)):
-            sending.bytes_sent += 1
-            receiving.bytes_received += 1
+            followed.bytes_sent += 100
+            used.bytes_received += 1
+            downloaded.bytes_sent += int(MUCH * STEP / QUIET) + 1
             self.clock.advance(STEP)
-            self.assertEqual(silent.is_cut, self.clock.seconds() >= QUIET)
-        self.assertEqual([one.is_cut for one in (sending, receiving)], [False, False])
+            over = self.clock.seconds() >= QUIET
+            self.assertEqual([silent.is_cut, followed.is_cut], [over, over])
+        self.assertEqual([used.is_cut, downloaded.is_cut], [False, False])
         self.clock.pump([STEP] * int(QUIET / STEP + 1))
-        self.assertEqual([one.is_cut for one in (sending, receiving)], [True, True])
+        self.assertEqual([used.is_cut, downloaded.is_cut], [True, True])
+
+    def test_directions(self) -> None:
+        """
+        Where callers come in, what goes to the node is theirs.
+        """
+        used, followed = self.streams[:] = [FakeStream(), FakeStream()]
+        self.at_callers.start()
+        for _ in range(int(2 * QUIET / STEP)):
+            used.bytes_sent += 1
+            followed.bytes_received += 1
+            self.clock.advance(STEP)
+        self.assertEqual([used.is_cut, followed.is_cut], [False, True])
 
     def test_stop(self) -> None:
         """
         Once stopped it cuts nothing and leaves nothing.
         """
         self.streams.append(FakeStream())
-        self.quiet.start()
-        self.quiet.stop()
+        self.at_node.start()
+        self.at_node.stop()
         self.clock.advance(2 * QUIET)
         self.assertFalse(self.streams[0].is_cut)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,13 +1,16 @@
 """
-Streams on which nothing is said, at a stop: nobody should wait for them.
+Streams on which nobody asks for anything, at a stop: they are not waited for.
 
-An API server keeps a connection to a kubelet for a minute and a half after its last request.  Unread as it is, it looks like a
-call that still runs.  While the daemon waits for its end the node cannot be reached; so what is quiet for long enough is cut.
+An API server keeps a connection to a kubelet for a minute and a half after its last request, and who follows a log asks once and
+listens.  Unread as they are, such streams look like calls that will end.  While the daemon waits for them the node cannot be
+reached; so those on which the caller is silent for long enough are cut, unless the node has much to tell.  An exec is none of
+them, even when its command is silent: the API server pings through it every 5 s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.task import LoopingCall
@@ -16,25 +19,42 @@ from twisted.logger import Logger
 from yurt.mux.connection import MuxConnection, MuxStream
 
 QUIET = 10.0
-"""Seconds of a stop within which something must be said on a stream, in either direction, for it to be waited for."""
+"""Seconds of a stop within which the caller must say something on a stream for it to be waited for."""
+
+MUCH = 64 * 1024
+"""Bytes from the node in that time that are as good: somebody downloads."""
 
 STEP = 1.0
 """Seconds between two looks."""
 
 
+@dataclass(slots=True)
+class _Said:
+    """
+    What both sides of a stream had said, and when the caller said something last.
+    """
+
+    caller: int
+    node: int
+    at: float
+
+
 class QuietStreams:
     """
-    Resets the streams of ``muxes()`` on which nothing was said for ``after`` seconds since it was started.
+    Resets the streams of ``muxes()`` on which nobody asked for anything for QUIET seconds since it was started; ``at_node`` says
+    whether these muxes end at the node, rather than at the callers' side.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, muxes: Callable[[], Iterable[MuxConnection]], after: float = QUIET) -> None:
+    def __init__(
+        self, reactor: Any, muxes: Callable[[], Iterable[MuxConnection]], *, at_node: bool, after: float = QUIET
+    ) -> None:
         self._reactor = reactor
         self._muxes = muxes
+        self._at_node = at_node
         self._after = after
-        self._said: dict[MuxStream, tuple[int, float]] = {}
-        """How much was said on each stream, and since when no more."""
+        self._said: dict[MuxStream, _Said] = {}
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -55,11 +75,13 @@ class QuietStreams:
         before, self._said = self._said, {}
         now = self._reactor.seconds()
         for stream in [stream for mux in self._muxes() for stream in mux.open_streams]:
-            count = stream.bytes_received + stream.bytes_sent
-            known, since = before.get(stream, (count, now))
-            if known != count:
-                since = now
-            if now - since >= self._after:
+            caller, node = stream.bytes_sent, stream.bytes_received
+            if self._at_node:
+                caller, node = node, caller
+            said = before.get(stream)
+            if said is None or caller != said.caller or node - said.node >= MUCH:
+                said = _Said(caller, node, now)
+            if now - said.at >= self._after:
                 stream.abortConnection()
             else:
-                self._said[stream] = count, since
+                self._said[stream] = said

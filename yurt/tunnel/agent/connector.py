@@ -197,7 +197,7 @@ class Connector:
         for name in self.known:
             name.stop()
         patience = self._config.drain_timeout
-        quiet = QuietStreams(self._reactor, lambda: [link.mux for link in self.links if link.mux is not None])
+        quiet = QuietStreams(self._reactor, lambda: [link.mux for link in self.links if link.mux is not None], at_node=True)
         quiet.start()
         await gatherResults([link.let_end(self._reactor, patience) for link in list(self.links)])
         quiet.stop()

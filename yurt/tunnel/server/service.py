@@ -301,7 +301,7 @@ class TunnelServer(MultiService):
         timeout = self.config.drain_timeout
         drained: list[Deferred[Any]] = [factory.drain(timeout) for factory in self.factories.values()]
         drained += [self.diverted.drain(self.reactor, timeout), self.peer_streams.when_idle(timeout)]
-        quiet = QuietStreams(self.reactor, self.muxes)
+        quiet = QuietStreams(self.reactor, self.muxes, at_node=False)
         quiet.start()
         await DeferredList(drained)
         quiet.stop()
