@@ -551,6 +551,59 @@ class DifferenceTests(Case):
         self.list_slices(web(5, "n1", "n2"))
         self.watch(SLICES_PATH)
 
+    def missed(self) -> tuple[MemoryRequest, HandExchange, HandExchange]:
+        """
+        A watch whose client is ahead of the cache, as after a crash, and waits for a difference; and the list that is to tell
+        whether the cloud has something to repeat.
+        """
+        self.cluster.service("web", HOST)
+        self.site.run(0.5)
+        self.list_slices(web(5, "n1", "n2"))
+        request, exchange = self.watch(SLICES_PATH, 20)
+        self.assertEqual(exchange.query["resourceVersion"], "10")
+        self.cluster.service("web", None)
+        self.site.run(0.5)
+        listing = clients_at(self.site, SLICES_PATH)[-1]
+        self.assertNotIn("watch", listing.query)
+        self.assertEqual(request.events, [])
+        return request, exchange, listing
+
+    def test_nothing_to_repeat(self) -> None:
+        """
+        Where the cloud has nothing to repeat for the cache a list shows it; the difference is told, and the watch goes on.
+        """
+        request, exchange, listing = self.missed()
+        listing.answer(200, slice_list([web(5, "n1", "n2")], 25))
+        self.site.run(0.5)
+        self.assertEqual(told(request), [("MODIFIED", "web-1", "25")])
+        exchange.send(event("MODIFIED", web(26, "n2")))
+        self.assertEqual(told(request)[1:], [("MODIFIED", "web-1", "26")])
+        exchange.end()
+        self.site.run(5.0)
+        self.assertEqual(clients_at(self.site, SLICES_PATH)[-1].query["resourceVersion"], "26")
+
+    def test_something_to_repeat(self) -> None:
+        """
+        Where it has, the difference is told after that; the cloud is asked once.
+        """
+        request, exchange, listing = self.missed()
+        listing.answer(200, slice_list([web(15, "n1", "n3")], 25))
+        self.site.run(0.5)
+        self.assertEqual((request.events, len(clients_at(self.site, SLICES_PATH))), ([], 1))
+        exchange.send(event("MODIFIED", web(15, "n1", "n3")) + bookmark(20, "EndpointSlice"))
+        self.site.run(0.5)
+        self.assertEqual(told(request), [("MODIFIED", "web-1", "20")])
+        self.assertEqual(nodes_of(request.events[0]["object"]), ["n1", "n3"])
+
+    def test_gone_while_asked(self) -> None:
+        """
+        A client that hangs up meanwhile is not told anything, and the question is dropped.
+        """
+        request, _, listing = self.missed()
+        request.hang_up()
+        self.site.run(0.5)
+        self.assertFalse(listing.is_open)
+
     def test_during_the_state(self) -> None:
         """
         A watch that begins with what exists, and has no mark where that ends, is told the difference of what it was told so far,

@@ -95,6 +95,12 @@ class Progress:
         """
         self.version, self.known_version = self.known_version, ""
 
+    def go_ahead(self, version: str) -> None:
+        """
+        There is nothing to repeat: client and cloud are at a newer version.
+        """
+        self.version, self.known_version = version, ""
+
     def is_torn(self, pending: bool, now: float) -> bool:
         """
         Whether a break comes while the server is still telling what exists, ``pending`` within an event: it does so in the order

@@ -51,6 +51,22 @@ async def find_version(watch: Watch, server: Server) -> str:
     return newer if before == after else ""
 
 
+async def find_proof(watch: Watch, server: Server) -> str:
+    """
+    A version, not older than the client's, at which all is as the cache holds it, so that the cloud has nothing to repeat; empty
+    when it has, or nobody can tell.  Raises UpstreamError when the server does not answer any more.
+    """
+    before = read_view(watch, watch.progress.version)
+    if before is None:
+        return ""
+    try:
+        after, newer = await list_now(watch, server, {})
+    except (AnswerTooLarge, FetchTimeout, ObjectError) as error:
+        watch.log.debug("watch {resource}: {error}", resource=watch.info.resource, error=str(error))
+        return ""
+    return newer if newer and before == after and not is_newer(watch.progress.known_version, newer) else ""
+
+
 def read_view(watch: Watch, version: str) -> State | None:
     """
     What the cache holds, if it is of just that version.  Objects are shared: through another view it may know of a change that

@@ -44,7 +44,7 @@ from yurt.hub.reads import is_too_old
 from yurt.hub.resumption import Resumption
 from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
-from yurt.hub.unchanged import find_version
+from yurt.hub.unchanged import find_proof, find_version
 from yurt.hub.viewfeed import ViewFeed
 from yurt.hub.watchstream import WatchStream
 from yurt.kube.listoptions import find_fault, read_number
@@ -122,6 +122,7 @@ class Watch:
         self.attempt: Attempt | None = None
         self.resumed = False
         self.comparing: Deferred[Any] | None = None
+        self.proving: Deferred[Any] | None = None
         self.proved = ""
         self.resumption = Resumption(hub.cloud)
         seconds = read_number(info.query.get("timeoutSeconds", "")) or 0
@@ -458,6 +459,7 @@ class Watch:
         if self.finished or self.passing or not self.started or not self.screen.behind:
             return False
         if progress.initial or progress.known_version or feed.is_view_unknown:
+            self.prove()
             return False
         if self.stream.stalled:
             self.timers.set("refocus", UNREAD_WAIT, lambda: self.hub.tell_difference(self))
@@ -470,6 +472,33 @@ class Watch:
         if self.credential.kind != "other" and self.hub.filters.told.may_send_back(self.screen.key, self.hub.reactor.seconds()):
             self.expired(status_body(410, "Expired", self.filtered_otherwise))
         return False
+
+    def prove(self) -> None:
+        """
+        A difference waits until the cloud has repeated what the cache has missed.  Where that is nothing, no event says so:
+        compare, once.
+        """
+        attempt, progress = self.attempt, self.progress
+        if self.proving is not None or not progress.known_version or attempt is None or attempt.status != 200:
+            return
+        proving = self.proving = Deferred.fromCoroutine(find_proof(self, attempt.server))
+        proving.addCallback(self.nothing_missed, progress.version).addErrback(self.proof_failed)
+
+    def nothing_missed(self, version: str, since: str) -> None:
+        """
+        All is as it was ``since`` then, at ``version``, if that is not empty.
+        """
+        if version and not self.finished and self.progress.version == since and self.progress.known_version:
+            self.feed.move(version)
+            self.progress.go_ahead(version)
+            self.hub.tell_difference(self)
+
+    def proof_failed(self, failure: Failure) -> None:
+        """
+        The client has hung up, or the server is gone: then the difference waits on.
+        """
+        if not failure.check(CancelledError, UpstreamError):
+            self.log.failure("a comparison broke", failure)
 
     def tell_local(self, lines: list[bytes]) -> None:
         """
@@ -763,8 +792,9 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
-        if self.comparing is not None:
-            self.comparing.cancel()
+        for asked in (self.comparing, self.proving):
+            if asked is not None:
+                asked.cancel()
         self.timers.cancel_all()
         self.hub.watches.discard(self)
         self.hub.ended(self)
