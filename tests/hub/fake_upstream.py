@@ -70,6 +70,11 @@ class FakeUpstream:
         """
         self.closed.append(reason)
 
+    def retire_connections(self) -> None:
+        """
+        As :meth:`yurt.http.interfaces.Upstream.retire_connections`.
+        """
+
     def of(self, target: bytes) -> list[Sent]:
         """
         The requests for ``target``.

@@ -135,6 +135,7 @@ class HandUpstream:
     alive: bool = True
     frozen: bool = False
     pulses: int = 0
+    retired: int = 0
     on_request: Callable[[HandExchange], object] | None = None
     open: list[HandExchange] = field(default_factory=list)
     seen: list[HandExchange] = field(default_factory=list)
@@ -172,6 +173,9 @@ class HandUpstream:
     def close_connections(self, reason: str) -> None:
         for exchange in list(self.open):
             exchange.fail(reason)
+
+    def retire_connections(self) -> None:
+        self.retired += 1
 
     @property
     def open_connections(self) -> int:

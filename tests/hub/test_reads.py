@@ -809,6 +809,7 @@ class LostAnswerTests(SynchronousTestCase):
     def test_connection(self) -> None:
         """
         It may be the connection that is dead, and not the server: a read is asked for once more over a new one, a write is not.
+        What the new one brings speaks against all others of the time before.
         """
         reads = [self.site.ask("GET", path, agent="kubectl") for path in (MAPS, PODS, "/apis")]
         write = self.site.ask("POST", "/api/v1/namespaces/default/secrets", {}, agent="kubectl")
@@ -821,6 +822,7 @@ class LostAnswerTests(SynchronousTestCase):
         self.assertFalse(posted.fresh)
         posted.answer(201, {})
         self.assertEqual([one.status for one in (*reads, write)], [200, 200, 200, 201])
+        self.assertTrue(self.site.upstream.retired)
 
     def half(self, path: str, **options: Any) -> tuple[MemoryRequest, HandExchange]:
         """

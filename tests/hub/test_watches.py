@@ -232,7 +232,9 @@ class DeafTests(SynchronousTestCase):
         self.assertEqual((deaf.fresh, again.fresh, again.query["resourceVersion"]), (False, True, "10"))
         self.site.run(100)
         self.assertLess(len(probes), 25)
+        self.assertFalse(self.site.upstream.retired)
         again.begin()
+        self.assertTrue(self.site.upstream.retired)
         again.send(event("MODIFIED", config_map("a", 11)))
         self.assertEqual(request.told, [("MODIFIED", "11")])
 

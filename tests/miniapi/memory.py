@@ -189,6 +189,11 @@ class MemoryAPI:
         for exchange in list(self.open):
             exchange.fail(reason)
 
+    def retire_connections(self) -> None:
+        """
+        As :meth:`yurt.http.interfaces.Upstream.retire_connections`.
+        """
+
     def forget(self, exchange: MemoryExchange) -> None:
         """
         An exchange is over.

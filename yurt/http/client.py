@@ -155,7 +155,7 @@ class HTTPUpstream:
 
     def retire_connections(self) -> None:
         """
-        Let every connection that is open end with what it carries, as after a change of certificates.
+        See :class:`Upstream`; as after a change of certificates.
         """
         self._generation += 1
         self.drop_idle()

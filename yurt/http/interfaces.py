@@ -301,3 +301,8 @@ class Upstream(Protocol):
         """
         Fail every exchange in flight with :class:`UpstreamError` and drop idle connections.
         """
+
+    def retire_connections(self) -> None:
+        """
+        Let every connection that is open end with what it carries.
+        """

@@ -133,6 +133,12 @@ class AdmittedUpstream:
         """
         self._upstream.close_connections(reason)
 
+    def retire_connections(self) -> None:
+        """
+        See :class:`Upstream`.
+        """
+        self._upstream.retire_connections()
+
 
 class _Refused:
     """

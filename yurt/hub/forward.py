@@ -297,6 +297,8 @@ class Forward:
         if head.status in SERVER_ERRORS and self.asked_other(head):
             return
         self.answered_by_cloud(head)
+        if self.fresh and self.server is not None:
+            self.server.distrust_connections()
         self.looks = 0
         if self.heard != self.hub.patience.ticks:
             self.wait_anew()

@@ -56,6 +56,11 @@ class LoopUpstream:
         There are none.
         """
 
+    def retire_connections(self) -> None:
+        """
+        There are none.
+        """
+
 
 class LoopRequest:
     """

@@ -66,6 +66,14 @@ class Server:
         self.last_change = 0.0
         """Wall time of the last change of ``healthy``; 0 before the first verdict."""
 
+    def distrust_connections(self) -> None:
+        """
+        A new connection has brought what an old one owed: the others of that time may be dead as well, and no write can be asked
+        for twice.
+        """
+        self.upstream.retire_connections()
+        self.bare.retire_connections()
+
 
 class Verdict(NamedTuple):
     """

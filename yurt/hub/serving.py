@@ -60,6 +60,11 @@ class SharedUpstream:
         They are not ours.
         """
 
+    def retire_connections(self) -> None:
+        """
+        They are not ours.
+        """
+
 
 class NodeAccess:
     """

@@ -354,6 +354,8 @@ class Watch:
         if attempt is not self.attempt:
             return
         self.hub.patience.forget(self)
+        if attempt.fresh:
+            attempt.server.distrust_connections()
         if head.status in SERVER_ERRORS:
             self.hub.answered_badly(attempt.server, head)
         else:
