@@ -310,7 +310,7 @@ class PortTests(DoorCase):
     def test_ports_live(self) -> None:
         """
         Ports of http-proxy-ports lead to the node, those of localhost-proxy-ports to its loopback, as soon as they are written,
-        until they are taken away.
+        until they are taken away; the proxy subresource of nodes leads to them, too.
         """
         node = self.cluster.node
         delete = ("delete", "configmap", "-n", "kube-system", "yurt-tunnel-server-cfg", "--ignore-not-found")
@@ -321,6 +321,8 @@ class PortTests(DoorCase):
         self.configure(http_proxy_ports="9100, 10267", localhost_proxy_ports="10267")
         wait_for("the exporter", lambda: self.works(exporter, "exported"), 10)
         wait_for("the hub's own page", lambda: self.get(hub, timeout=2).status == 200, 10)
+        by_subresource = f"/api/v1/nodes/http:{node.name}:9100/proxy/metrics"
+        self.assertIn("exported", self.tunnel.kubectl("get", "--raw", by_subresource))
         self.configure(http_proxy_ports="10267", localhost_proxy_ports="10267")
         wait_for("the end of the exporter's port", lambda: not self.works(exporter, "exported"), 10)
         self.assertEqual(self.get(hub).status, 200)
