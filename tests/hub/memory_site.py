@@ -217,7 +217,7 @@ class MemoryRequest:
 
     def interim(self, head: ResponseHead) -> None: ...
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: bytes = b"", phrase: bytes = b"") -> None:
         self.start(ResponseHead(status, b"", headers))
         self.write(body)
         self.finish()

@@ -174,9 +174,10 @@ class IncomingRequest(Protocol):
         Pass on a 1xx response other than 101.
         """
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: bytes = b"", phrase: bytes = b"") -> None:
         """
-        A whole response in one write; ``Content-Length`` is added.
+        A whole response in one write, of this server's own; ``Content-Length`` is added.  ``phrase`` takes the place of the
+        status's own words.
         """
 
     def start(self, head: ResponseHead) -> None:

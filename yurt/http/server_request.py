@@ -207,7 +207,7 @@ class ServerRequest(RequestMessage):
             self._continued = True
         self._connection.send(serialise_response(head))
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: bytes = b"", phrase: bytes = b"") -> None:
         """
         See :class:`IncomingRequest`.
         """
@@ -226,7 +226,7 @@ class ServerRequest(RequestMessage):
         elif self.head.http10:
             fields += b"Connection: keep-alive\r\n"
         self._state = _FINISHED
-        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, PHRASES.get(status, b""), fields)
+        head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase or PHRASES.get(status, b""), fields)
         if len(body) <= MAX_JOINED_BODY:
             self._connection.send(head + body)
         else:

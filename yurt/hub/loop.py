@@ -92,11 +92,11 @@ class LoopRequest:
         Of no interest.
         """
 
-    def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def respond(self, status: int, headers: Headers, body: bytes = b"", phrase: bytes = b"") -> None:
         """
         A whole response.
         """
-        self.start(ResponseHead(status, b"", headers))
+        self.start(ResponseHead(status, phrase, headers))
         self.write(body)
         self.finish()
 

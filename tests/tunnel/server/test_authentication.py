@@ -184,6 +184,16 @@ class AuthenticatorTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual(self.refused(Entrance.TLS, self.token("t")).status, 401)
 
+    def test_token_for_a_proxy(self) -> None:
+        """
+        A token that is shown as to a proxy is taken, before one that may be for whom the request is for.
+        """
+        self.api.users |= {"p": {"username": "prometheus"}, "t": {"username": "jane"}}
+        shown: Headers = [(b"Proxy-Authorization", b"bearer p")]
+        self.assertEqual(self.caller(Entrance.TLS, shown).name, "prometheus")
+        self.assertEqual(self.caller(Entrance.TLS, [*self.token("t"), *shown]).name, "prometheus")
+        self.assertEqual(self.caller(Entrance.TLS, [(b"Proxy-Authorization", b"Basic eDp5"), *self.token("t")]).name, "jane")
+
     def test_unknown_token(self) -> None:
         """
         A token that the API server does not know is nobody's, for a few seconds without asking again; no message holds it.

@@ -297,10 +297,11 @@ class SecureTests(SocketCase):
 
     async def test_nobody(self) -> None:
         """
-        Without a certificate nothing is connected.
+        Without a certificate nothing is connected, and the answer is a proxy's.
         """
         _, answer = await self.connect(f"{NODE_IP}:{self.kubelet_port}", await self.client())
-        self.assertEqual(answer.status, 401)
+        self.assertEqual((answer.status, answer.json["code"]), (407, 407))
+        self.assertEqual(answer.headers["proxy-authenticate"], "Bearer")
         self.assertEqual(self.agent.dials, [])
 
 

@@ -383,6 +383,9 @@ class SecureTests(EdgeCase):
             answer = await self.ask(client, self.head("/metrics", Authorization="Bearer s3cret"))
             self.assertEqual(answer.status, 200)
             self.assertNotIn("authorization", answer.json["headers"])
+        head = self.head("/metrics", Authorization="Bearer node's", **{"Proxy-Authorization": "Bearer s3cret"})
+        headers = (await self.ask(client, head)).json["headers"]
+        self.assertEqual((headers["authorization"], headers.get("proxy-authorization")), ("Bearer node's", None))
         self.assertEqual([asked["kind"] for asked in self.api.asked], ["TokenReview", "SubjectAccessReview"])
         answer = await self.ask(client, self.head("/metrics", Authorization="Bearer other"))
         self.assertEqual(answer.status, 401)

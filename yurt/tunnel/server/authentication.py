@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from yurt.host.destination import is_own_address, local_destination, plain_address
 from yurt.http.heads import get_header
-from yurt.http.interfaces import IncomingRequest
+from yurt.http.interfaces import Headers, IncomingRequest
 from yurt.kube.api import ApiError
 from yurt.tunnel.server.recent import Recent
 from yurt.tunnel.server.routing import Refused, is_loopback
@@ -107,11 +107,11 @@ class Authenticator:
         certificate = request.client_certificate
         if certificate is not None:
             return caller_of_certificate(certificate)
-        token = bearer_token(request)
-        if token is None:
+        shown = bearer_token(request.head.headers)
+        if shown is None:
             message = "show a client certificate of the cluster's CA, or a token in Authorization: there was neither"
             raise Refused(401, "Unauthorized", "unauthenticated", message)
-        return await self._caller_of_token(token)
+        return await self._caller_of_token(shown[1])
 
     async def _caller_of_token(self, token: str) -> Caller:
         caller = None
@@ -152,12 +152,16 @@ def is_from_here(request: IncomingRequest) -> bool:
     return bool(peer) and connection is not None and is_loopback(local_destination(connection)[0]) and is_own_address(peer)
 
 
-def bearer_token(request: IncomingRequest) -> str | None:
+def bearer_token(headers: Headers) -> tuple[bytes, str] | None:
     """
-    The token in a request's Authorization, None if there is none.
+    The header with the token that is meant for this server, and the token; None if there is none.  What is shown to a proxy is
+    not meant for whom the request is for, so it goes before the rest.
     """
-    words = (get_header(request.head.headers, b"authorization") or b"").decode("latin-1").split()
-    return words[1] if len(words) == 2 and words[0].lower() == "bearer" else None
+    for name in (b"proxy-authorization", b"authorization"):
+        words = (get_header(headers, name) or b"").decode("latin-1").split()
+        if len(words) == 2 and words[0].lower() == "bearer":
+            return name, words[1]
+    return None
 
 
 def caller_of_certificate(certificate: Certificate) -> Caller:

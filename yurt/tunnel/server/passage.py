@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.http.interfaces import ByteStream, Headers, IncomingRequest, ResponseHead
+from yurt.http.interfaces import ByteStream, Headers, IncomingRequest
 from yurt.kube.status import status_body
 from yurt.tunnel.connect import REFUSED_HEADER, ConnectRefused
 from yurt.tunnel.server.authorisation import path_class
@@ -118,22 +118,20 @@ class Passage:
 
 def answer_refusal(request: IncomingRequest, error: ConnectRefused, node: str = "") -> None:
     """
-    Answer with a Kubernetes Status.  To a CONNECT the status line tells the message, too: it is all that an API server shows.
+    Answer with a Kubernetes Status.  To a CONNECT the status line tells the message, too: it is all that an API server shows; and
+    who must show more is told so as by any proxy (RFC 9110, section 15.5.8).
     """
+    to_proxy = request.head.method == b"CONNECT"
+    status = 407 if to_proxy and error.status == 401 else error.status
     headers: Headers = [(b"Content-Type", b"application/json"), (REFUSED_HEADER, error.word.encode("ascii"))]
     if error.status == 401:
-        headers.append((b"WWW-Authenticate", b"Bearer"))
+        headers.append((b"Proxy-Authenticate" if to_proxy else b"WWW-Authenticate", b"Bearer"))
     if error.status == 429:
         headers.append((b"Retry-After", b"1"))
     details = {"name": node, "kind": "nodes"} if node else None
-    body = status_body(error.status, error.reason, error.message, details=details)
-    if request.head.method != b"CONNECT":
-        request.respond(error.status, headers, body)
-        return
-    phrase = " ".join(error.message.split())[:MAX_PHRASE].encode("ascii", "replace")
-    request.start(ResponseHead(error.status, phrase, [*headers, (b"Content-Length", b"%d" % len(body))]))
-    request.write(body)
-    request.finish()
+    body = status_body(status, error.reason, error.message, details=details)
+    phrase = " ".join(error.message.split())[:MAX_PHRASE].encode("ascii", "replace") if to_proxy else b""
+    request.respond(status, headers, body, phrase)
 
 
 class Joined:

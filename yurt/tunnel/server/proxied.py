@@ -12,7 +12,7 @@ from yurt.http.heads import without
 from yurt.http.interfaces import ByteStream, Exchange, Headers, RequestHead, ResponseHead, UpstreamError
 from yurt.kube.api import ApiError
 from yurt.tunnel.connect import ConnectRefused
-from yurt.tunnel.server.authentication import Caller, Entrance
+from yurt.tunnel.server.authentication import Caller, Entrance, bearer_token
 from yurt.tunnel.server.authorisation import access_of
 from yurt.tunnel.server.passage import Joined, Passage
 from yurt.tunnel.server.routing import PROXY_HEADERS, PodPath, Refused, Route, route, route_on
@@ -89,7 +89,8 @@ class Proxied(Passage):
         Pass the request on; the token that named the caller is not for the node.
         """
         request, head = self.request, self.request.head
-        dropped = (*PROXY_HEADERS, b"authorization") if caller.by_token else PROXY_HEADERS
+        shown = bearer_token(head.headers) if caller.by_token else None
+        dropped = PROXY_HEADERS if shown is None else (*PROXY_HEADERS, shown[0])
         passed = RequestHead(head.method, head.target, without(head.headers, *dropped))
         fresh = request.upgrade or head.method not in REPEATABLE
         self.route = chosen
