@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from yurt.http.interfaces import RequestHead
 from yurt.hub import accept as accept_module
-from yurt.hub.accept import is_json, read_accept
+from yurt.hub.accept import is_json, narrow, read_accept
 
 PROTOBUF = b"application/vnd.kubernetes.protobuf"
 TABLE = b"application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -99,3 +100,32 @@ class IsJSONTests(SynchronousTestCase):
             self.assertTrue(is_json(value))
         for other in (None, b"", b"text/html", PROTOBUF, b"application/json-patch+json"):
             self.assertFalse(is_json(other))
+
+
+class NarrowTests(SynchronousTestCase):
+    """
+    Tests of narrow.
+    """
+
+    HEADERS = [(b"Accept", b"*/*"), (b"Accept-Encoding", b"gzip"), (b"X", b"1"), (b"accept", b"text/html")]
+
+    def test_replaced(self) -> None:
+        """
+        The one Accept takes the place of all that the client sent; the head itself, which others share, stays as it is.
+        """
+        head = RequestHead(b"GET", b"/api", list(self.HEADERS))
+        asked = narrow(head, b"application/json")
+        self.assertEqual(asked.headers, [(b"Accept-Encoding", b"gzip"), (b"X", b"1"), (b"Accept", b"application/json")])
+        asked = narrow(head, b"application/json", plain=True)
+        self.assertEqual(asked.headers, [(b"X", b"1"), (b"Accept", b"application/json")])
+        self.assertEqual(head.headers, self.HEADERS)
+
+    def test_remembered(self) -> None:
+        """
+        What is made of a head that may come again is made once for each Accept and encoding.
+        """
+        head = RequestHead(b"GET", b"/api", list(self.HEADERS), memo={})
+        first = narrow(head, b"application/json")
+        self.assertIs(narrow(head, b"application/json"), first)
+        self.assertIsNot(narrow(head, b"application/json", plain=True), first)
+        self.assertIsNot(narrow(head, TABLE), first)

@@ -7,6 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from yurt.http.heads import without
+from yurt.http.interfaces import RequestHead
+
 MAX_REMEMBERED_ACCEPTS = 256
 MAX_REMEMBERED_BYTES = 512
 """Bytes of a value that is remembered; a longer one is read each time."""
@@ -72,3 +75,23 @@ def is_json(content_type: bytes | None) -> bool:
     Whether a response of this type is JSON.
     """
     return (content_type or b"").split(b";", 1)[0].strip().lower() == b"application/json"
+
+
+def narrow(head: RequestHead, accept: bytes, *, plain: bool = False) -> RequestHead:
+    """
+    ``head`` with ``accept`` as its Accept, and with ``plain`` without Accept-Encoding.
+    """
+    if head.memo is None:
+        return _narrow(head, accept, plain)
+    narrowed: RequestHead | None = head.memo.get((accept, plain))
+    if narrowed is None:
+        narrowed = head.memo[accept, plain] = _narrow(head, accept, plain)
+        narrowed.memo = {}
+    return narrowed
+
+
+def _narrow(head: RequestHead, accept: bytes, plain: bool) -> RequestHead:
+    dropped = (b"accept", b"accept-encoding") if plain else (b"accept",)
+    headers = without(head.headers, *dropped)
+    headers.append((b"Accept", accept))
+    return RequestHead(head.method, head.target, headers, head.http10)

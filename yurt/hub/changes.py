@@ -11,9 +11,9 @@ import msgspec
 
 from yurt.http.heads import get_header
 from yurt.http.interfaces import RequestHead, ResponseHead
-from yurt.hub.accept import is_json, read_accept
+from yurt.hub.accept import is_json, narrow, read_accept
 from yurt.hub.cache.views import FORMS
-from yurt.hub.forward import Forward, narrow
+from yurt.hub.forward import Forward
 from yurt.kube.objects import PARTIAL, TABLE, ObjectError, read_object
 from yurt.kube.requestinfo import RequestInfo
 

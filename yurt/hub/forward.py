@@ -679,23 +679,3 @@ class Forward:
         Take a whole, decoded answer into the cache, at once or in steps.
         """
         return None
-
-
-def narrow(head: RequestHead, accept: bytes, *, plain: bool = False) -> RequestHead:
-    """
-    ``head`` with ``accept`` as its Accept, and with ``plain`` without Accept-Encoding.
-    """
-    if head.memo is None:
-        return _narrow(head, accept, plain)
-    narrowed: RequestHead | None = head.memo.get((accept, plain))
-    if narrowed is None:
-        narrowed = head.memo[accept, plain] = _narrow(head, accept, plain)
-        narrowed.memo = {}
-    return narrowed
-
-
-def _narrow(head: RequestHead, accept: bytes, plain: bool) -> RequestHead:
-    dropped = (b"accept", b"accept-encoding") if plain else (b"accept",)
-    headers = without(head.headers, *dropped)
-    headers.append((b"Accept", accept))
-    return RequestHead(head.method, head.target, headers, head.http10)

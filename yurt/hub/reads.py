@@ -14,11 +14,11 @@ from twisted.internet.defer import gatherResults
 
 from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead, UpstreamError
-from yurt.hub.accept import Accept, is_json, read_accept
+from yurt.hub.accept import Accept, is_json, narrow, read_accept
 from yurt.hub.answers import answer_status, answer_too_large, cached_headers
 from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
-from yurt.hub.forward import Forward, narrow
+from yurt.hub.forward import Forward
 from yurt.hub.identity import NODE
 from yurt.hub.server import is_of_api_server
 from yurt.kube.listoptions import find_fault

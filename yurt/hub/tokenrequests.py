@@ -17,10 +17,9 @@ import msgspec
 
 from yurt.http.heads import get_header
 from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
-from yurt.hub.accept import is_json, read_accept
+from yurt.hub.accept import is_json, narrow, read_accept
 from yurt.hub.answers import FROM_HUB, JSON, cached_headers
 from yurt.hub.cache.views import Caller
-from yurt.hub.forward import narrow
 from yurt.hub.writes import Write
 from yurt.kube.protobuf import MAGIC, ProtobufError, fields, messages, read_unknown
 
