@@ -104,7 +104,8 @@ class Change(Forward):
         """
         Whether a DELETE was certainly no dry run, which its body may say, too.
         """
-        return self.replay is not None and DRY_RUN not in b"".join(self.replay)
+        upload = self.upload
+        return upload is None or (upload.pieces is not None and DRY_RUN not in upload.held)
 
     def forget(self, namespace: str, name: str) -> None:
         """

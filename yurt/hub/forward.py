@@ -18,7 +18,6 @@ from yurt.http.heads import get_header, without
 from yurt.http.interfaces import (
     ByteStream,
     Exchange,
-    FlowControlled,
     Headers,
     IncomingRequest,
     RequestHead,
@@ -32,15 +31,13 @@ from yurt.hub.cache.views import Caller
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.identity import Credential, Door
 from yurt.hub.patience import ANSWER_WITHIN, DOUBT_EVERY, PATIENCE
+from yurt.hub.upload import Upload
 from yurt.kube.requestinfo import RequestInfo
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Server
     from yurt.hub.hub import Hub
     from yurt.hub.turns import Steps
-
-MAX_REPLAYED_BODY = 64 * 1024
-"""Bytes of a request body kept to try another server when the first took none of it."""
 
 MAX_KEPT_BODY = 32 * 1024 * 1024
 """Bytes of a response held to be cached; a larger one goes to the client uncached."""
@@ -78,17 +75,11 @@ class Forward:
     long_running = False
     """Whether it is counted apart from the requests in flight."""
 
-    max_replayed = MAX_REPLAYED_BODY
-
     # How a request begins; set anew only where it goes on, as most requests never need most of it.
     server: Server | None = None
     exchange: Exchange | None = None
     started = False
     finished = False
-    body_reading = False
-    body_flow: FlowControlled | None = None
-    body_complete = False
-    replay_size = 0
     failure = ""
     """How the last attempt failed, if one did."""
     fresh = False
@@ -114,8 +105,7 @@ class Forward:
         self.credential = credential
         self.tried: list[Server] = []
         self.of_pod = isinstance(request.door, Door) and not request.door.lends_node_identity
-        self.replay: list[bytes] | None = []
-        self.trailers: Headers = []
+        self.upload = Upload(request, self) if request.has_body else None
         self.heard = hub.patience.ticks
         self.began = hub.reactor.seconds()
         self.series = hub.metrics.series(caller.component, info.verb, info.resource, info.subresource)
@@ -148,30 +138,17 @@ class Forward:
         self.server, self.looks = server, 0
         self.tried.append(server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
-        has_body = self.request.has_body
-        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=self.request.upgrade, fresh=self.fresh)
+        upload = self.upload
+        is_upgrade, has_body = self.request.upgrade, upload is not None
+        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=is_upgrade, fresh=self.fresh)
         self.exchange = exchange
         if not self.long_running:
             self.hub.patience.watch(self)
-        if not has_body:
-            return
-        for data in self.replay or ():
-            exchange.write(data)
-        if self.body_complete:
-            exchange.finish(self.trailers)
-        else:
-            if not self.body_reading:
-                self.body_reading = True
-                self.body_flow = self.request.read_body(self)
-            self.draw_body()
-
-    def draw_body(self) -> None:
-        """
-        Let the rest of the body come at the pace of the server.  An attempt that failed has left it held back.
-        """
-        if self.body_flow is not None and self.exchange is not None and not self.body_complete:
-            self.body_flow.resume()
-            self.exchange.produce_from(self.body_flow)
+        if upload is not None:
+            upload.repeat(exchange)
+            upload.read()
+            if self.exchange is not None:
+                upload.draw(self.exchange)
 
     def upstream_head(self) -> RequestHead:
         """
@@ -191,24 +168,16 @@ class Forward:
         """
         A piece of the client's body.
         """
-        if self.replay is not None:
-            self.replay_size += len(data)
-            if self.replay_size > self.max_replayed and self.exchange is not None:
-                self.replay = None
-            else:
-                self.replay.append(data)
-        if self.exchange is not None:
-            self.exchange.write(data)
+        assert self.upload is not None
+        self.upload.received(data, self.exchange)
         self.series.sent += len(data)
 
     def body_finished(self, trailers: Headers) -> None:
         """
         The client's body is complete.
         """
-        self.body_complete = True
-        self.trailers = trailers
-        if self.exchange is not None:
-            self.exchange.finish(trailers)
+        assert self.upload is not None
+        self.upload.finished(trailers, self.exchange)
 
     @property
     def awaits_head(self) -> bool:
@@ -515,7 +484,7 @@ class Forward:
         """
         Whether another server may be asked the same without doing anything twice.
         """
-        if self.request.has_body and self.replay is None:
+        if self.upload is not None and self.upload.pieces is None:
             return False
         return not error.sent or (self.request.head.method in SAFE_METHODS and not self.request.upgrade)
 

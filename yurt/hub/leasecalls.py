@@ -91,7 +91,7 @@ class LeaseCreate(Write):
         """
         Whether the body is this node's Lease.
         """
-        if not self.body_complete or self.buffered > MAX_LEASE_BODY:
+        if self.upload is None or not self.upload.complete or self.buffered > MAX_LEASE_BODY:
             return False
         try:
             metadata = read_lease(self.body)["metadata"]

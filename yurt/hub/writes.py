@@ -27,8 +27,9 @@ from yurt.hub.cache.views import Found
 from yurt.hub.changes import Change
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.event_body import EventError, read_event
-from yurt.hub.forward import MAX_REPLAYED_BODY, Forward
+from yurt.hub.forward import Forward
 from yurt.hub.journal import MAX_EVENT_BYTES, Entry
+from yurt.hub.upload import MAX_REPLAYED_BODY, Upload
 from yurt.kube.laststate import last_status
 from yurt.kube.objects import NO_META, ObjectError, ObjectHead, read_object
 from yurt.kube.patch import PATCH_TYPES, STRATEGIC_MERGE_PATCH, PatchError, apply_patch
@@ -62,39 +63,40 @@ class Write(Forward):
         Read the body first, if there is one.
         """
         self.streamed = not self.admitted_offline()
-        self.waiting_for_body = self.request.has_body and not self.streamed
-        if not self.waiting_for_body:
+        upload = self.upload
+        self.waiting_for_body = upload is not None and not self.streamed
+        if upload is None or not self.waiting_for_body:
             self.set_out()
             return
-        self.max_replayed = MAX_BUFFERED_WRITE
+        upload.limit = MAX_BUFFERED_WRITE
         self.request.when_lost(self.client_lost)
-        self.body_reading = True
-        self.body_flow = self.request.read_body(self)
+        upload.read()
         if self.streamed:
-            self.stream()
+            self.stream(upload)
 
     def body_received(self, data: bytes) -> None:
         """
         Collect; a body that is too large to be kept goes on as it comes, as soon as it is known where to.
         """
         super().body_received(data)
-        if not self.waiting_for_body:
+        upload = self.upload
+        if upload is None or not self.waiting_for_body:
             return
         self.buffered += len(data)
         self.hub.buffered_bytes += len(data)
         if self.buffered > MAX_BUFFERED_WRITE or self.hub.buffered_bytes > MAX_BUFFERED_TOTAL:
             self.waiting_for_body = False
             self.streamed = True
-            self.max_replayed = MAX_REPLAYED_BODY
-            if self.body_flow is not None:
-                self.stream()
+            upload.limit = MAX_REPLAYED_BODY
+            if upload.flow is not None:
+                self.stream(upload)
 
-    def stream(self) -> None:
+    def stream(self, upload: Upload) -> None:
         """
         Send what has come and then the rest, which waits until there is a server for it.
         """
-        assert self.body_flow is not None
-        self.body_flow.pause()
+        assert upload.flow is not None
+        upload.flow.pause()
         super().begin()
 
     def body_finished(self, trailers: Headers) -> None:
@@ -125,7 +127,7 @@ class Write(Forward):
         """
         The whole body.
         """
-        return b"".join(self.replay or ())
+        return b"" if self.upload is None else self.upload.held
 
     @property
     def content_type(self) -> str:
