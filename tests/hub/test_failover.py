@@ -22,7 +22,7 @@ from tests.hub.memory_site import (
     event,
 )
 from yurt.http.interfaces import Headers
-from yurt.hub.forward import MAX_KEPT_TOTAL, STALLED_FOR
+from yurt.hub.delivery import MAX_KEPT_TOTAL, STALLED_FOR
 from yurt.hub.health import MAX_UNSERVED
 
 IN_TIME = 1.0
@@ -408,7 +408,7 @@ class HalfAnswerTests(FailoverCase):
         A request that is over holds nothing of its answer, although it may be remembered until garbage is collected.
         """
         forward: Any = exchange.receiver
-        self.assertEqual((forward.kept, forward.outflow), (None, None))
+        self.assertEqual((forward.delivery.kept, forward.delivery.outflow), (None, None))
 
     def other(self, upstream: HandUpstream) -> HandUpstream:
         return self.second if upstream is self.first else self.first

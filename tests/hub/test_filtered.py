@@ -71,7 +71,7 @@ class ListTests(SynchronousTestCase):
         self.site.run(0.1)
         self.assertTrue(request.finished)
         read: Any = exchange.receiver
-        self.assertIsNone(read.kept)  # a request that is over holds nothing of its answer
+        self.assertIsNone(read.delivery.kept)  # a request that is over holds nothing of its answer
         return request
 
     def test_hidden(self) -> None:

@@ -21,7 +21,7 @@ from tests.hub.memory_site import event as memory_event
 from tests.hub.site import USER, Reply, Site, config_map, header, names, pod, reactor, source, until
 from yurt.http.client import HTTPUpstream
 from yurt.http.interfaces import RequestHead
-from yurt.hub import forward, health, patience
+from yurt.hub import delivery, health, patience, wait
 from yurt.hub import hub as hub_module
 from yurt.hub.cache import Caller, ViewKey
 from yurt.hub.identity import NODE
@@ -481,7 +481,7 @@ class FormTests(HubCase):
         """
         All answers under way together may not hold more than the bound for the cache, and give their room back.
         """
-        self.patch(forward, "MAX_KEPT_TOTAL", 250_000)
+        self.patch(delivery, "MAX_KEPT_TOTAL", 250_000)
         documents = [config_map(f"m{number}", data={"text": "x" * 2000}) for number in range(50)]
         site = await self.site_with(*documents)
         for _ in range(5):
@@ -510,7 +510,7 @@ class FormTests(HubCase):
         """
         A list larger than what is kept passes whole, uncached, and a word in the log says so.
         """
-        self.patch(forward, "MAX_KEPT_BODY", 50_000)
+        self.patch(delivery, "MAX_KEPT_BODY", 50_000)
         site = await self.site_with(*[config_map(f"m{number}", data={"text": "x" * 2000}) for number in range(60)])
         reply = await site.get(MAPS)
         self.assertEqual(len(names(reply)), 60)
@@ -521,7 +521,7 @@ class FormTests(HubCase):
         """
         The limit holds for what comes out of the compression.
         """
-        self.patch(forward, "MAX_KEPT_BODY", 50_000)
+        self.patch(delivery, "MAX_KEPT_BODY", 50_000)
         self.patch(hub_module, "MAX_KEPT_BODY", 50_000)
         site = await self.site_with(*[config_map(f"m{number}", data={"text": "x" * 2000}) for number in range(70)])
         reply = await site.get(MAPS, accept_encoding="gzip")
@@ -813,7 +813,7 @@ class LostAnswerTests(SynchronousTestCase):
         """
         reads = [self.site.ask("GET", path, agent="kubectl") for path in (MAPS, PODS, "/apis")]
         write = self.site.ask("POST", "/api/v1/namespaces/default/secrets", {}, agent="kubectl")
-        self.site.run(forward.ANEW_AFTER + 2)
+        self.site.run(wait.ANEW_AFTER + 2)
         for path in (MAPS, PODS, "/apis"):
             (again,) = self.site.at_cloud(path)
             self.assertTrue(again.fresh)
@@ -839,7 +839,7 @@ class LostAnswerTests(SynchronousTestCase):
         Neither is the rest of an answer that has begun: the cache gives the whole one, and who has seen the first half is cut.
         """
         read, passed = self.half(MAPS)[0], self.half(PODS, agent="kubectl")[0]
-        self.site.run(forward.SILENT_FOR - 2)
+        self.site.run(wait.SILENT_FOR - 2)
         self.assertEqual((read.status, passed.data, passed.aborted), (0, b'{"kind":', False))
         self.site.run(4)
         self.assertEqual((read.status, read.header("x-yurt-source"), passed.aborted), (200, "cache", True))
@@ -852,12 +852,12 @@ class LostAnswerTests(SynchronousTestCase):
         """
         request, exchange = self.half(PODS, agent="kubectl")
         for _ in range(5):
-            self.site.run(forward.SILENT_FOR - 5)
+            self.site.run(wait.SILENT_FOR - 5)
             exchange.send(b" ")
         request.stop_reading()
-        self.site.run(forward.SILENT_FOR + 10)
+        self.site.run(wait.SILENT_FOR + 10)
         request.read_on()
-        self.site.run(forward.SILENT_FOR - 5)
+        self.site.run(wait.SILENT_FOR - 5)
         exchange.send(b"}")
         exchange.end()
         self.assertEqual((request.finished, request.aborted), (True, False))
@@ -878,7 +878,7 @@ class LostAnswerTests(SynchronousTestCase):
         """
         for path in ("/api/v1/namespaces/default/pods/a/log", "/debug/pprof/trace"):
             request, exchange = self.half(path, agent="kubectl")
-            self.site.run(patience.ANSWER_WITHIN + forward.SILENT_FOR)
+            self.site.run(patience.ANSWER_WITHIN + wait.SILENT_FOR)
             exchange.send(b"...")
             self.assertEqual((request.data, request.aborted), (b'{"kind":...', False))
 

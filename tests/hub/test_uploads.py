@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import MAPS, PODS, HandExchange, MemoryRequest, MemorySite
 from yurt.http.interfaces import BodyReceiver, FlowControlled, Headers
-from yurt.hub.forward import STALLED_FOR
+from yurt.hub.delivery import STALLED_FOR
 from yurt.hub.identity import Door
 from yurt.hub.writes import MAX_BUFFERED_TOTAL, MAX_BUFFERED_WRITE
 

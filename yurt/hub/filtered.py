@@ -63,26 +63,27 @@ class FilteredRead(Read):
             head.headers += self.warnings
         super().pass_head(head)
 
-    def pass_held(self) -> None:
+    def pass_held(self, head: ResponseHead) -> None:
         """
         As much as came before it got too large.
         """
-        if self.held is not None and self.is_concerned:
+        if self.is_concerned:
             self.log.warn("{what}: not filtered, as it is too large", what=self.describe())
             self.bypassed = "the answer is too large"
-        super().pass_held()
+        super().pass_held(head)
 
     def response_finished(self, trailers: Headers) -> None:
         """
         The answer is whole: first the client, then the cache.
         """
-        if self.held is None or self.kept is None or not self.is_concerned:
+        held = self.delivery.take_held() if self.is_concerned else None
+        if held is None:
             super().response_finished(trailers)
             return
-        head, chunks = self.held, self.kept
-        self.exchange = self.held = self.kept = None
-        self.hub.patience.forget(self)
-        self.hub.turns.run(lambda: self.show(head, chunks), self.kept_size, self.about)
+        head, chunks = held
+        self.exchange = None
+        self.wait.end()
+        self.hub.turns.run(lambda: self.show(head, chunks), self.delivery.kept_size, self.about)
 
     def show(self, head: ResponseHead, chunks: list[bytes]) -> Steps:
         """

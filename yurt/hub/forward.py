@@ -7,11 +7,9 @@ themselves when the cloud does not.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from yurt.http.heads import get_header, without
@@ -29,32 +27,16 @@ from yurt.hub.accept import is_json
 from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, is_for_a_person, name_source
 from yurt.hub.cache.views import Caller
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
+from yurt.hub.delivery import Delivery
 from yurt.hub.identity import Credential, Door
-from yurt.hub.patience import ANSWER_WITHIN, DOUBT_EVERY, PATIENCE
 from yurt.hub.upload import Upload
+from yurt.hub.wait import Wait
 from yurt.kube.requestinfo import RequestInfo
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Server
     from yurt.hub.hub import Hub
     from yurt.hub.turns import Steps
-
-MAX_KEPT_BODY = 32 * 1024 * 1024
-"""Bytes of a response held to be cached; a larger one goes to the client uncached."""
-
-MAX_KEPT_TOTAL = 64 * 1024 * 1024
-"""Bytes held so for all requests together."""
-
-SILENT_FOR = 30.0
-"""Seconds without any more of an answer about resources after which the rest is lost, of a server that is alive: it is there as
-soon as it is begun, and a link that is as good as gone for longer shows to the probes."""
-
-ANEW_AFTER = 15.0
-"""Seconds without an answer to a read, of a server that is alive, after which it is asked for over a new connection: a load
-balancer may have kept one whose server it has lost.  Long enough for all but the longest lists, which are then made twice."""
-
-STALLED_FOR = 60.0
-"""Seconds that a client may leave an answer unread before its connection is cut; not of requests that may last."""
 
 EDGE_CACHE = b"edge-cache"
 """The header, meant for the hub only, by which a caller of any component asks to be cached."""
@@ -84,18 +66,6 @@ class Forward:
     """How the last attempt failed, if one did."""
     fresh = False
     """Whether connections that were open before are not to be used."""
-    looks = 0
-    """How often this attempt's patience has ended."""
-    stalled: IDelayedCall | None = None
-    kept: list[bytes] | None = None
-    kept_size = 0
-    kept_head: ResponseHead | None = None
-    held: ResponseHead | None = None
-    """The head of an answer of which the client has heard nothing yet, while its body comes in."""
-    outflow: deque[bytes] | None = None
-    """What was held and goes out now, at the pace of the client."""
-    ended: Headers | None = None
-    """The trailers of the answer, once it is whole."""
 
     def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
         self.hub = hub
@@ -106,7 +76,8 @@ class Forward:
         self.tried: list[Server] = []
         self.of_pod = isinstance(request.door, Door) and not request.door.lends_node_identity
         self.upload = Upload(request, self) if request.has_body else None
-        self.heard = hub.patience.ticks
+        self.delivery = Delivery(self)
+        self.wait = Wait(self)
         self.began = hub.reactor.seconds()
         self.series = hub.metrics.series(caller.component, info.verb, info.resource, info.subresource)
 
@@ -135,15 +106,14 @@ class Forward:
         """
         Try ``server``.
         """
-        self.server, self.looks = server, 0
+        self.server = server
         self.tried.append(server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         upload = self.upload
         is_upgrade, has_body = self.request.upgrade, upload is not None
         exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=is_upgrade, fresh=self.fresh)
         self.exchange = exchange
-        if not self.long_running:
-            self.hub.patience.watch(self)
+        self.wait.begin()
         if upload is not None:
             upload.repeat(exchange)
             upload.read()
@@ -180,76 +150,19 @@ class Forward:
         self.upload.finished(trailers, self.exchange)
 
     @property
-    def awaits_head(self) -> bool:
-        """
-        Whether the server has not begun to answer.
-        """
-        return self.exchange is not None and not self.started and not self.finished and self.held is None
-
-    @property
-    def awaits_more(self) -> bool:
-        """
-        Whether the server owes something: the head, or more of a body that does not last and that the client reads.
-        """
-        is_open = self.exchange is not None and not self.finished and self.stalled is None
-        return is_open and (self.awaits_head or self.is_bounded)
-
-    @property
     def is_bounded(self) -> bool:
         """
         Whether the answer has an end that comes soon, as far as is known: that about a resource, unless it is of a subresource
         that may last.
         """
         info = self.info
-        return info.is_resource and not self.long_running and (self.awaits_head or info.subresource in PLAIN_SUBRESOURCES)
+        return info.is_resource and not self.long_running and (self.wait.awaits_head or info.subresource in PLAIN_SUBRESOURCES)
 
-    def impatient(self) -> None:
+    def suspect(self, server: Server) -> None:
         """
-        Nothing has come for a while: have the server probed.  When it turns out dead its connections are closed, so that this
-        exchange fails and goes another way; when it lives the wait goes on, for ANSWER_WITHIN or SILENT_FOR at most.
+        ``server`` has been silent for a while: have it probed.
         """
-        if self.server is not None and self.doubts(self.server):
-            self.hub.suspect(self.server, "no answer to a request")
-
-    def doubts(self, server: Server) -> bool:
-        """
-        Whether to have ``server`` probed now: a long wait is no reason to do so without end, as each probe costs a connection.
-        One that has had its time is given up; only the bounds of API servers themselves are known.
-        """
-        if self.stalled is not None:
-            return False  # it is the client that is waited for
-        self.looks += 1
-        limit, what = (ANSWER_WITHIN, "no answer") if self.awaits_head else (SILENT_FOR, "no more of its answer")
-        if self.is_bounded and self.looks * PATIENCE >= limit:
-            self.drop_exchange()
-            self.response_failed(UpstreamError(f"{server.name}: {what} within {limit:g} s", sent=True))
-            return False
-        if self.awaits_head and self.is_bounded and not self.fresh and self.looks * PATIENCE >= ANEW_AFTER:
-            self.ask_anew(server)
-            return False
-        return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
-
-    def ask_anew(self, server: Server) -> None:
-        """
-        Try ``server`` over a new connection, if nothing can be done twice, and in what is left of the time.
-        """
-        if self.may_repeat(UpstreamError("silent")):
-            looks, self.fresh = self.looks, True
-            self.drop_exchange()
-            self.send(server)
-            self.looks = looks
-
-    def leave(self, server: Server) -> None:
-        """
-        ``server`` has fallen silent, and another one has not: ask that one instead, if nothing can be done twice.
-        """
-        is_unheard = self.awaits_head or self.held is not None
-        if self.server is not server or not is_unheard or not self.may_repeat(UpstreamError("silent")):
-            return
-        other = self.hub.cloud.other(self.tried)
-        if other is not None:
-            self.drop_exchange()
-            self.send(other)
+        self.hub.suspect(server, "no answer to a request")
 
     # The way back
 
@@ -268,15 +181,11 @@ class Forward:
         self.answered_by_cloud(head)
         if self.fresh and self.server is not None:
             self.server.distrust_connections()
-        self.looks = 0
-        if self.heard != self.hub.patience.ticks:
-            self.wait_anew()
+        self.wait.renew()
         if self.keeps(head):
-            self.kept = []
-            self.kept_head = head
+            self.delivery.keep(head)
         if self.holds(head):
-            self.kept = []
-            self.held = head
+            self.delivery.hold(head)
         else:
             self.pass_head(head)
 
@@ -316,20 +225,21 @@ class Forward:
         self.series.from_cloud += 1
         name_source(head, FROM_CLOUD)
         self.request.start(head)
-        self.request.produce_from(self)
+        self.request.produce_from(self.delivery)
+
+    def pass_held(self, head: ResponseHead) -> None:
+        """
+        Start it with an answer that was held back, as it came.
+        """
+        self.pass_head(head)
 
     def data_received(self, data: bytes) -> None:
         """
         A piece of the answer.
         """
-        if self.long_running or self.heard != self.hub.patience.ticks:
+        if self.long_running or self.wait.heard != self.hub.patience.ticks:
             self.heard_again()
-        if self.outflow:
-            self.outflow.append(data)
-        elif self.held is None:
-            self.request.write(data)
-        if self.kept is not None:
-            self.keep_piece(data)
+        self.delivery.received(data)
         self.series.received += len(data)
 
     def heard_again(self) -> None:
@@ -338,132 +248,36 @@ class Forward:
         """
         assert self.server is not None
         self.hub.cloud.answered(self.server)
-        self.looks = 0
-        self.wait_anew()
-
-    def wait_anew(self) -> None:
-        """
-        Wait for what comes next, with all patience.
-        """
-        if not self.long_running:
-            self.heard = self.hub.patience.ticks
-            self.hub.patience.watch(self)
-
-    def pause(self) -> None:
-        """
-        The client does not read: neither does the hub, and not for ever.
-        """
-        if self.exchange is not None:
-            self.exchange.pause()
-        if self.stalled is None and not (self.long_running or self.finished):
-            self.stalled = self.hub.reactor.callLater(STALLED_FOR, self.give_up)
-
-    def resume(self) -> None:
-        """
-        The client reads on.
-        """
-        self.read_again()
-        self.pour()
-        if self.exchange is not None and self.stalled is None:
-            self.exchange.resume()
-            if self.heard != self.hub.patience.ticks:
-                self.wait_anew()
-
-    def read_again(self) -> None:
-        """
-        The client is no longer waited for.
-        """
-        stalled, self.stalled = self.stalled, None
-        if stalled is not None and stalled.active():
-            stalled.cancel()
-
-    def give_up(self) -> None:
-        """
-        The client has read nothing for long enough.
-        """
-        self.log.info("{what}: cut, as the client reads nothing for {seconds:g} s", what=self.describe(), seconds=STALLED_FOR)
-        self.request.abort()
-        self.client_lost()
-
-    def keep_piece(self, data: bytes) -> None:
-        """
-        Hold it, for the cache or until the answer is whole, within bounds.
-        """
-        assert self.kept is not None
-        self.kept.append(data)
-        self.kept_size += len(data)
-        self.hub.kept_bytes += len(data)
-        if self.kept_size > MAX_KEPT_BODY or self.hub.kept_bytes > MAX_KEPT_TOTAL:
-            message = "{what}: not cached, nor held until it is whole: it has {size} bytes already, all answers under way {total}"
-            self.log.warn(message, what=self.describe(), size=self.kept_size, total=self.hub.kept_bytes)
-            self.pass_held()
-            self.kept = None
-            self.release_kept()
-
-    def pass_held(self) -> None:
-        """
-        Send what was held back: it is whole, or too large.
-        """
-        head, self.held = self.held, None
-        if head is None:
-            return
-        self.outflow = deque(self.kept or ())
-        self.pass_head(head)
-        self.pour()
-
-    def pour(self) -> None:
-        """
-        Send what waits in the outflow, as far as the client reads it.
-        """
-        while self.outflow and self.stalled is None and not self.finished:
-            self.request.write(self.outflow.popleft())
-        if self.ended is not None and not self.outflow and not self.finished:
-            self.complete(self.ended)
-
-    def forget_held(self) -> None:
-        """
-        Half of an answer is none; another way may lead to a whole one.
-        """
-        if self.held is not None:
-            self.held = self.kept = self.kept_head = None
-            self.release_kept()
-
-    def release_kept(self) -> None:
-        """
-        Give back the room for what was held.
-        """
-        self.hub.kept_bytes -= self.kept_size
-        self.kept_size = 0
+        self.wait.renew()
 
     def response_finished(self, trailers: Headers) -> None:
         """
         The answer is whole.
         """
-        self.ended = trailers
-        if self.held is None and not self.outflow:
+        if self.delivery.is_out:
             self.complete(trailers)
             return
         self.exchange = None
-        self.hub.patience.forget(self)
-        self.pass_held()
+        self.wait.end()
+        self.delivery.finish(trailers)
 
     def complete(self, trailers: Headers) -> None:
         """
         The answer is out: first the client, then the cache.
         """
-        kept, self.kept = self.kept, None
+        kept = self.delivery.take_kept()
         self.request.finish(trailers)
         self.done()
-        if kept is not None and self.kept_head is not None:
-            self.hub.keep(self, self.kept_head, kept)
+        if kept is not None:
+            self.hub.keep(self, *kept)
 
     def response_failed(self, error: UpstreamError) -> None:
         """
         The server gave no whole answer.
         """
-        self.hub.patience.forget(self)
+        self.wait.end()
         self.exchange = None
-        self.forget_held()
+        self.delivery.forget_held()
         if self.started:
             self.log.info(
                 "{method} {path}: the answer broke off: {error}", method=self.info.verb, path=self.info.path, error=str(error)
@@ -492,7 +306,7 @@ class Forward:
         """
         The server switched protocols: hand both connections to each other.
         """
-        self.hub.patience.forget(self)
+        self.wait.end()
         self.answered_by_cloud(head)
         name_source(head, FROM_CLOUD)
         self.started = True
@@ -594,7 +408,7 @@ class Forward:
         Give up the way to the cloud.
         """
         exchange, self.exchange = self.exchange, None
-        self.forget_held()
+        self.delivery.forget_held()
         if exchange is not None:
             exchange.cancel()
 
@@ -605,11 +419,9 @@ class Forward:
         if self.finished:
             return
         self.finished = True
-        self.read_again()
-        self.release_kept()
-        self.kept = self.outflow = None  # not as long as anybody remembers this request
+        self.delivery.end()
         self.series.full_latency = self.hub.reactor.seconds() - self.began
-        self.hub.patience.forget(self)
+        self.wait.end()
         self.hub.ended(self)
 
     # What subclasses add

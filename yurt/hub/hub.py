@@ -21,11 +21,12 @@ from yurt.hub.cache.views import Caller, Views
 from yurt.hub.cloud import Cloud, Server, is_unserved
 from yurt.hub.config import HubConfig
 from yurt.hub.deafness import Deafness
+from yurt.hub.delivery import MAX_KEPT_BODY
 from yurt.hub.documents import Documents
 from yurt.hub.exclude import Excluded
 from yurt.hub.filters.choice import OURSELVES
 from yurt.hub.filters.focus import Filters
-from yurt.hub.forward import MAX_KEPT_BODY, Forward
+from yurt.hub.forward import Forward
 from yurt.hub.housekeeping import Housekeeping
 from yurt.hub.identity import NODE, Credential, Tokens
 from yurt.hub.issuer import IssuerKeys

@@ -126,13 +126,10 @@ class Read(Forward):
         elif not (self.admitted_offline() and self.answer_from_cache()):
             self.hub.when_verdict(self.proceed)
 
-    def impatient(self) -> None:
+    def suspect(self, server: Server) -> None:
         """
         Have the server probed, and the one to be asked instead: if neither shows life in time, the cache answers.
         """
-        server = self.server
-        if server is None or not self.doubts(server):
-            return
         other = self.hub.cloud.other(self.tried)
         verdicts = [self.hub.suspect(server, SILENT)]
         if other is not None:
@@ -246,7 +243,7 @@ class Read(Forward):
         """
         What is kept is held anyway, and the cache may have an answer in its place.
         """
-        return (head.status == 200 and self.kept is not None) or super().holds(head)
+        return (head.status == 200 and self.delivery.kept is not None) or super().holds(head)
 
     def keeps(self, head: ResponseHead) -> bool:
         """

@@ -143,7 +143,7 @@ class Write(Forward):
         """
         if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and not self.streamed and self.keep_locally():
             self.answered_by_cloud(head)
-            self.hub.patience.forget(self)
+            self.wait.end()
             self.drop_exchange()
         else:
             super().head_received(head)
