@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
-
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import (
     ByteStream,
@@ -24,11 +22,12 @@ from yurt.http.interfaces import (
 )
 from yurt.http.upgrade import join
 from yurt.hub.accept import is_json
-from yurt.hub.answers import FROM_CLOUD, RETRY_AFTER_OFFLINE, answer_status, is_for_a_person, name_source
+from yurt.hub.answers import FROM_CLOUD, name_source
 from yurt.hub.cache.views import Caller
+from yurt.hub.call import SAFE_METHODS, Call
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.delivery import Delivery
-from yurt.hub.identity import Credential, Door
+from yurt.hub.identity import Credential
 from yurt.hub.upload import Upload
 from yurt.hub.wait import Wait
 from yurt.kube.requestinfo import RequestInfo
@@ -44,42 +43,25 @@ EDGE_CACHE = b"edge-cache"
 PLAIN_SUBRESOURCES = frozenset({"", "status", "scale"})
 """Those whose GET yields an object, and does not last."""
 
-SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
-
-class Forward:
+class Forward(Call):
     """
     A request on its way.  Created once a request; :meth:`begin` starts it.
     """
-
-    log = Logger()
-
-    long_running = False
-    """Whether it is counted apart from the requests in flight."""
 
     # How a request begins; set anew only where it goes on, as most requests never need most of it.
     server: Server | None = None
     exchange: Exchange | None = None
     started = False
-    finished = False
-    failure = ""
-    """How the last attempt failed, if one did."""
     fresh = False
     """Whether connections that were open before are not to be used."""
 
     def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
-        self.hub = hub
-        self.request = request
-        self.info = info
-        self.caller = caller
-        self.credential = credential
+        super().__init__(hub, request, info, caller, credential)
         self.tried: list[Server] = []
-        self.of_pod = isinstance(request.door, Door) and not request.door.lends_node_identity
         self.upload = Upload(request, self) if request.has_body else None
         self.delivery = Delivery(self)
         self.wait = Wait(self)
-        self.began = hub.reactor.seconds()
-        self.series = hub.metrics.series(caller.component, info.verb, info.resource, info.subresource)
 
     # The way out
 
@@ -326,12 +308,6 @@ class Forward:
             message = f"{self.describe()}: the cloud is not reachable, and these credentials cannot be verified without it"
             self.answer_status(401, "Unauthorized", message)
 
-    def admitted_offline(self) -> bool:
-        """
-        Whether the caller is known without the cloud.
-        """
-        return self.hub.admits_offline(self.credential, self.caller)
-
     def answer_offline(self, error: UpstreamError | None) -> None:
         """
         Answer an admitted caller without the cloud.
@@ -341,58 +317,6 @@ class Forward:
             self.answer_status(504, "Timeout", message)
         else:
             self.unavailable(self.uncached() or "it needs the cloud")
-
-    def uncached(self) -> str:
-        """
-        Why this read is none that is cached; empty when it is one, or no read.
-        """
-        info = self.info
-        if info.verb not in ("get", "list") or not info.is_resource:
-            return ""
-        if self.hub.excluded.covers(info.group, info.resource):
-            return f"{info.resource} are not cached (see --cache-exclude)"
-        if not self.hub.agents.cached(self.caller.component):
-            return f"what {self.caller.component or 'a client without User-Agent'} reads is not cached (see --cache-agents)"
-        return ""
-
-    def unavailable(self, why: str) -> None:
-        """
-        Answer 503: only the cloud could have done this.  Writes get no Retry-After: clients of Kubernetes' own library would
-        repeat them in silence ten times over, and kubectl not say why it waits.
-        """
-        reason = self.hub.cloud.reason or self.failure or "no answer"
-        message = f"{self.describe()}: the cloud is not reachable ({reason}) and {why}"
-        retry_after = RETRY_AFTER_OFFLINE if self.request.head.method in SAFE_METHODS else None
-        self.answer_status(503, "ServiceUnavailable", message, retry_after=retry_after)
-
-    def describe(self) -> str:
-        """
-        The request in a few words, for messages.
-        """
-        info = self.info
-        if not info.is_resource:
-            return f"{info.verb} {info.path}"
-        what = "/".join(part for part in (info.resource, info.subresource) if part)
-        which = "/".join(part for part in (info.namespace, info.name) if part)
-        return f"{info.verb} {what} {which}".rstrip()
-
-    def answer_status(self, code: int, reason: str, message: str, *, retry_after: int | None = None) -> None:
-        """
-        Answer with a Status about the object asked for.
-        """
-        self.series.from_hub += 1
-        by_date = is_for_a_person(self.caller.component)
-        answer_status(self.request, code, reason, message, details=self.details, retry_after=retry_after, retry_by_date=by_date)
-        self.done()
-
-    @property
-    def details(self) -> dict[str, str] | None:
-        """
-        What a Status says of the object asked for.
-        """
-        info = self.info
-        named = (("name", info.name), ("group", info.group), ("kind", info.resource))
-        return {key: value for key, value in named if value} or None
 
     # The end
 
@@ -414,15 +338,11 @@ class Forward:
 
     def done(self) -> None:
         """
-        Give back the place among the requests in flight, once.
+        Nothing is waited for nor held any more.
         """
-        if self.finished:
-            return
-        self.finished = True
-        self.delivery.end()
-        self.series.full_latency = self.hub.reactor.seconds() - self.began
         self.wait.end()
-        self.hub.ended(self)
+        self.delivery.end()
+        super().done()
 
     # What subclasses add
 

@@ -18,6 +18,7 @@ from yurt.hub.agents import CacheAgents
 from yurt.hub.answers import answer_status
 from yurt.hub.cache.store import Store
 from yurt.hub.cache.views import Caller, Views
+from yurt.hub.call import Call
 from yurt.hub.cloud import Cloud, Server, is_unserved
 from yurt.hub.config import HubConfig
 from yurt.hub.deafness import Deafness
@@ -151,12 +152,12 @@ class Hub:
         self.deafness.begin()
         watch.begin()
 
-    def ended(self, one: Forward | Watch) -> None:
+    def ended(self, one: Call | Watch) -> None:
         """
         A request or a watch is over.
         """
         one.series.in_flight -= 1
-        if isinstance(one, Forward) and not one.long_running:
+        if isinstance(one, Call) and not one.long_running:
             self.in_flight -= 1
             self.pods_in_flight -= one.of_pod
 
