@@ -17,9 +17,10 @@ from tests.hub.memory_site import (
     open_watch,
 )
 from yurt.hub.attempt import ANEW_AFTER
+from yurt.hub.deadline import TIMEOUT_SLACK
 from yurt.hub.deafness import LOOK_EVERY, QUIET_LOOKS
 from yurt.hub.resumption import REFUSED_FOR
-from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSAL_TIMEOUT, TIMEOUT_SLACK
+from yurt.hub.watches import BOOKMARK_INTERVAL, REFUSAL_TIMEOUT
 from yurt.kube.protobuf import MAGIC, encode_bytes
 from yurt.kube.watch import ProtobufFramer, read_protobuf_event
 

@@ -318,7 +318,7 @@ class Hub:
 
     def _refocus_next(self) -> None:
         watch = next(iter(self.unfocused))
-        if not watch.refocus():
+        if not watch.difference.tell():
             del self.unfocused[watch]
         if self.unfocused:
             self.timers.set("refocus", 0.0, self._refocus_next)

@@ -14,12 +14,9 @@ hub always asks for bookmarks, which keep the resume point fresh, and passes the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
@@ -37,6 +34,9 @@ from yurt.hub.answers import (
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cache.views import Caller, Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
+from yurt.hub.deadline import Deadline
+from yurt.hub.difference import Difference
+from yurt.hub.expiry import Expiry
 from yurt.hub.filtered import NO_JSON
 from yurt.hub.identity import Credential
 from yurt.hub.progress import Progress
@@ -44,14 +44,12 @@ from yurt.hub.reads import is_too_old
 from yurt.hub.resumption import Resumption
 from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
-from yurt.hub.unchanged import find_proof, find_version
 from yurt.hub.viewfeed import ViewFeed
 from yurt.hub.watchstream import WatchStream
-from yurt.kube.listoptions import find_fault, read_number
+from yurt.kube.listoptions import find_fault
 from yurt.kube.objects import TABLE, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.selectors import SelectorError, compile_selection
-from yurt.kube.status import status_body
 from yurt.kube.tables import tell_ages
 from yurt.kube.watch import (
     ADDED,
@@ -78,12 +76,6 @@ LASTING = 5.0
 
 REFUSAL_TIMEOUT = 1.0
 """Seconds that the body of a refusal may take which the client need not see."""
-
-TIMEOUT_SLACK = 5.0
-"""Seconds that the cloud may take longer than the client's timeoutSeconds to end a watch."""
-
-UNREAD_WAIT = 0.1
-"""Seconds between two looks whether a client reads again that is to be told more of a difference."""
 
 HALF_CLOSED = 1.0
 """Seconds without a byte after which a client that ended its direction is taken to have closed its connection, which looks the
@@ -121,13 +113,11 @@ class Watch:
         self.passing = False
         self.attempt: Attempt | None = None
         self.resumed = False
-        self.comparing: Deferred[Any] | None = None
-        self.proving: Deferred[Any] | None = None
-        self.proved = ""
         self.resumption = Resumption(hub.cloud)
-        seconds = read_number(info.query.get("timeoutSeconds", "")) or 0
-        self.ends_at = hub.reactor.seconds() + seconds if seconds > 0 else None
         self.timers = Timers(hub.reactor)
+        self.deadline = Deadline(self)
+        self.expiry = Expiry(self)
+        self.difference = Difference(self)
         self.series = hub.metrics.series(caller.component, "watch", info.resource, info.subresource)
 
     # The beginning
@@ -146,8 +136,7 @@ class Watch:
         """
         if self.finished:
             return
-        if self.ends_at is not None:
-            self.timers.set("timeout", self.ends_at - self.hub.reactor.seconds(), self.timed_out)
+        self.deadline.begin()
         if not self.screen.begin(self.progress) if self.cached else self.screen.is_left_over(self.progress):
             self.send_back()
             return
@@ -337,8 +326,8 @@ class Watch:
         The watch as the cloud gets it: from the version reached, with bookmarks, for the time that is left.
         """
         head = self.request.head
-        remaining = None if self.ends_at is None else max(1, round(self.ends_at - self.hub.reactor.seconds()))
-        target = watch_target(head.target, self.progress.version, remaining, resumed=self.started and not self.progress.initial)
+        resumed = self.started and not self.progress.initial
+        target = watch_target(head.target, self.progress.version, self.deadline.remaining, resumed=resumed)
         headers = without(head.headers, b"edge-cache", b"accept-encoding")
         if self.cached or (self.started and not self.stream.protobuf):
             headers = [*without(headers, b"accept"), (b"Accept", self.accept.narrowed)]
@@ -452,56 +441,6 @@ class Watch:
             self.screen.repeated(event)
         return True
 
-    def refocus(self) -> bool:
-        """
-        Filters show things otherwise now: tell the client a part of the difference, as soon as it knows a state that the cache
-        knows, too.  Returns whether there is more to tell at once.
-        """
-        progress, feed = self.progress, self.feed
-        if self.finished or self.passing or not self.started or not self.screen.behind:
-            return False
-        if progress.initial or progress.known_version or feed.is_view_unknown:
-            self.prove()
-            return False
-        if self.stream.stalled:
-            self.timers.set("refocus", UNREAD_WAIT, lambda: self.hub.tell_difference(self))
-            return False
-        can_tell = self.cached and not self.stream.protobuf
-        lines = self.screen.compare(feed.key, progress.client_version, feed.told) if can_tell else None
-        if lines is not None:
-            self.stream.write(lines)
-            return self.screen.behind
-        if self.credential.kind != "other" and self.hub.filters.told.may_send_back(self.screen.key, self.hub.reactor.seconds()):
-            self.expired(status_body(410, "Expired", self.filtered_otherwise))
-        return False
-
-    def prove(self) -> None:
-        """
-        A difference waits until the cloud has repeated what the cache has missed.  Where that is nothing, no event says so:
-        compare, once.
-        """
-        attempt, progress = self.attempt, self.progress
-        if self.proving is not None or not progress.known_version or attempt is None or attempt.status != 200:
-            return
-        proving = self.proving = Deferred.fromCoroutine(find_proof(self, attempt.server))
-        proving.addCallback(self.nothing_missed, progress.version).addErrback(self.proof_failed)
-
-    def nothing_missed(self, version: str, since: str) -> None:
-        """
-        All is as it was ``since`` then, at ``version``, if that is not empty.
-        """
-        if version and not self.finished and self.progress.version == since and self.progress.known_version:
-            self.feed.move(version)
-            self.progress.go_ahead(version)
-            self.hub.tell_difference(self)
-
-    def proof_failed(self, failure: Failure) -> None:
-        """
-        The client has hung up, or the server is gone: then the difference waits on.
-        """
-        if not failure.check(CancelledError, UpstreamError):
-            self.log.failure("a comparison broke", failure)
-
     def tell_local(self, lines: list[bytes]) -> None:
         """
         Tell what did not come from the cloud.  While nothing holds that back, what is not read must not pile up: then the client
@@ -522,11 +461,11 @@ class Watch:
             attempt.drop()
             self.resumption.failed(attempt.server)
         if event.status_code == 410 and self.progress.known_version:
-            self.give_up_gap()
+            self.expiry.give_up_gap()
         elif event.status_code == 410 and self.resumed and attempt is not None:
             self.stream.write(lines)
             lines.clear()
-            self.too_old(attempt.server, lambda: self.end_with(frame))
+            self.expiry.too_old(attempt.server, lambda: self.end_with(frame))
         elif event.status_code == 410 or not self.progress.version:
             self.stream.write(lines)
             lines.clear()
@@ -541,59 +480,6 @@ class Watch:
         """
         self.stream.write([self.stream.encode(frame)])
         self.finish()
-
-    def too_old(self, server: Server, give_up: Callable[[], None]) -> None:
-        """
-        ``server`` knows too little history.  If nothing has changed since, the watch goes on all the same; but not if it is told
-        so of the very version that a comparison has yielded.
-        """
-        if self.progress.version == self.proved:
-            give_up()
-            return
-        self.wait_still()
-        comparing = Deferred.fromCoroutine(find_version(self, server))
-        self.comparing = comparing
-        comparing.addCallback(self.compared, give_up).addErrback(self.comparison_ended, server)
-
-    def compared(self, version: str, give_up: Callable[[], None]) -> None:
-        """
-        Go on from ``version``, if there is one.
-        """
-        self.comparing = None
-        server = self.hub.cloud.pick()
-        if not version or server is None:
-            give_up()
-            return
-        self.log.info("watch {resource} goes on: nothing has changed meanwhile", resource=self.info.resource)
-        if self.cached:
-            self.feed.move(version)
-        self.progress.version = self.proved = version
-        self.show_bookmark()
-        self.attach(server)
-
-    def comparison_ended(self, failure: Failure, server: Server) -> None:
-        """
-        The client has hung up, or ``server`` is gone again.
-        """
-        self.comparing = None
-        if failure.check(CancelledError):
-            return
-        if not failure.check(UpstreamError):
-            self.log.failure("a comparison broke", failure)
-        self.resumption.failed(server)
-        self.hold()
-
-    def give_up_gap(self) -> None:
-        """
-        What the view missed is no longer to be had: go on from where the client is.
-        """
-        self.feed.give_up_gap()
-        self.screen.forget_guess()
-        server = self.hub.cloud.pick()
-        if server is None:
-            self.hold()
-        else:
-            self.attach(server)
 
     def attempt_ended(self, attempt: Attempt, error: UpstreamError | None) -> None:
         """
@@ -617,10 +503,10 @@ class Watch:
         elif self.started and attempt.status not in (0, 200):
             self.refused(attempt)
         elif attempt.status == 410:
-            self.give_up_gap()
+            self.expiry.give_up_gap()
         elif not self.started:
             self.first_attempt_failed(attempt)
-        elif error is None and self.ends_at is not None and self.hub.reactor.seconds() >= self.ends_at - TIMEOUT_SLACK:
+        elif error is None and self.deadline.is_close:
             self.finish()
         elif self.is_whole_state_due():
             self.request.abort()  # half of the initial state cannot be resumed
@@ -658,10 +544,10 @@ class Watch:
         """
         if attempt.status == 410:
             if self.progress.known_version:
-                self.give_up_gap()
+                self.expiry.give_up_gap()
             else:
                 body = b"".join(attempt.refusal)
-                self.too_old(attempt.server, lambda: self.expired(body))
+                self.expiry.too_old(attempt.server, lambda: self.expired(body))
             return
         if self.resumption.is_refused_for_good(attempt.status, self.hub.reactor.seconds()):
             self.log.info(
@@ -703,7 +589,7 @@ class Watch:
         """
         Resume soon, each watch at its own moment.
         """
-        if self.attempt is None and self.comparing is None and self.started and not self.finished:
+        if self.attempt is None and not self.expiry.is_comparing and self.started and not self.finished:
             self.timers.set("resume", self.resumption.delay_after_return(), self.reattach)
 
     def reattach(self) -> None:
@@ -711,7 +597,7 @@ class Watch:
         Go on with the cloud, if it is still there.
         """
         server = self.resumption.choose()
-        if server is not None and self.attempt is None and self.comparing is None:
+        if server is not None and self.attempt is None and not self.expiry.is_comparing:
             self.timers.cancel("bookmark")
             self.attach(server)
 
@@ -753,26 +639,6 @@ class Watch:
 
     # The end
 
-    def timed_out(self) -> None:
-        """
-        The client's own timeout: a held watch ends now, an attached one when the cloud ends it, or soon after.
-        """
-        if self.attempt is None:
-            self.finish()
-        else:
-            self.timers.set("timeout", TIMEOUT_SLACK, self.overdue)
-
-    def overdue(self) -> None:
-        """
-        The cloud has not ended the watch, or not even begun it.
-        """
-        if self.started:
-            self.finish()
-            return
-        message = f"watch {self.info.resource}: the cloud did not answer within the timeoutSeconds of the request"
-        answer_status(self.request, 504, "Timeout", message)
-        self.end()
-
     def finish(self) -> None:
         """
         End the response in good order.
@@ -794,9 +660,8 @@ class Watch:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.drop()
-        for asked in (self.comparing, self.proving):
-            if asked is not None:
-                asked.cancel()
+        self.expiry.end()
+        self.difference.end()
         self.timers.cancel_all()
         self.hub.watches.discard(self)
         self.hub.ended(self)
