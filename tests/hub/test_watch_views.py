@@ -17,8 +17,8 @@ from tests.hub.memory_site import (
     open_watch,
 )
 from yurt.hub.cache.views import Caller, ViewKey
+from yurt.hub.holding import BOOKMARK_INTERVAL
 from yurt.hub.progress import STATE_SETTLES
-from yurt.hub.watches import BOOKMARK_INTERVAL
 
 
 class ViewTests(SynchronousTestCase):

@@ -48,7 +48,7 @@ class Expiry:
         if watch.progress.version == self._proved:
             give_up()
             return
-        watch.wait_still()
+        watch.holding.wait()
         comparing = Deferred.fromCoroutine(find_version(watch, server))
         self._comparing = comparing
         comparing.addCallback(self._compared, give_up).addErrback(self._failed, server)
@@ -67,7 +67,7 @@ class Expiry:
         if watch.cached:
             watch.feed.move(version)
         watch.progress.version = self._proved = version
-        watch.show_bookmark()
+        watch.holding.show_bookmark()
         watch.attach(server)
 
     def _failed(self, failure: Failure, server: Server) -> None:
@@ -81,7 +81,7 @@ class Expiry:
         if not failure.check(UpstreamError):
             watch.log.failure("a comparison broke", failure)
         watch.resumption.failed(server)
-        watch.hold()
+        watch.holding.hold()
 
     def give_up_gap(self) -> None:
         """
@@ -92,7 +92,7 @@ class Expiry:
         watch.screen.forget_guess()
         server = watch.hub.cloud.pick()
         if server is None:
-            watch.hold()
+            watch.holding.hold()
         else:
             watch.attach(server)
 

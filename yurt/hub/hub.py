@@ -273,7 +273,7 @@ class Hub:
 
     def _resume_watches(self) -> None:
         for watch in list(self.watches):
-            watch.cloud_returned()
+            watch.holding.cloud_returned()
 
     # Filters
 
@@ -331,7 +331,7 @@ class Hub:
         """
         for watch in list(self.watches):
             if watch.info.gvr == gvr:
-                watch.publish(before, body)
+                watch.holding.publish(before, body)
 
     def sent(self, target: str, body: bytes) -> None:
         """

@@ -21,55 +21,29 @@ from twisted.logger import Logger
 from yurt.http.heads import get_header, without
 from yurt.http.interfaces import IncomingRequest, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import read_accept
-from yurt.hub.answers import (
-    FROM_CACHE,
-    FROM_CLOUD,
-    RETRY_AFTER_OFFLINE,
-    answer_status,
-    answer_too_large,
-    cached_headers,
-    is_for_a_person,
-    name_source,
-)
+from yurt.hub.answers import FROM_CLOUD, answer_status, name_source
 from yurt.hub.attempt import Attempt, watch_target
-from yurt.hub.cache.views import Caller, Found
+from yurt.hub.cache.views import Caller
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.deadline import Deadline
 from yurt.hub.difference import Difference
 from yurt.hub.expiry import Expiry
 from yurt.hub.filtered import NO_JSON
+from yurt.hub.holding import Holding
 from yurt.hub.identity import Credential
+from yurt.hub.offlinewatch import begin_offline, is_admitted
 from yurt.hub.progress import Progress
-from yurt.hub.reads import is_too_old
 from yurt.hub.resumption import Resumption
 from yurt.hub.screen import Screen
 from yurt.hub.timers import Timers
 from yurt.hub.viewfeed import ViewFeed
 from yurt.hub.watchstream import WatchStream
-from yurt.kube.listoptions import find_fault
-from yurt.kube.objects import TABLE, read_object, split_list
 from yurt.kube.requestinfo import RequestInfo
-from yurt.kube.selectors import SelectorError, compile_selection
-from yurt.kube.tables import tell_ages
-from yurt.kube.watch import (
-    ADDED,
-    BOOKMARK,
-    DELETED,
-    ERROR,
-    MODIFIED,
-    WatchError,
-    WatchEvent,
-    encode_bookmark,
-    encode_event,
-    read_protobuf_event,
-)
+from yurt.kube.watch import BOOKMARK, ERROR, WatchError, WatchEvent, read_protobuf_event
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Server
     from yurt.hub.hub import Hub
-
-BOOKMARK_INTERVAL = 60.0
-"""Seconds between the bookmarks of a watch that is held, as often as kube-apiserver sends them."""
 
 LASTING = 5.0
 """Seconds after which an upstream response counts as a good one even if nothing came."""
@@ -116,6 +90,7 @@ class Watch:
         self.resumption = Resumption(hub.cloud)
         self.timers = Timers(hub.reactor)
         self.deadline = Deadline(self)
+        self.holding = Holding(self)
         self.expiry = Expiry(self)
         self.difference = Difference(self)
         self.series = hub.metrics.series(caller.component, "watch", info.resource, info.subresource)
@@ -142,7 +117,7 @@ class Watch:
             return
         server = self.hub.cloud.pick()
         if server is None:
-            self.begin_offline()
+            begin_offline(self)
             return
         self.attach(server)
 
@@ -159,79 +134,6 @@ class Watch:
         Why the client has to list anew.
         """
         return f"watch {self.info.resource}: what filters show here has changed; list anew"
-
-    def begin_offline(self) -> None:
-        """
-        Start the response without the cloud: what the cache has first, if the client asked for the present state.
-        """
-        if self.refused_offline():
-            return
-        self.hub.turns.finish()
-        lines: list[bytes] = []
-        progress = self.progress
-        if progress.initial or progress.version in ("", "0"):
-            found = self.feed.find_state()
-            if found is None:
-                self.unavailable("the cache never saw this for this caller")
-                return
-            if is_too_old(found.resource_version, self.info):
-                answer_too_large(self.request, progress.version, found.resource_version, None)
-                self.end()
-                return
-            progress.tell_state(found.resource_version, found.kind.removesuffix("List"), found.api_version)
-            if not progress.from_now:
-                state = tell_ages(found.body, self.hub.now()) if self.feed.key.form == TABLE else found.body
-                items = (body for _, body in split_list(state).items)
-                lines = [self.encode_item(ADDED, body) for body in (items if self.feed.key.form else self.screen.state(items))]
-            if progress.initial and progress.bookmarks:
-                lines.append(encode_bookmark(progress.kind, progress.api_version, progress.version, initial_events_end=True))
-            progress.initial = False
-        self.stream.expect(b"application/json")
-        view, now = self.feed.view, self.hub.now()
-        headers = cached_headers(view.updated_at if view is not None else now, now)
-        self.start(ResponseHead(200, b"OK", headers), FROM_CACHE)
-        self.stream.write(lines)
-        self.hold()
-
-    def refused_offline(self) -> bool:
-        """
-        Whether this watch cannot begin without the cloud, whatever the cache has; its client is told why.
-        """
-        what = f"watch {self.info.resource}"
-        if not self.admitted_offline():
-            message = f"{what}: the cloud is not reachable, and these credentials cannot be verified without it"
-            answer_status(self.request, 401, "Unauthorized", message)
-            self.end()
-            return True
-        if not self.accept.json:
-            self.unavailable("the cache has JSON only")
-            return True
-        fault = find_fault(self.info.query, watch=True)
-        if fault is not None:
-            answer_status(self.request, fault.code, fault.reason, f"{what}: {fault.message}")
-            self.end()
-            return True
-        try:
-            compile_selection(self.info.label_selector, self.info.field_selector)
-        except SelectorError as error:
-            answer_status(self.request, 400, "BadRequest", f"{what}: {error}")
-            self.end()
-            return True
-        return False
-
-    def admitted_offline(self) -> bool:
-        """
-        Whether the caller is known without the cloud.
-        """
-        return self.hub.admits_offline(self.credential, self.caller)
-
-    def encode_item(self, event_type: str, body: bytes) -> bytes:
-        """
-        An event about an item as the cache holds it; a Table's item is a row and travels in a Table of its own.
-        """
-        if self.feed.key.form == TABLE:
-            body = b'{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{},"columnDefinitions":[],"rows":[%b]}' % body
-        return encode_event(event_type, body)
 
     def start(self, head: ResponseHead, source: tuple[bytes, bytes]) -> None:
         """
@@ -258,15 +160,6 @@ class Watch:
         if not self.cached:
             return NOT_CACHED
         return "" if "" in self.accept.forms else f"the client takes {', '.join(self.accept.forms)} only"
-
-    def unavailable(self, why: str) -> None:
-        """
-        Answer 503.
-        """
-        message = f"watch {self.info.resource}: the cloud is not reachable ({self.hub.cloud.reason or 'no answer'}) and {why}"
-        by_date = is_for_a_person(self.caller.component)
-        answer_status(self.request, 503, "ServiceUnavailable", message, retry_after=RETRY_AFTER_OFFLINE, retry_by_date=by_date)
-        self.end()
 
     # Attached
 
@@ -382,7 +275,7 @@ class Watch:
         if status in SERVER_ERRORS and self.resumption.has_other(attempt.server):
             return True
         if status in LOAD_BALANCER_ERRORS:
-            return self.accept.json and self.admitted_offline()
+            return self.accept.json and is_admitted(self)
         return status == 410 and bool(self.progress.known_version)
 
     def received(self, attempt: Attempt, data: bytes) -> None:
@@ -441,17 +334,6 @@ class Watch:
             self.screen.repeated(event)
         return True
 
-    def tell_local(self, lines: list[bytes]) -> None:
-        """
-        Tell what did not come from the cloud.  While nothing holds that back, what is not read must not pile up: then the client
-        begins anew.
-        """
-        if self.stream.stalled and lines:
-            self.request.abort()
-            self.end()
-        else:
-            self.stream.write(lines)
-
     def take_error(self, event: WatchEvent, frame: bytes, lines: list[bytes]) -> bool:
         """
         An ERROR event ends a watch, but only 410 ends it for the client; after all else it is resumed.
@@ -471,7 +353,7 @@ class Watch:
             lines.clear()
             self.end_with(frame)
         else:
-            self.hold()
+            self.holding.hold()
         return False
 
     def end_with(self, frame: bytes) -> None:
@@ -517,7 +399,7 @@ class Watch:
                 self.resumption.bore_fruit()
             if error is not None or not was_good:
                 self.resumption.failed(attempt.server)
-            self.hold()
+            self.holding.hold()
 
     def is_whole_state_due(self) -> bool:
         """
@@ -536,7 +418,7 @@ class Watch:
         if other is not None:
             self.attach(other)
         else:
-            self.begin_offline()
+            begin_offline(self)
 
     def refused(self, attempt: Attempt) -> None:
         """
@@ -556,7 +438,7 @@ class Watch:
             self.finish()
             return
         self.resumption.failed(attempt.server)
-        self.hold()
+        self.holding.hold()
 
     def expired(self, body: bytes) -> None:
         """
@@ -565,77 +447,6 @@ class Watch:
         self.screen.recorded = False
         self.stream.show_expired(body, self.progress.version)
         self.finish()
-
-    # Holding
-
-    def hold(self) -> None:
-        """
-        Keep the client's response open until the cloud can go on with it.
-        """
-        self.wait_still()
-        delay = self.resumption.next_delay()
-        if delay is not None:
-            self.timers.set("resume", delay, self.reattach)
-
-    def wait_still(self) -> None:
-        """
-        Nothing comes from the cloud for now.
-        """
-        self.stream.hold()
-        if self.progress.bookmarks:
-            self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
-
-    def cloud_returned(self) -> None:
-        """
-        Resume soon, each watch at its own moment.
-        """
-        if self.attempt is None and not self.expiry.is_comparing and self.started and not self.finished:
-            self.timers.set("resume", self.resumption.delay_after_return(), self.reattach)
-
-    def reattach(self) -> None:
-        """
-        Go on with the cloud, if it is still there.
-        """
-        server = self.resumption.choose()
-        if server is not None and self.attempt is None and not self.expiry.is_comparing:
-            self.timers.cancel("bookmark")
-            self.attach(server)
-
-    def send_bookmark(self) -> None:
-        """
-        Show the client that the watch lives.
-        """
-        self.show_bookmark()
-        self.timers.set("bookmark", BOOKMARK_INTERVAL, self.send_bookmark)
-
-    def show_bookmark(self) -> None:
-        """
-        Tell the client the version that it has reached, if it asked for that.
-        """
-        progress, view = self.progress, self.feed.view
-        if not progress.kind and view is not None and view.kind:  # no event has told it
-            progress.kind, progress.api_version = view.kind.removesuffix("List"), view.api_version
-        self.stream.show_bookmark(progress)
-
-    def publish(self, before: bytes, body: bytes) -> None:
-        """
-        A local change while the cloud is away, for those who may read the object, as it looks through their selectors.
-        """
-        if self.attempt is not None or not self.started or self.stream.protobuf or self.feed.key.form:
-            return
-        meta = read_object(body).meta
-        if self.info.namespace not in ("", meta.namespace) or self.info.name not in ("", meta.name):
-            return
-        try:
-            selects = compile_selection(self.info.label_selector, self.info.field_selector)
-        except SelectorError:
-            return
-        event_type = {(True, True): MODIFIED, (False, True): ADDED, (True, False): DELETED}.get((selects(before), selects(body)))
-        found = self.hub.views.read_object(self.caller, self.info.gvr, "", meta.namespace, meta.name)
-        if event_type is None or not isinstance(found, Found):
-            return
-        line = self.screen.change(WatchEvent(event_type, meta=meta, object=body))
-        self.tell_local([line] if line else [])
 
     # The end
 
