@@ -16,12 +16,12 @@ from tests.hub.memory_site import (
     event,
     open_watch,
 )
+from yurt.hub.attachment import REFUSAL_TIMEOUT
 from yurt.hub.attempt import ANEW_AFTER
 from yurt.hub.deadline import TIMEOUT_SLACK
 from yurt.hub.deafness import LOOK_EVERY, QUIET_LOOKS
 from yurt.hub.holding import BOOKMARK_INTERVAL
 from yurt.hub.resumption import REFUSED_FOR
-from yurt.hub.watches import REFUSAL_TIMEOUT
 from yurt.kube.protobuf import MAGIC, encode_bytes
 from yurt.kube.watch import ProtobufFramer, read_protobuf_event
 

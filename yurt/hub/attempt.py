@@ -111,6 +111,8 @@ class Attempt:
         Frames, or a piece of a refusal.
         """
         if self.status == 200 or self.owner.passing:
+            self.fruitful = True
+            self.quiet = 0
             self.owner.received(self, data)
         elif self.refusal_size < MAX_REFUSAL_BODY:
             self.refusal_size += len(data)

@@ -50,7 +50,7 @@ class Deadline:
             self.watch.timers.set("timeout", self._ends_at - self._reactor.seconds(), self._timed_out)
 
     def _timed_out(self) -> None:
-        if self.watch.attempt is None:
+        if self.watch.attachment.attempt is None:
             self.watch.finish()
         else:
             self.watch.timers.set("timeout", TIMEOUT_SLACK, self._overdue)

@@ -22,14 +22,23 @@ QUIET_LOOKS = 6
 """Looks in a row that have seen nothing come after which an attempt is deaf: more than 150 s, two bookmarks' time and more."""
 
 
-class Listening(Protocol):
+class Attached(Protocol):
     """
-    A watch.
+    What a watch has of the cloud.
     """
 
     attempt: Attempt | None
 
     def begin_anew(self) -> None: ...
+
+
+class Listening(Protocol):
+    """
+    A watch.
+    """
+
+    @property
+    def attachment(self) -> Attached: ...
 
 
 class Deafness:
@@ -53,10 +62,10 @@ class Deafness:
     def _look(self) -> None:
         self._looking = False
         for watch in list(self._watches):
-            attempt = watch.attempt
+            attempt = watch.attachment.attempt
             if attempt is not None:
                 attempt.quiet += 1
                 if attempt.marked and attempt.quiet > QUIET_LOOKS:
-                    watch.begin_anew()
+                    watch.attachment.begin_anew()
         if self._watches:
             self.begin()

@@ -40,7 +40,7 @@ class Difference:
         """
         watch = self.watch
         progress, feed, screen = watch.progress, watch.feed, watch.screen
-        if watch.finished or watch.passing or not watch.started or not screen.behind:
+        if watch.finished or watch.attachment.passing or not watch.started or not screen.behind:
             return False
         if progress.initial or progress.known_version or feed.is_view_unknown:
             self._prove()
@@ -63,7 +63,7 @@ class Difference:
         Find out, once, whether the cache has missed nothing.
         """
         watch, progress = self.watch, self.watch.progress
-        attempt = watch.attempt
+        attempt = watch.attachment.attempt
         if self._proving is not None or not progress.known_version or attempt is None or attempt.status != 200:
             return
         proving = self._proving = Deferred.fromCoroutine(find_proof(watch, attempt.server))

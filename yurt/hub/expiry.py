@@ -68,7 +68,7 @@ class Expiry:
             watch.feed.move(version)
         watch.progress.version = self._proved = version
         watch.holding.show_bookmark()
-        watch.attach(server)
+        watch.attachment.attach(server)
 
     def _failed(self, failure: Failure, server: Server) -> None:
         """
@@ -80,7 +80,7 @@ class Expiry:
             return
         if not failure.check(UpstreamError):
             watch.log.failure("a comparison broke", failure)
-        watch.resumption.failed(server)
+        watch.attachment.resumption.failed(server)
         watch.holding.hold()
 
     def give_up_gap(self) -> None:
@@ -94,7 +94,7 @@ class Expiry:
         if server is None:
             watch.holding.hold()
         else:
-            watch.attach(server)
+            watch.attachment.attach(server)
 
     def end(self) -> None:
         """

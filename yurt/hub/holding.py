@@ -36,7 +36,7 @@ class Holding:
         """
         Whether nothing is under way yet that brings the watch on.
         """
-        return self.watch.attempt is None and not self.watch.expiry.is_comparing
+        return self.watch.attachment.attempt is None and not self.watch.expiry.is_comparing
 
     def hold(self) -> None:
         """
@@ -44,7 +44,7 @@ class Holding:
         """
         watch = self.watch
         self.wait()
-        delay = watch.resumption.next_delay()
+        delay = watch.attachment.resumption.next_delay()
         if delay is not None:
             watch.timers.set("resume", delay, self.resume)
 
@@ -63,17 +63,17 @@ class Holding:
         """
         watch = self.watch
         if self.may_resume and watch.started and not watch.finished:
-            watch.timers.set("resume", watch.resumption.delay_after_return(), self.resume)
+            watch.timers.set("resume", watch.attachment.resumption.delay_after_return(), self.resume)
 
     def resume(self) -> None:
         """
         Go on with the cloud, if it is still there.
         """
         watch = self.watch
-        server = watch.resumption.choose()
+        server = watch.attachment.resumption.choose()
         if server is not None and self.may_resume:
             watch.timers.cancel("bookmark")
-            watch.attach(server)
+            watch.attachment.attach(server)
 
     def _send_bookmark(self) -> None:
         """
@@ -96,7 +96,7 @@ class Holding:
         Tell of a local change, from ``before`` to ``body``, if the client may read the object, as it looks through its selectors.
         """
         watch, info = self.watch, self.watch.info
-        if watch.attempt is not None or not watch.started or watch.stream.protobuf or watch.feed.key.form:
+        if watch.attachment.attempt is not None or not watch.started or watch.stream.protobuf or watch.feed.key.form:
             return
         meta = read_object(body).meta
         if info.namespace not in ("", meta.namespace) or info.name not in ("", meta.name):
@@ -120,7 +120,6 @@ class Holding:
         """
         watch = self.watch
         if watch.stream.stalled:
-            watch.request.abort()
-            watch.end()
+            watch.break_off()
         else:
             watch.stream.write([line])

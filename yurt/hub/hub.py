@@ -241,7 +241,7 @@ class Hub:
         """
         self.patience.leave(server)
         for watch in list(self.watches):
-            watch.leave(server)
+            watch.attachment.leave(server)
 
     def when_verdict(self, call: Callable[[], None], seconds: float = VERDICT_WAIT) -> None:
         """
@@ -359,8 +359,7 @@ class Hub:
             if watch.started:
                 watch.finish()
             else:
-                watch.request.abort()
-                watch.end()
+                watch.break_off()
 
 
 class BodyTooLarge(ValueError):

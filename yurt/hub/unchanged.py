@@ -89,7 +89,7 @@ async def list_now(watch: Watch, server: Server, query: dict[str, str]) -> tuple
     selectors = {name: watch.info.query[name] for name in ("labelSelector", "fieldSelector") if name in watch.info.query}
     path = watch.request.head.target.partition(b"?")[0]
     target = path + b"?" + urlencode({**selectors, **query}).encode()
-    head = watch.upstream_head()
+    head = watch.attachment.upstream_head()
     headers = [*without(head.headers, b"accept"), (b"Accept", METADATA_ONLY)]
     upstream = server.upstream if watch.credential.kind == "none" else server.bare
     hub = watch.hub

@@ -91,7 +91,7 @@ class ViewFeed:
         on already, would make it take the repeated ones for old.
         """
         others = (watch for watch in self.hub.watches if watch.feed is not self and watch.feed.key == self.key)
-        return self.hub.store.problem is None and not any(watch.attempt is not None for watch in others)
+        return self.hub.store.problem is None and not any(watch.attachment.attempt is not None for watch in others)
 
     def keep(self, event: WatchEvent) -> None:
         """
