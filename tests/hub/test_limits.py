@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from tests.hub.raw import connect
 from tests.hub.site import NODE, Reply, Site, config_map, header, names, until
 from tests.hub.test_reads import MAPS, PODS, HubCase
+from yurt.http.limits import LARGE_HEAD_BYTES
 from yurt.hub.config import HubConfig
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"
@@ -131,7 +132,7 @@ class HonestRefusalTests(HubCase):
             b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
             b"NONSENSE\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n",
-            b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * LARGE_HEAD_BYTES + b"\r\n\r\n",
         ):
             client = connect(site, request)
             await client.lost
