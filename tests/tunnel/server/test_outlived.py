@@ -55,6 +55,17 @@ class OutlivedTests(SynchronousTestCase):
         self.assertEqual((link.closing, link.aborted), (True, [EXPIRED]))
         self.assertEqual((other.closing, other.aborted), (False, []))
 
+    def test_followed(self) -> None:
+        """
+        What runs on a link goes on when a newer one shows a certificate that holds, as long as that does.
+        """
+        link = self.connect(streams=1, valid_until=10)
+        newer = self.connect(valid_until=200)
+        self.clock.pump([LOOK] * 10)
+        self.assertEqual((link.closing, newer.closing), (False, False))
+        self.clock.pump([LOOK] * 10)
+        self.assertEqual((link.closing, newer.closing, link.aborted), (True, True, [EXPIRED]))
+
     def test_streams_end(self) -> None:
         """
         What runs on it may go on for a while.

@@ -164,9 +164,9 @@ class Connector:
 
     def outlast(self, link: Link) -> None:
         """
-        Another link has taken the place of ``link``: what runs on it goes on to its end, while its certificates hold.
+        Another link has taken the place of ``link``: what runs on it goes on to its end.
         """
-        link.let_end(self._reactor, max(0.0, link.valid_until - self.time_of_day()))
+        link.let_end(self._reactor, None)
 
     def let_end(self, link: Link) -> None:
         """

@@ -145,19 +145,22 @@ class Link:
         self.spend(word, str(reason))
         self.lost.set()
 
-    def let_end(self, reactor: Any, patience: float) -> Deferred[None]:
+    def let_end(self, reactor: Any, patience: float | None) -> Deferred[None]:
         """
-        Take no new streams, let those that run end within ``patience`` seconds, then close; fires when it is closed.
+        Take no new streams, let those that run end, within ``patience`` seconds if given, then close; fires when it is closed.
         """
         return Deferred.fromCoroutine(self._end(reactor, patience))
 
-    async def _end(self, reactor: Any, patience: float) -> None:
+    async def _end(self, reactor: Any, patience: float | None) -> None:
         mux = self.mux
         if mux is None or self.lost.happened:
             return
         mux.go_away()
+        idle = mux.when_idle()
+        if patience is not None:
+            idle.addTimeout(patience, reactor)
         try:
-            await mux.when_idle().addTimeout(patience, reactor)
+            await idle
         except TimeoutError:
             self.log.warn("{streams} streams through {server} are cut", streams=mux.streams, server=self.server)
         if self.lost.happened:

@@ -25,7 +25,8 @@ EXPIRED, REMOVED = "the agent's certificate has expired", "the cluster has no No
 class Outlived(TimerService):
     """
     Ends such links: they take no new streams, those that run may go on for ``patience`` seconds.  An agent that has renewed its
-    certificate comes again, and its newer link has taken over long before.
+    certificate comes again, and its newer link has taken over long before: what still runs on the older one then goes on to its
+    end, for the same agent is still entitled to it.
     """
 
     log = Logger()
@@ -54,10 +55,17 @@ class Outlived(TimerService):
         now = self._now()
         missing_before, self._missing = self._missing, self._without_node()
         for agent in list(self._registry.agents()):
-            if agent.valid_until <= now:
+            if agent.valid_until <= now and not self._is_followed(agent, now):
                 self._end(agent, EXPIRED)
             elif agent.node in self._missing and agent.node in missing_before:
                 self._end(agent, REMOVED)
+
+    def _is_followed(self, agent: Agent, now: float) -> bool:
+        """
+        Whether a newer link of the node shows a certificate that holds.
+        """
+        newest = self._registry.newest(agent.node)
+        return newest is not None and newest is not agent and newest.valid_until > now
 
     def _without_node(self) -> set[str]:
         nodes = self._nodes
