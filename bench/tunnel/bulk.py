@@ -12,7 +12,7 @@ from bench.tunnel.site import ADDRESS, TunnelSite
 
 PATH = "/bulk"
 BULK_BYTES = 1 << 30
-ROUNDS = 3
+ROUNDS = 7
 SPEED_OF_A_FAST_MACHINE = 400.0
 """MB/s of the direct path from which on an absolute speed is to be reached too."""
 
