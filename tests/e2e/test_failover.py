@@ -27,6 +27,8 @@ NOISE = 0.5
 READS_IN_TIME = 2.0
 """Seconds within which a read is to be answered, beside ``NOISE``."""
 FAULT_LASTS = 4.0
+TRIES = 2
+"""How often a fault may have to be made until it is got over in time."""
 
 PARTED = "part the second from etcd"
 PARTED_IN_TIME = 10.0
@@ -191,14 +193,24 @@ class FailoverTests(ClusterCase):
         }
 
     def assert_survives(self, *names: str) -> None:
+        """
+        Each fault is got over in time, at the second try at the latest: other clusters beside this one may take both cores for
+        seconds.  What the clients see counts at all tries.
+        """
         self.addCleanup(self.thaw)
-        faults = self.faults()
-        found = {name: self.suffer(*faults[name]) for name in names}
-        print(", ".join(f"{name}: events {late:.2f} s, reads {took:.2f} s" for name, (late, took) in found.items()))
+        late: dict[str, list[str]] = {}
+        for name in names:
+            for _ in range(TRIES):
+                events, reads = self.suffer(*self.faults()[name])
+                said = f"{name}: events {events:.2f} s, reads {reads:.2f} s"
+                print(said)
+                limits = (PARTED_IN_TIME,) * 2 if name == PARTED else (IN_TIME + NOISE, READS_IN_TIME + NOISE)
+                if events < limits[0] and reads < limits[1]:
+                    late.pop(name, None)
+                    break
+                late.setdefault(name, []).append(said)
         self.assert_unharmed()
-        for name, (late, took) in found.items():
-            self.assertLess(late, PARTED_IN_TIME if name == PARTED else IN_TIME + NOISE, name)
-            self.assertLess(took, PARTED_IN_TIME if name == PARTED else READS_IN_TIME + NOISE, name)
+        self.assertEqual(late, {})
 
     def test_in_turn(self) -> None:
         """
