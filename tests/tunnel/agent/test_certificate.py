@@ -240,7 +240,7 @@ class CertificateTests(TestCase):
         self.signer.issue_always()
         agent = self.start()
         await until(lambda: len(self.signer.requests) >= 2)
-        self.signer.seconds = 8.0  # on a slow machine the restart takes longer than the certificates before lasted
+        self.signer.seconds = 14.0  # on a slow machine the restart takes longer than the certificates before lasted
         await until(lambda: len(self.signer.requests) >= 3)
         self.assertFalse(token.exists())
         for request in self.signer.requests[1:3]:
