@@ -14,6 +14,7 @@ from yurt.hub.answers import FROM_CLOUD
 from yurt.hub.attempt import Attempt, watch_target
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.offlinewatch import begin_offline, is_admitted
+from yurt.hub.patience import is_doubted
 from yurt.hub.resumption import Resumption
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Attachment:
         if attempt.is_to_be_anew:
             attempt.drop()
             self.attach(attempt.server, fresh=True)
-        elif attempt.is_to_be_probed:
+        elif is_doubted(attempt.looks):
             self.hub.suspect(attempt.server, "no answer to a watch")
 
     def leave(self, server: Server) -> None:

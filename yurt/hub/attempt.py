@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from yurt.http.interfaces import ByteStream, Exchange, Headers, ResponseHead, UpstreamError
-from yurt.hub.patience import DOUBT_EVERY, PATIENCE
+from yurt.hub.patience import PATIENCE
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Cloud, Server
@@ -69,13 +69,6 @@ class Attempt:
         Whether it has waited long enough for its connection to be doubted.
         """
         return not self.fresh and self.looks * PATIENCE >= ANEW_AFTER
-
-    @property
-    def is_to_be_probed(self) -> bool:
-        """
-        Whether the server should be asked for a sign of life now: each costs a connection.
-        """
-        return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
 
     def drop(self) -> None:
         """

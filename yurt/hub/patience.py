@@ -25,6 +25,13 @@ PATIENCE_TICK = 0.1
 """Seconds between looks at who has waited too long."""
 
 
+def is_doubted(looks: int) -> bool:
+    """
+    Whether who has waited for so many times its patience has the server probed: not each time, for each probe costs a connection.
+    """
+    return looks <= 2 or looks % DOUBT_EVERY == 0
+
+
 class Waiting(Protocol):
     """
     A request that waits for its response, or for more of it.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from yurt.http.interfaces import UpstreamError
-from yurt.hub.patience import ANSWER_WITHIN, DOUBT_EVERY, PATIENCE
+from yurt.hub.patience import ANSWER_WITHIN, PATIENCE, is_doubted
 
 if TYPE_CHECKING:
     from yurt.hub.cloud import Server
@@ -115,7 +115,7 @@ class Wait:
         if awaits_head and is_bounded and not forward.fresh and waited >= ANEW_AFTER:
             self.ask_anew(server)
             return False
-        return self.looks <= 2 or self.looks % DOUBT_EVERY == 0
+        return is_doubted(self.looks)
 
     def ask_anew(self, server: Server) -> None:
         """
