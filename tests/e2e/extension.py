@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from .json_server import JSONHandler, serve
 
 GROUP, VERSION = "things.test", "v1"
 API = f"/apis/{GROUP}/{VERSION}"
@@ -31,12 +31,10 @@ THING = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Thing", "metadata": {"name
 THINGS: dict[str, Any] = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "ThingList", "metadata": {}, "items": [THING]}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JSONHandler):
     """
     Answers what an API server asks.
     """
-
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         document = {API: RESOURCES, f"{API}/things": THINGS}.get(self.path.partition("?")[0])
@@ -46,14 +44,6 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         response = {"uid": asked["request"]["uid"], "allowed": False, "status": {"message": OPINION}}
         self.answer(200, {"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": response})
-
-    def answer(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def service(address: str, port: int) -> list[dict[str, Any]]:
@@ -112,11 +102,7 @@ def main(port: str, certificate: str, key: str) -> None:
     """
     See the module.
     """
-    server = ThreadingHTTPServer(("0.0.0.0", int(port)), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.serve_forever()
+    serve(Handler, port, certificate, key)
 
 
 if __name__ == "__main__":

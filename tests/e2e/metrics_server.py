@@ -10,10 +10,11 @@ import json
 import ssl
 import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
+
+from .json_server import JSONHandler, serve
 
 GROUP, VERSION = "metrics.k8s.io", "v1beta1"
 API = f"/apis/{GROUP}/{VERSION}"
@@ -70,12 +71,11 @@ KINDS: dict[str, tuple[str, Callable[[dict[str, Any]], list[dict[str, Any]]]]] =
 }
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JSONHandler):
     """
     Answers what an API server passes on; each time the kubelets are asked anew.
     """
 
-    protocol_version = "HTTP/1.1"
     kubelets: tuple[str, ...] = ()
     token_file = ""
     context: ssl.SSLContext
@@ -106,14 +106,6 @@ class Handler(BaseHTTPRequestHandler):
             summary: dict[str, Any] = json.load(answer)
             return summary
 
-    def answer(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
 
 def main(port: str, certificate: str, key: str, ca: str, token_file: str, *kubelets: str) -> None:
     """
@@ -121,11 +113,7 @@ def main(port: str, certificate: str, key: str, ca: str, token_file: str, *kubel
     """
     Handler.kubelets, Handler.token_file = kubelets, token_file
     Handler.context = ssl.create_default_context(cafile=ca)
-    server = ThreadingHTTPServer(("0.0.0.0", int(port)), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.serve_forever()
+    serve(Handler, port, certificate, key)
 
 
 if __name__ == "__main__":
