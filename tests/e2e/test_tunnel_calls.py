@@ -82,10 +82,7 @@ class DivertedTests(TunnelCase):
         """
         100 MB through exec's standard input come back on its standard output as they went.
         """
-        path = self.file(MUCH)
-        pipe = 'file="$1"; shift; "$@" < "$file" | md5sum'
-        command = self.tunnel.kubectl_command("exec", "-i", WEB, "--", "cat")
-        self.assertEqual(run(["sh", "-c", pipe, "sh", str(path), *command], timeout=120)[:32], self.digest(path))
+        self.send_there_and_back(MUCH, timeout=180)
 
     def test_logs(self) -> None:
         """
@@ -142,7 +139,7 @@ class DivertedTests(TunnelCase):
         self.addCleanup(self.tunnel.kubectl, "exec", WEB, "--", "rm", "-f", "/tmp/copied")
         self.tunnel.kubectl("cp", str(there), f"{WEB}:/tmp/copied", timeout=timeout)
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "md5sum", "/tmp/copied")[:32], wanted)
-        self.tunnel.kubectl("cp", f"{WEB}:/tmp/copied", str(back), timeout=timeout)
+        self.copy_back("/tmp/copied", back, timeout)
         self.assertEqual(self.digest(back), wanted)
 
     def test_node_proxy(self) -> None:

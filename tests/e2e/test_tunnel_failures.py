@@ -251,10 +251,7 @@ class StallTests(TunnelCase):
             assert stalled.stdout
             stalled.stdout.readline()
             wait_for("the reader to be stalled", self.nothing_moves, 20)
-            path = self.file(20)
-            pipe = 'file="$1"; shift; "$@" < "$file" | md5sum'
-            command = self.tunnel.kubectl_command("exec", "-i", WEB, "--", "cat")
-            self.assertEqual(run(["sh", "-c", pipe, "sh", str(path), *command], timeout=60)[:32], self.digest(path))
+            self.send_there_and_back(20, timeout=60)
             last = 1
             while (line := stalled.stdout.readline()) != b"full\n":
                 number, _, rest = line.partition(b" ")
@@ -295,7 +292,7 @@ class EnduranceTests(TunnelCase):
         self.tunnel.kubectl("cp", str(there), f"{WEB}:/tmp/copied", timeout=240)
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "md5sum", "/tmp/copied")[:32], wanted)
         there.unlink()
-        self.tunnel.kubectl("cp", f"{WEB}:/tmp/copied", str(back), timeout=240)
+        self.copy_back("/tmp/copied", back, 240)
         self.assertEqual(self.digest(back), wanted)
         quiet.wait_for("still here", 70)
         # how many lines a pod that may use what processor is left has printed, it knows only itself

@@ -11,7 +11,7 @@ from tests.certs import issue, make_ca
 from .curl import curl
 from .node import Node
 from .pods import pod
-from .process import Process, run, wait_for
+from .process import Process, wait_for
 from .tunnel import AGENT, EDGE_LABEL, TALKER, WEB
 from .tunnel_case import TunnelCase, numbers
 
@@ -145,10 +145,7 @@ class TwoServersTests(TunnelCase):
             return self.tunnel.kubectl("exec", WEB, "--", "hostname") == "web\n"
 
         wait_for("a call by way of the other server", reaches, 30, every=0.5)
-        path = self.file(20)
-        pipe = 'file="$1"; shift; "$@" < "$file" | md5sum'
-        command = self.tunnel.kubectl_command("exec", "-i", WEB, "--", "cat")
-        self.assertEqual(run(["sh", "-c", pipe, "sh", str(path), *command], timeout=60)[:32], self.digest(path))
+        self.send_there_and_back(20, timeout=60)
         self.other.stop(signal.SIGKILL)
         self.tunnel.refused("exec", WEB, "--", "true")
         self.other.restart()
