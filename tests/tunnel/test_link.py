@@ -5,9 +5,11 @@ Tests of :mod:`yurt.tunnel.link`: both ends over TLS on loopback.
 from __future__ import annotations
 
 import socket
+import ssl
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -30,6 +32,7 @@ from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import AgentHello, Refusal, ServerHello
 from yurt.tunnel.link import HELLO_TIMEOUT, AcceptingLink, LinkError, LinkInfo, close_link, dial_link
 from yurt.tunnel.opening import StreamEndpoint
+from yurt.tunnel.records import LinkTransport
 
 
 class Case(LinkCase):
@@ -195,8 +198,26 @@ class DiallingTests(Case):
         """
         A port that takes the connection and then says nothing is given up.
         """
-        error = await self.refused(self.listen(Protocol), timeout=0.05)
-        self.assertEqual((error.word, error.answered), ("timeout", False))
+        told: list[float] = []
+        silent = partial(told.append, 0.01)
+        error = await self.refused(self.listen(Protocol), timeout=0.05, connect_timeout=0.01, silent=silent)
+        self.assertEqual((error.word, error.answered, error.silent, told), ("timeout", False, True, [0.01]))
+
+    async def test_something_said(self) -> None:
+        """
+        A server that has begun to answer, and is slow, is not silent.
+        """
+        heard: list[Said] = []
+
+        class Slow(Said):
+            def connectionMade(self) -> None:
+                heard.append(self)
+                self.write(b"\x16\x03\x03\x00")
+
+        told: list[int] = []
+        how: dict[str, Any] = {"timeout": 0.2, "connect_timeout": 0.1, "silent": partial(told.append, 1)}
+        error = await self.refused(self.listen(Slow), **how)
+        self.assertEqual((error.word, error.silent, told, len(heard)), ("timeout", False, [], 1))
 
     async def test_no_answer_to_tcp(self) -> None:
         """
@@ -325,6 +346,20 @@ class AcceptingTests(Case):
         await until(lambda: caller.lost)
         self.assertTrue(caller.data.startswith(b"HTTP/1.1 404 Not Found\r\n"), caller.data)
         self.assertEqual(server.hellos, [])
+
+    async def test_given_up_before_it_was_accepted(self) -> None:
+        """
+        A caller that is gone when the server takes its connection costs no hand-shake, though its first bytes are there.
+        """
+        server, said = self.serve(), ssl.MemoryBIO()
+        caller = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname=NAME)
+        self.assertRaises(ssl.SSLWantReadError, caller.do_handshake)
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(said.read())
+        await until(lambda: server.links)
+        link = server.links[0]
+        await until(lambda: not link.connected)
+        self.assertEqual((link.over, cast(LinkTransport, link.transport).heard), (True, False))
 
 
 class MemoryTests(SynchronousTestCase):

@@ -28,6 +28,7 @@ from yurt.http.failures import describe
 from yurt.http.interfaces import UpstreamError
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxConnection, MuxLimits, why_lost
+from yurt.sockets import is_left
 from yurt.tls import ClientTLS, peer_certificate, valid_until
 from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, UNREACHABLE, authority, dial_failure
 from yurt.tunnel.hello import (
@@ -68,14 +69,18 @@ class LinkError(Exception):
     There is no link; the message says what failed, at which address, and why.
 
     ``word`` says why for metrics, ``retry_after`` in how many seconds the server wants to be asked again; ``answered`` is true
-    when a server did answer, so that coming again at once would not help.
+    when a server did answer, so that coming again at once would not help, ``silent`` when something took the connection and then
+    said nothing: that has been waited for already.
     """
 
-    def __init__(self, message: str, *, word: str, retry_after: float | None = None, answered: bool = False) -> None:
+    def __init__(
+        self, message: str, *, word: str, retry_after: float | None = None, answered: bool = False, silent: bool = False
+    ) -> None:
         super().__init__(message)
         self.word = word
         self.retry_after = retry_after
         self.answered = answered
+        self.silent = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,9 @@ class AcceptingLink(_Link):
         self._reader = HelloReader()
 
     def connectionMade(self) -> None:
+        if is_left(self.transport):  # given up while it waited to be accepted: no hand-shake is begun
+            self.abort()
+            return
         tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
         self.timer = self._reactor.callLater(HELLO_TIMEOUT, self.abort)
 
@@ -231,6 +239,7 @@ async def dial_link(
     address: str | None = None,
     connect_timeout: float | None = None,
     proxy: str | None = None,
+    silent: Callable[[], object] | None = None,
 ) -> LinkInfo:
     """
     Connect to the server at ``host:port``, whose certificate must name ``host``; ``address`` is one of the host's
@@ -238,13 +247,14 @@ async def dial_link(
 
     TCP must be there within ``connect_timeout`` (``timeout`` if not given; of a proxy's answer, within that in any case), TLS
     and the hello within ``timeout`` after that, and none of their bytes may remain unacknowledged for as long as TCP may take: a
-    line that was cut behind its first packets is tried anew as soon as one that was cut before.  Raises :exc:`LinkError`.
+    line that was cut behind its first packets is tried anew as soon as one that was cut before.  ``silent`` is called if nothing
+    at all was heard for as long, once TCP was there.  Raises :exc:`LinkError`.
     """
     where = authority(host, port) if address in (None, host) else f"{authority(host, port)} ({address})"
     if proxy is not None:
         where += f" by proxy {parse_proxy(proxy).target}"
     patience = timeout if connect_timeout is None else connect_timeout
-    link = _DialledLink(reactor, where, hello, make, timeout, unheard=patience)
+    link = _DialledLink(reactor, where, hello, make, timeout, unheard=patience, silent=silent)
     factory = link_factory(tls.creator(host), True, cast(IProtocolFactory, Build(lambda _: link)))
     try:
         if proxy is None:
@@ -286,6 +296,7 @@ class _DialledLink(_Link):
         make: Callable[[ServerHello], MuxConnection],
         timeout: float,
         unheard: float,
+        silent: Callable[[], object] | None,
     ) -> None:
         self._reactor = reactor
         self._where = where
@@ -293,13 +304,16 @@ class _DialledLink(_Link):
         self._make = make
         self._timeout = timeout
         self._unheard = unheard
+        self._silent = silent
+        self._listening: IDelayedCall | None = None
         self._reader = AnswerReader()
         self.greeted: Deferred[LinkInfo] = Deferred(lambda _: self.abort())
 
     def connectionMade(self) -> None:
         tune(self.transport, dead_after=self._unheard, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
-        why = f"no answer to the hello within {self._timeout:g} s"
-        self.timer = self._reactor.callLater(self._timeout, self._fail, TIMEOUT, why)
+        self.timer = self._reactor.callLater(self._timeout, self._give_up)
+        if self._silent is not None:
+            self._listening = self._reactor.callLater(self._unheard, self._tell_silence, self._silent)
         transport = cast(Any, self.transport)
         if not self._hello.addresses:
             self._hello = replace(self._hello, addresses=(transport.getHost().host,))
@@ -318,6 +332,22 @@ class _DialledLink(_Link):
         elif answer is not None:
             self._open(answer)
 
+    @property
+    def _heard(self) -> bool:
+        return cast(LinkTransport, self.transport).heard
+
+    def _tell_silence(self, silent: Callable[[], object]) -> None:
+        if not self._heard:
+            silent()
+
+    def _give_up(self) -> None:
+        self._fail(TIMEOUT, f"no answer to the hello within {self._timeout:g} s", silent=not self._heard)
+
+    def end_timer(self) -> None:
+        super().end_timer()
+        if self._listening is not None and self._listening.active():
+            self._listening.cancel()
+
     def _open(self, answer: ServerHello) -> None:
         tune(self.transport, dead_after=DEAD_AFTER, at_once=STREAM_AT_ONCE, read=STREAM_AT_ONCE)
         mux = self._make(answer)
@@ -330,12 +360,11 @@ class _DialledLink(_Link):
         why = f"refused: {refusal.message}"
         self._fail(REJECTED, why, retry_after=refusal.retry_after, answered=True)
 
-    def _fail(self, word: str, why: str, *, retry_after: float | None = None, answered: bool = False) -> None:
+    def _fail(self, word: str, why: str, **how: Any) -> None:
         self.end_timer()
         self.abort()
         if not self.greeted.called:
-            error = LinkError(f"{self._where}: {why}", word=word, retry_after=retry_after, answered=answered)
-            self.greeted.errback(Failure(error))
+            self.greeted.errback(Failure(LinkError(f"{self._where}: {why}", word=word, **how)))
 
     def lost_early(self, reason: Failure) -> None:
         refusal = self._reader.end()

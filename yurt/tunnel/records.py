@@ -38,6 +38,8 @@ class LinkTransport(TLSMemoryBIOProtocol):
     See the module.
     """
 
+    heard = False
+    """Whether the other side has said anything, of TLS or by it."""
     _read: Any = b""
     """What OpenSSL reads, and must stay where it is meanwhile."""
 
@@ -53,6 +55,7 @@ class LinkTransport(TLSMemoryBIOProtocol):
     def dataReceived(self, data: bytes) -> None:
         with one_write:
             if not self._handshakeDone:
+                self.heard = True
                 super().dataReceived(data)
                 return
             self._let_read(data)

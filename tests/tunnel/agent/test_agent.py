@@ -35,6 +35,7 @@ from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.service import TunnelAgent
 from yurt.tunnel.connect import ConnectRefused
 from yurt.tunnel.hello import Refusal
+from yurt.tunnel.link import HELLO_TIMEOUT
 from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.quiet import QuietStreams
 
@@ -405,6 +406,28 @@ class ConnectionTests(AgentCase):
         server.port = port
         for end in cable.ends:
             end.transport and end.transport.abortConnection()  # type: ignore[attr-defined]
+
+    async def test_silence_in_its_place(self) -> None:
+        """
+        What takes connections in a server's place and says nothing is asked again and again while it does not answer, so that the
+        server is found when it is back: the first attempt would last for longer than this test.
+        """
+        self.patch(connector, "CONNECT_TIMEOUT", 0.05)
+        server = self.serve()
+        cable = Cable(server.port)
+        cable.is_cut = True
+        port, server.port = server.port, self.listen(cable.accept)
+        agent = self.begin(server)
+        await until(lambda: len(cable.ends) >= 4)
+        self.assertEqual(server.hellos, [])
+        cable.is_cut = False
+        await until(lambda: agent.connector.connected)
+        self.assertEqual(len(server.muxes), 1)
+        server.port = port
+        for end in cable.ends:
+            end.transport and end.transport.abortConnection()  # type: ignore[attr-defined]
+
+    test_silence_in_its_place.timeout = HELLO_TIMEOUT / 2  # type: ignore[attr-defined]
 
     async def test_server_refuses(self) -> None:
         """

@@ -47,6 +47,12 @@ class WaitTests(SynchronousTestCase):
         self.assertLess(MAX_WAIT, RECOVERY)
         self.assertLess(CONNECT_TIMEOUT - 3.0 + MAX_WAIT, RECOVERY)
 
+    def test_silence(self) -> None:
+        """
+        After an attempt whose connection was taken in silence the next one comes soon, however many there were.
+        """
+        self.assertLess(CONNECT_TIMEOUT + max(wait_before(failures, 1.0, silent=True) for failures in (1, 9)), RECOVERY)
+
     def test_retry_after(self) -> None:
         """
         Nobody comes sooner than the server asked, nor all together, nor later than the greatest wait of all.

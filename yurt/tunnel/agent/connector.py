@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
@@ -15,6 +16,7 @@ from twisted.internet.task import deferLater
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import ClientTLS
 from yurt.tunnel.agent.allowed import kernel_addresses
+from yurt.tunnel.agent.attempts import Attempts
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.links import Link
 from yurt.tunnel.agent.metrics import AgentMetrics, Figures
@@ -120,6 +122,14 @@ class Connector:
         """
         A new link.  Raises :exc:`LinkError`.
         """
+        link = await Attempts(self._reactor, partial(self._attempt, route), self.chance).link
+        link.wear(self.time_of_day(), self.chance())
+        link.note_address(self.own_addresses())
+        self.links.add(link)
+        link.lost.wait().addCallback(self._forget, link)
+        return link
+
+    async def _attempt(self, route: Route, silent: Callable[[], object]) -> Link:
         name = route.name
         link = Link(route.server)
 
@@ -138,11 +148,8 @@ class Connector:
             address=route.address,
             connect_timeout=CONNECT_TIMEOUT,
             proxy=self._config.proxies.get((name.host, name.port)),
+            silent=silent,
         )
-        link.wear(self.time_of_day(), self.chance())
-        link.note_address(self.own_addresses())
-        self.links.add(link)
-        link.lost.wait().addCallback(self._forget, link)
         return link
 
     def _forget(self, _: None, link: Link) -> None:

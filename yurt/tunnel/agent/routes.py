@@ -12,7 +12,7 @@ route rests until the other one fails to come back.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -133,11 +133,10 @@ class Route(Endless):
         self.problem = str(error)
         if self.state != WAITING:
             self._turn(WAITING)
-        await self._wait(answered=error.answered, retry_after=error.retry_after)
+        await self._wait(answered=error.answered, silent=error.silent, retry_after=error.retry_after)
 
-    async def _wait(self, *, answered: bool = False, retry_after: float | None = None) -> None:
-        chance = self.connector.chance()
-        await self.connector.sleep(wait_before(max(1, self._failures), chance, answered=answered, retry_after=retry_after))
+    async def _wait(self, **how: Any) -> None:
+        await self.connector.sleep(wait_before(max(1, self._failures), self.connector.chance(), **how))
 
     async def _use(self, link: Link) -> Link | None:
         """
