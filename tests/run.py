@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from twisted.python.failure import Failure
+
 ROOT = Path(__file__).parent.parent
 SUITES: dict[str, tuple[str, ...]] = {
     "packaging": ("tests/packaging",),
@@ -41,6 +43,10 @@ STAGES = (
     (("e2e",), ("e2e-tunnel", "kernel"), ("e2e-changes",)),
 )
 """One after the other; the lanes of a stage run side by side.  Machines have two cores; an end-to-end test mostly waits."""
+EVIDENCE = 2
+"""Of so many failed tests the evidence is shown once more at the end, which may be all of a long output that a reader gets."""
+MESSAGE = 500
+"""Characters of a failure's message that are shown at the end."""
 LIVE = True
 """Whether lanes that run alone print as they go."""
 SLOWEST = 5
@@ -59,6 +65,8 @@ class Counts:
     failed: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    evidence: list[tuple[str, str]] = field(default_factory=list)
+    """What the exceptions of failed tests brought as their attribute ``evidence``."""
 
     def add(self, other: Counts) -> None:
         """
@@ -68,6 +76,7 @@ class Counts:
         self.failed += other.failed
         self.failures += other.failures
         self.skipped += other.skipped
+        self.evidence += other.evidence
 
     def summary(self) -> str:
         """
@@ -179,14 +188,31 @@ def run_child(report: str, names: Sequence[str]) -> None:
     result = cast(TestResult, TrialRunner(TimedReporter, workingDirectory="_trial_temp").run(suite))
     for name in sorted(took, key=lambda name: -took[name])[:SLOWEST]:
         print(f"{took[name]:7.1f} s  {name}")
-    broken = [*result.failures, *result.errors]
+    broken = cast(list[tuple[Any, Failure]], [*result.failures, *result.errors])
     counts = Counts(
         passed=result.successes + len(result.expectedFailures),
         failed=len(broken) + len(result.unexpectedSuccesses),
-        failures=[(test.id(), failure if isinstance(failure, str) else failure.getErrorMessage()) for test, failure in broken],
+        failures=[(test.id(), told(failure)) for test, failure in broken],
         skipped=[(test.id(), str(reason).strip()) for test, reason in result.skips],
+        evidence=[(test.id(), said) for test, failure in broken if (said := getattr(failure.value, "evidence", ""))],
     )
     Path(report).write_text(json.dumps(asdict(counts)))
+
+
+def told(failure: Failure) -> str:
+    """
+    Where in the tests a failure came from, and its message.
+    """
+    places = [(path, line) for _, path, line, *_ in failure.frames if Path(path).is_relative_to(ROOT / "tests")]
+    place = "".join(f" ({os.path.basename(path)}:{line})" for path, line in places[:1])
+    return f"{failure.getErrorMessage()}{place}"
+
+
+def cut(text: str, size: int) -> str:
+    """
+    A text without its middle when it is longer than that.
+    """
+    return text if len(text) <= size else f"{text[: size // 2]} … {text[-(size // 2) :]}"
 
 
 def say(text: str, output: IO[bytes] | None) -> None:
@@ -252,8 +278,10 @@ def main(parts: Sequence[str]) -> int:
     silent = [test for test, reason in total.skipped if not reason]
     if os.environ.get("CI") == "true" and silent:
         total.failed += len(silent)
+    for test, evidence in total.evidence[:EVIDENCE]:
+        print(f"evidence: {test}:\n{evidence}")
     for test, message in total.failures:
-        print(f"failed: {test}: {message}")
+        print(f"failed: {test}: {cut(message, MESSAGE)}")
     print(total.summary())
     return 1 if total.failed else 0
 

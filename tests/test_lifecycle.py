@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from yurt.lifecycle import MAX_OPEN_FILES, OnHangup, use_steady_time
 
-END_SECONDS = 30
+END_SECONDS = 90
 """A child that has to do little has ended by then."""
 
 

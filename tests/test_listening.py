@@ -24,7 +24,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from yurt.listening import Listen, ListenLater, StartFailed, tcp_endpoint
 
-END_SECONDS = 30
+END_SECONDS = 90
 """A daemon that failed to start is gone by then."""
 
 PLUGIN = """

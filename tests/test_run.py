@@ -18,7 +18,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 class SampleTests(SynchronousTestCase):
     def test_good(self) -> None: pass
     def test_bad(self) -> None: self.fail("so it should")
-    def test_error(self) -> None: raise RuntimeError("so it should")
+    def test_error(self) -> None:
+        problem = RuntimeError("so it should" * 100)
+        problem.evidence = "what was seen"
+        raise problem
     def test_skipped(self) -> None: raise SkipTest("no such thing here")
 """
 CRASH = """
@@ -68,6 +71,16 @@ class RunTests(SynchronousTestCase):
         self.assertEqual((status, lines[-1]), (1, "1 passed, 2 failed, 1 skipped"))
         self.assertIn("skipped: sample_suite.SampleTests.test_skipped: no such thing here", lines)
         self.assertIn("failed: sample_suite.SampleTests.test_bad: so it should", lines)
+
+    def test_end_of_the_output(self) -> None:
+        """
+        Where only the end of the output is seen, it tells what a failed test left as its evidence, and long messages in short.
+        """
+        _, lines = self.main("sample")
+        begin = lines.index("evidence: sample_suite.SampleTests.test_error:")
+        self.assertEqual(lines[begin + 1], "what was seen")
+        (error,) = (line for line in lines[begin:] if line.startswith("failed: sample_suite.SampleTests.test_error: "))
+        self.assertTrue("so it should" in error and " … " in error and len(error) < 2 * run.MESSAGE, error)
 
     def test_side_by_side(self) -> None:
         """

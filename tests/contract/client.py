@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from tests.certs import Identity
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True)

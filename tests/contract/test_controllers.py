@@ -227,7 +227,7 @@ class MiniControllersTests(ControllersContract, OnMini):
     On the miniature apiserver, which knows no roles.
     """
 
-    timeout = 60
+    timeout = 180
     has_roles = False
 
     async def test_old_cluster(self) -> None:

@@ -176,7 +176,7 @@ class MiniInformerTests(InformerContract, OnMini):
     On the miniature apiserver.
     """
 
-    timeout = 60
+    timeout = 180
 
 
 class RealInformerTests(InformerContract, OnReal):

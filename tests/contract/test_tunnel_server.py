@@ -195,7 +195,7 @@ class MiniServerTests(ServerContract, OnMini):
     On the miniature apiserver, which knows no roles.
     """
 
-    timeout = 60
+    timeout = 180
     has_roles = False
 
 

@@ -120,7 +120,7 @@ class DaemonTests(TestCase):
     Tests of the daemon with real listeners, before a miniature apiserver.
     """
 
-    timeout = 30
+    timeout = 180
 
     async def daemon(self, *words: str) -> tuple[ControllerManager, str, MiniAPI]:
         """

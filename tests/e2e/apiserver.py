@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from tests.certs import Identity, issue, make_ca
 
-from .process import E2EError, Process, find_binary, in_namespace, run, wait_for, with_hosts
+from .process import PATIENCE, E2EError, Process, find_binary, in_namespace, run, wait_for, with_hosts
 
 NEEDED = ("etcd", "kube-apiserver")
 ADDRESS_TYPES = "--kubelet-preferred-address-types"
@@ -199,10 +199,10 @@ class ControlPlane:
 
         def ready() -> bool:
             apiserver.check()
-            return self.kubectl("--server", url, "get", "--raw", "/readyz", timeout=5) == "ok"
+            return self.kubectl("--server", url, "get", "--raw", "/readyz", timeout=20) == "ok"
 
         try:
-            wait_for(f"a ready kube-{name}", ready, 60)
+            wait_for(f"a ready kube-{name}", ready)
         except E2EError:
             apiserver.stop(signal.SIGKILL)
             raise
@@ -213,7 +213,7 @@ class ControlPlane:
             self.apiserver.stop(number)
             self.apiserver = None
 
-    def kubectl(self, *arguments: str, timeout: float = 30, stdin: bytes | None = None) -> str:
+    def kubectl(self, *arguments: str, timeout: float = PATIENCE, stdin: bytes | None = None) -> str:
         """
         Run kubectl as the cluster's administrator.
         """

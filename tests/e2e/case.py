@@ -4,18 +4,24 @@ What the end-to-end tests have in common.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest import TestResult
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.stopwatch import Stopwatch
+
+from . import leftovers
 from .cluster import ADMIN, Cluster
 from .curl import Answer
+from .evidence import Logs, Witness
 from .pods import pod
-from .process import STOP_TIMEOUT, E2EError, wait_for
+from .process import PATIENCE, STOP_TIMEOUT, E2EError, run, wait_for
 from .session import shared_cluster
 
 TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
@@ -39,7 +45,7 @@ class Follower:
     def ended(self) -> bool:
         return self._child.poll() is not None
 
-    def wait_for(self, text: str, timeout: float = 20.0) -> None:
+    def wait_for(self, text: str, timeout: float = PATIENCE) -> None:
         """
         Wait until it printed ``text``.
         """
@@ -63,6 +69,19 @@ class ClusterCase(SynchronousTestCase):
     """
 
     cluster: Cluster
+
+    def run(self, result: TestResult | None = None) -> None:
+        super().run(cast(TestResult, Witness(result, Logs(leftovers.run_folder(os.getpid())), self.state)))
+
+    def state(self) -> str:
+        """
+        Nodes, pods, and what the hub thinks of its servers, as far as they are told; for whoever reads of a failure.
+        """
+        try:
+            seen = run(self.cluster.plane.kubectl_command("--request-timeout=5s", "get", "nodes,pods", "-A"), timeout=10)
+            return f"{seen}the hub: {self.hub_status()['cloud']}"
+        except (E2EError, AttributeError, OSError, ValueError) as problem:  # AttributeError: it did not come as far as that
+            return f"not told: {problem!r}"
 
     def setUp(self) -> None:
         self.cluster = shared_cluster()
@@ -123,6 +142,12 @@ class ClusterCase(SynchronousTestCase):
     def hub_status(self) -> dict[str, Any]:
         return self.cluster.ask_hub("/v1/status", base=ADMIN).json
 
+    def assert_within(self, seconds: float, watch: Stopwatch) -> None:
+        """
+        What began with ``watch`` took no longer than was promised.
+        """
+        self.assertLess(watch.net(), seconds, str(watch))
+
     def pods_are_sent_to_hub(self) -> bool:
         """
         Whether pods get the hub's HTTPS address.
@@ -140,7 +165,7 @@ class ClusterCase(SynchronousTestCase):
                 self.cluster.kubectl("certificate", "approve", request)
             return self.pods_are_sent_to_hub()
 
-        wait_for("a hub that pods are sent to", asked, 30)
+        wait_for("a hub that pods are sent to", asked)
 
     def cloud_is_reachable(self) -> bool:
         """

@@ -24,7 +24,7 @@ from .apiserver import ControlPlane
 from .curl import Answer, curl
 from .network import Network
 from .node import Node
-from .process import Process, find_binary, in_namespace, run, wait_for
+from .process import PATIENCE, Process, find_binary, in_namespace, run, wait_for
 from .tunnel import Tunnel
 
 NEEDED = (
@@ -104,7 +104,7 @@ class Cluster:
         )
         self.plane.start()
         self.start_controllers()
-        wait_for("the default service account", lambda: self.kubectl("get", "serviceaccount", "default", "-o", "name"), 60)
+        wait_for("the default service account", lambda: self.kubectl("get", "serviceaccount", "default", "-o", "name"))
         self.apply(SHARE_WITH_NODES)
         self.node = Node(self.folder, self.network, self.plane.authority, 1, self.plane.url)
         self.network.route(self.cloud_namespace, self.node.pod_subnet, 10 + self.node.number)
@@ -129,7 +129,7 @@ class Cluster:
         node.start_containerd()
         node.import_images()
         node.start_kubelet()
-        wait_for(f"node {node.name} to be Ready", lambda: self.node_is_ready(node.name), 60, every=0.25)
+        wait_for(f"node {node.name} to be Ready", lambda: self.node_is_ready(node.name), every=0.25)
         return node
 
     def stop_second_node(self) -> None:
@@ -218,10 +218,10 @@ class Cluster:
 
         def listens() -> bool:
             hub.check()
-            answer = self.ask_hub("/v1/status", base=ADMIN, timeout=2)
+            answer = self.ask_hub("/v1/status", base=ADMIN, timeout=5)
             return answer.status == 200 and all(one["listening"] for one in json.loads(answer.body)["listeners"])
 
-        wait_for("a listening yurthub", listens, 20, every=0.05)
+        wait_for("a listening yurthub", listens, every=0.05)
         return hub
 
     def ask_hub(self, path: str, *, base: str = HUB, agent: str = KUBELET, **options: Any) -> Answer:
@@ -232,7 +232,7 @@ class Cluster:
 
     # Words for tests
 
-    def kubectl(self, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None) -> str:
+    def kubectl(self, *arguments: str, timeout: float = PATIENCE, stdin: bytes | None = None) -> str:
         """
         Run kubectl in the cloud, as administrator.
         """
@@ -252,7 +252,7 @@ class Cluster:
         ]
         return in_namespace(self.node.namespace, kubectl)
 
-    def hub_kubectl(self, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None) -> str:
+    def hub_kubectl(self, *arguments: str, timeout: float = PATIENCE, stdin: bytes | None = None) -> str:
         return run(self.hub_kubectl_command(*arguments), timeout=timeout, stdin=stdin)
 
     def apply(self, *documents: dict[str, Any]) -> None:
@@ -274,7 +274,7 @@ class Cluster:
     def pod_phase(self, name: str) -> str:
         return self.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase}")
 
-    def wait_for_pods(self, *names: str, timeout: float = 60.0) -> None:
+    def wait_for_pods(self, *names: str) -> None:
         """
         Wait until the pods are Ready in the cloud's eyes.
         """
@@ -283,7 +283,7 @@ class Cluster:
             path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
             return all(self.kubectl("get", "pod", name, "-o", path) == "True" for name in names)
 
-        wait_for(f"pods {', '.join(names)} to be ready", ready, timeout, every=0.5)
+        wait_for(f"pods {', '.join(names)} to be ready", ready, every=0.5)
 
     def make_pods(self, *pods: dict[str, Any]) -> None:
         """
@@ -303,7 +303,7 @@ class Cluster:
             pods = self.kubectl("get", "pods", "-A", "-o", "name").split()
             return len(self.node.running_containers()) <= 2 * len(pods)
 
-        wait_for(f"the end of pods {', '.join(names)}", stopped, 60, every=0.25)
+        wait_for(f"the end of pods {', '.join(names)}", stopped, every=0.25)
 
     def restore(self) -> None:
         """
@@ -321,7 +321,7 @@ class Cluster:
             self.start_hub()
         if "kubelet" not in processes or processes["kubelet"].status is not None:
             self.node.start_kubelet(self.hub_kubeconfig)
-        wait_for("a Ready node", self.node_is_ready, 90, every=0.5)
+        wait_for("a Ready node", self.node_is_ready, every=0.5)
 
     def stop(self) -> None:
         """

@@ -218,13 +218,13 @@ class JoiningCase(ClusterCase):
         """
         cluster = self.cluster
         cluster.node.start_kubelet(kubeconfig or cluster.hub_kubeconfig)
-        wait_for("a Ready node", cluster.node_is_ready, 60, every=0.5)
+        wait_for("a Ready node", cluster.node_is_ready, every=0.5)
         cluster.kubectl("label", "node", cluster.node.name, "--overwrite", f"{EDGE_LABEL}=true")
 
     def readiness(self) -> str:
-        return self.cluster.ask_hub("/v1/readyz", base=ADMIN, timeout=2).body
+        return self.cluster.ask_hub("/v1/readyz", base=ADMIN, timeout=5).body
 
-    def wait_until_hub_says(self, text: str, seconds: float = 30) -> None:
+    def wait_until_hub_says(self, text: str) -> None:
         """
         Wait until the hub's readiness has these words.
         """
@@ -234,10 +234,10 @@ class JoiningCase(ClusterCase):
                 raise E2EError(found)
             return True
 
-        wait_for(f"{text!r} in the hub's readiness", said, seconds, every=0.1)
+        wait_for(f"{text!r} in the hub's readiness", said, every=0.1)
 
-    def wait_until_joined(self, seconds: float = 30) -> None:
-        self.wait_until_hub_says('"ready": true', seconds)
+    def wait_until_joined(self) -> None:
+        self.wait_until_hub_says('"ready": true')
 
     def hub_metric(self, name: str) -> float:
         """
@@ -254,7 +254,7 @@ class JoiningCase(ClusterCase):
         return curl(self.cluster.node.namespace, f"{ADMIN}/v1/token", agent="operator", extra=["-d", body]).status
 
     def agent_is_connected(self) -> bool:
-        return curl(self.cluster.node.namespace, f"{AGENT_META}/v1/readyz", agent="test", timeout=2).status == 200
+        return curl(self.cluster.node.namespace, f"{AGENT_META}/v1/readyz", agent="test", timeout=5).status == 200
 
     def is_of(self, path: Path, issuer: str) -> bool:
         """
@@ -276,7 +276,7 @@ class JoiningCase(ClusterCase):
         Whether the apiserver to join at is ready, whoever signed its certificate.
         """
         self.apiserver.check()
-        answer = curl(self.cluster.cloud_namespace, f"{self.server}/readyz", agent="test", timeout=2, extra=["-k"])
+        answer = curl(self.cluster.cloud_namespace, f"{self.server}/readyz", agent="test", timeout=5, extra=["-k"])
         return answer.status == 200
 
     def with_kubelet_certificate(self) -> list[str]:

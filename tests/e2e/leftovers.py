@@ -91,7 +91,7 @@ def kill_containers(folder: Path) -> None:
         return not pids
 
     cgroups = _cgroups(folder)
-    wait_for(f"the end of the containers below {folder}", gone, 15)
+    wait_for(f"the end of the containers below {folder}", gone)
     for path in [path for name in cgroups for path in (CGROUPS / name, *CGROUPS.glob(f"*/{name}"))]:
         try:
             path.rmdir()

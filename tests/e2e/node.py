@@ -12,7 +12,7 @@ from . import leftovers
 from .apiserver import ClusterKeys
 from .images import PAUSE, write_images
 from .network import Network
-from .process import Process, find_binary, in_namespace, run, wait_for
+from .process import PATIENCE, Process, find_binary, in_namespace, run, wait_for
 
 CONTAINERD_CONFIG = """\
 version = 2
@@ -110,7 +110,7 @@ class Node:
         if process := self.processes.pop(name, None):
             process.stop(number)
 
-    def run(self, *argv: str, timeout: float = 60.0, check: bool = True) -> str:
+    def run(self, *argv: str, timeout: float = PATIENCE, check: bool = True) -> str:
         """
         Run a command on the node and answer its output.
         """
@@ -126,7 +126,7 @@ class Node:
             self.ctr("version")
             return True
 
-        wait_for(f"containerd of {self.name}", answers, 30)
+        wait_for(f"containerd of {self.name}", answers)
 
     def ctr(self, *arguments: str) -> str:
         return run(["ctr", "-a", str(self.folder / "containerd.sock"), "-n", "k8s.io", *arguments])

@@ -12,7 +12,7 @@ import subprocess
 import termios
 from collections.abc import Sequence
 
-from .process import STOP_TIMEOUT, E2EError, wait_for
+from .process import PATIENCE, STOP_TIMEOUT, E2EError, wait_for
 
 READ_BYTES = 65536
 
@@ -61,7 +61,7 @@ class Terminal:
             self._seen += data
         return self._seen.decode(errors="replace")
 
-    def wait_for(self, text: str, timeout: float = 20.0) -> None:
+    def wait_for(self, text: str, timeout: float = PATIENCE) -> None:
         """
         Wait until it showed ``text``.
         """
@@ -70,7 +70,7 @@ class Terminal:
         except E2EError as problem:
             raise E2EError(f"{problem}; it showed {self.shown()[-2000:]!r}") from None
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """
         Wait for the command's end, and answer its exit status.
         """

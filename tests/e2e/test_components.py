@@ -54,10 +54,10 @@ class ComponentTests(ClusterCase):
             return curl(node.namespace, f"http://{address}/", agent="test", timeout=3).body == text
 
         self.make_pods(self.web_pod("served"))
-        wait_for("an answer from the service's address", lambda: serves("served\n"), 60)
+        wait_for("an answer from the service's address", lambda: serves("served\n"))
         self.cluster.remove_pods("served")
         self.cluster.make_pods(self.web_pod("served"))
-        wait_for("an answer from the new pod", lambda: serves("served\n"), 60)
+        wait_for("an answer from the new pod", lambda: serves("served\n"))
         self.assert_content(kube_proxy)
 
     def test_controller_manager(self) -> None:
@@ -86,15 +86,15 @@ class ComponentTests(ClusterCase):
         def available(count: int) -> bool:
             return cluster.kubectl("get", "deployment", "many", "-o", "jsonpath={.status.availableReplicas}") == str(count)
 
-        wait_for("two pods of the Deployment", lambda: available(2), 90, every=0.5)
+        wait_for("two pods of the Deployment", lambda: available(2), every=0.5)
 
         def endpoints() -> int:
             document = json.loads(cluster.kubectl("get", "endpoints", "many", "-o", "json"))
             return sum(len(subset.get("addresses", ())) for subset in document.get("subsets", ()))
 
-        wait_for("two endpoints of the Service", lambda: endpoints() == 2, 60, every=0.5)
+        wait_for("two endpoints of the Service", lambda: endpoints() == 2, every=0.5)
         cluster.kubectl("scale", "deployment", "many", "--replicas=1")
-        wait_for("one endpoint of the Service", lambda: endpoints() == 1, 60, every=0.5)
+        wait_for("one endpoint of the Service", lambda: endpoints() == 1, every=0.5)
         cluster.kubectl("delete", "deployment", "many")
-        wait_for("the end of its pods", lambda: "many" not in cluster.kubectl("get", "pods", "-o", "name"), 60, every=0.5)
+        wait_for("the end of its pods", lambda: "many" not in cluster.kubectl("get", "pods", "-o", "name"), every=0.5)
         self.assert_content(manager)

@@ -96,7 +96,7 @@ class GuideTests(ClusterCase):
         """
         Wait until a daemon says so.
         """
-        wait_for(f"{page} to be ready", lambda: curl(namespace, f"{page}/v1/readyz", agent="test", timeout=2).status == 200, 20)
+        wait_for(f"{page} to be ready", lambda: curl(namespace, f"{page}/v1/readyz", agent="test", timeout=5).status == 200)
 
     def test_five_steps(self) -> None:
         """
@@ -114,7 +114,7 @@ class GuideTests(ClusterCase):
         self.addCleanup(cluster.kubectl, "label", "node", node.name, f"{LABEL}-")
         cluster.kubectl("label", "node", node.name, f"{LABEL}=true")
         self.assertIn(f"label node edge-1 {LABEL}=true", step(5))
-        wait_for("the tunnel", lambda: cluster.kubectl("exec", "web", "--", "hostname", timeout=10).strip() == "web", 20)
+        wait_for("the tunnel", lambda: cluster.kubectl("exec", "web", "--", "hostname", timeout=30).strip() == "web")
         self.assertIn("web", cluster.kubectl("exec", "web", "--", "cat", "/tmp/w/index.html"))
         status = curl(cloud, f"{SERVER_META}/v1/status", agent="test", timeout=5).json
         self.assertEqual(([one["node"] for one in status["nodes"]], status["problems"]), ([node.name], []))

@@ -28,8 +28,8 @@ class KubeletTests(ClusterCase):
         self.assertEqual(sorted(self.node_pods().names), ["host", "web"])
         lease = ("get", "lease", "-n", "kube-node-lease", self.cluster.node.name, "-o", "jsonpath={.spec.renewTime}")
         # A test before may have deleted the Node, and its Lease with it.
-        first = wait_for("a Lease", lambda: self.cluster.kubectl(*lease, "--ignore-not-found"), 30)
-        wait_for("a renewed Lease", lambda: self.cluster.kubectl(*lease) > first, 30)
+        first = wait_for("a Lease", lambda: self.cluster.kubectl(*lease, "--ignore-not-found"))
+        wait_for("a renewed Lease", lambda: self.cluster.kubectl(*lease) > first)
         pods = [view for view in self.hub_status()["views"] if view["component"] == "kubelet" and view["resource"] == "/v1/pods"]
         self.assertTrue(any(view["complete"] for view in pods), pods)
         self.assertEqual(self.cluster.ask_hub("/v1/readyz", base=ADMIN).status, 200)
@@ -91,7 +91,7 @@ class KubectlTests(ClusterCase):
         self.make_pods(self.host_pod())
         wait_for("a line of log", lambda: re.search(r"UTC \d{4}", self.cluster.hub_kubectl("logs", "host")))
         follower = self.follow(self.cluster.hub_kubectl_command("logs", "-f", "host"))
-        wait_for("lines to follow", lambda: len(follower.text.splitlines()) >= 3, 20)
+        wait_for("lines to follow", lambda: len(follower.text.splitlines()) >= 3)
 
     def test_exec_by_websocket(self) -> None:
         """
@@ -145,14 +145,14 @@ class KubectlTests(ClusterCase):
         """
         self.make_pods(self.host_pod())
         follower = self.follow(self.cluster.hub_kubectl_command("attach", "host"))
-        wait_for("output of the pod", lambda: re.search(r"UTC \d{4}", follower.text), 20)
+        wait_for("output of the pod", lambda: re.search(r"UTC \d{4}", follower.text))
 
     def test_port_forward(self) -> None:
         """
         port-forward carries a request to the pod and its answer back.
         """
         page = ("exec", "web", "--", "wget", "-q", "-O-", "http://127.0.0.1:8080/")
-        wait_for("the pod's server", lambda: self.cluster.hub_kubectl(*page) == "web\n", 20)
+        wait_for("the pod's server", lambda: self.cluster.hub_kubectl(*page) == "web\n")
         follower = self.follow(self.cluster.hub_kubectl_command("port-forward", "pod/web", "18080:8080"))
         follower.wait_for("Forwarding from 127.0.0.1:18080")
         answer = curl(self.cluster.node.namespace, "http://127.0.0.1:18080/", agent="test")

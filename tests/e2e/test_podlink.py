@@ -78,9 +78,9 @@ class PodLinkTests(ClusterCase):
         node.run("iptables", "-A", *drop)
         self.addCleanup(node.run, "iptables", "-D", *drop)
         self.restart_hub("--enable-iptables")
-        wait_for("the hub's rules", lambda: "169.254.2.1" in node.run("iptables-save"), 20)
+        wait_for("the hub's rules", lambda: "169.254.2.1" in node.run("iptables-save"))
         # The rules stand a moment before the hub listens: it hears of its link when the child that made both has ended.
-        wait_for("the address", lambda: "for-pods" in self.wget("/api/v1/namespaces/default/configmaps", token=True), 20)
+        wait_for("the address", lambda: "for-pods" in self.wget("/api/v1/namespaces/default/configmaps", token=True))
         node.stop("yurthub")
         rules = node.run("iptables-save")
         self.assertNotIn("169.254.2.1", rules)
@@ -95,7 +95,7 @@ class PodLinkTests(ClusterCase):
         node.stop("yurthub", signal.SIGKILL)
         self.assertIn("yurthub-tap0", node.run("ip", "link"))
         self.cluster.start_hub()
-        wait_for("the address", lambda: "for-pods" in self.wget("/api/v1/namespaces/default/configmaps", token=True), 20)
+        wait_for("the address", lambda: "for-pods" in self.wget("/api/v1/namespaces/default/configmaps", token=True))
 
     def test_without_the_cloud(self) -> None:
         """
@@ -112,13 +112,13 @@ class PodLinkTests(ClusterCase):
         self.cluster.kubectl("exec", "client", "--", "sh", "-c", f"({script}) >/dev/null 2>&1 &")
         self.cluster.cut()
         self.addCleanup(self.cluster.heal)
-        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable())
         pid = self.pod_process()
 
         def inside(file: str) -> str:
             return self.cluster.node.run("cat", f"/proc/{pid}/root/tmp/{file}", check=False)
 
-        wait_for("an answer from the cache", lambda: "X-Yurt-Source: cache" in inside("head"), 20)
+        wait_for("an answer from the cache", lambda: "X-Yurt-Source: cache" in inside("head"))
         self.assertIn("for-pods", inside("out"))
         self.assertIn("401", inside("nobody"))
 
@@ -137,12 +137,12 @@ class PodLinkTests(ClusterCase):
             answer = self.cluster.ask_hub(path, agent="client", base=POD_ADDRESS, headers=[f"Authorization: Bearer {token}"])
             return answer.status, answer.headers.get("x-yurt-source", "")
 
-        wait_for("the pod address", lambda: read(seen) == (200, "cloud"), 20)
+        wait_for("the pod address", lambda: read(seen) == (200, "cloud"))
         keys = "/openid/v1/jwks"
-        wait_for("the cluster's keys", lambda: self.cluster.ask_hub(keys, base=HUB).status == 200, 20)
+        wait_for("the cluster's keys", lambda: self.cluster.ask_hub(keys, base=HUB).status == 200)
         self.cluster.cut()
         self.addCleanup(self.cluster.heal)
-        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable())
         self.assertEqual([read(token) for token in (seen, unseen)], [(200, "cache")] * 2)
         self.assertEqual(read(others)[0], 503)
         forged = ".".join([*unseen.split(".")[:2], others.split(".")[2]])
@@ -159,9 +159,9 @@ class PodLinkTests(ClusterCase):
         self.cluster.start_approver()
         self.addCleanup(self.cluster.stop_approver)
         self.restart_hub(*options)
-        wait_for("pods to be sent to the hub", self.pods_are_sent_to_hub, 30)
+        wait_for("pods to be sent to the hub", self.pods_are_sent_to_hub)
         # one that an earlier test left may lack the IPv6 address, and is asked for anew
-        wait_for("the certificate", lambda: self.hub_status()["servingCertificate"]["state"] == "issued", 30)
+        wait_for("the certificate", lambda: self.hub_status()["servingCertificate"]["state"] == "issued")
         self.cluster.remove_pods("client")
         self.cluster.make_pods(self.web_pod("client"))
         inside = Inside(self.pod_process())
@@ -173,12 +173,12 @@ class PodLinkTests(ClusterCase):
         self.go_by_ipv6(inside)
         self.cluster.cut()
         self.addCleanup(self.cluster.heal)
-        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable())
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         self.cluster.node.stop("yurthub", signal.SIGKILL)
         self.cluster.start_hub(*options)
         self.assertTrue(self.pods_are_sent_to_hub())
-        wait_for("the hub to miss the cloud", lambda: self.hub_status()["cloud"]["reason"] != "not probed yet", 30)
+        wait_for("the hub to miss the cloud", lambda: self.hub_status()["cloud"]["reason"] != "not probed yet")
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         self.assertIn("NAME", inside.kubectl("get", "configmaps"))
         said = inside.curl("https://169.254.2.1:10268/api/v1/namespaces/default/configmaps")
@@ -191,7 +191,7 @@ class PodLinkTests(ClusterCase):
         node = self.cluster.node
         self.addCleanup(node.stop_kube_proxy)
         node.start_kube_proxy(self.cluster.hub_kubeconfig)
-        wait_for("kube-proxy's rules", lambda: "--to-destination 169.254.2.1:10268" in node.run("iptables-save"), 30)
+        wait_for("kube-proxy's rules", lambda: "--to-destination 169.254.2.1:10268" in node.run("iptables-save"))
         inside.environment |= {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
         self.assertIn("configmap/for-pods", inside.kubectl("get", "configmaps", "-o", "name"))
         inside.environment |= {"KUBERNETES_SERVICE_HOST": "169.254.2.1", "KUBERNETES_SERVICE_PORT": "10268"}

@@ -33,26 +33,24 @@ class ReturnTests(OfflineCase):
         pods that were made there start, pods that were deleted there stop, and what happened here is told there.
         """
         self.cut()
-        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable())
         started = self.events_of("host", "Started")
         self.cluster.start_hub()
-        wait_for("kubelet's call of the new hub", lambda: self.hub_status()["lease"]["kubeletAlive"], 60)
+        wait_for("kubelet's call of the new hub", lambda: self.hub_status()["lease"]["kubeletAlive"])
         log = self.cluster.node.processes["kubelet"].log
         log_start = log.stat().st_size
         self.addCleanup(self.cluster.remove_pods, "late")
         self.cluster.apply(self.web_pod("late"))
         self.cluster.kubectl("delete", "pod", "web", "--wait=false")
         self.restart_container("host")
-        wait_for("the restart", lambda: self.restarts_of("host") == 1, 60, every=0.5)
+        wait_for("the restart", lambda: self.restarts_of("host") == 1, every=0.5)
         self.assertEqual(sorted(self.node_pods().names), ["host", "web"])
         self.assertEqual(COMPLAINTS.findall(log.read_bytes()[log_start:].decode()), [])
         self.cluster.heal()
-        self.cluster.wait_for_pods("late", "host", timeout=60)
-        wait_for(
-            "the end of the deleted pod", lambda: "pod/web" not in self.cluster.kubectl("get", "pods", "-o", "name").split(), 60
-        )
-        wait_for("kubelet's view", lambda: sorted(self.node_pods().names) == ["host", "late"], 30)
-        wait_for("the event of the restart", lambda: self.events_of("host", "Started") > started, 60)
+        self.cluster.wait_for_pods("late", "host")
+        wait_for("the end of the deleted pod", lambda: "pod/web" not in self.cluster.kubectl("get", "pods", "-o", "name").split())
+        wait_for("kubelet's view", lambda: sorted(self.node_pods().names) == ["host", "late"])
+        wait_for("the event of the restart", lambda: self.events_of("host", "Started") > started)
 
     def test_kubelet_restarts(self) -> None:
         """
@@ -60,7 +58,7 @@ class ReturnTests(OfflineCase):
         """
         before = sorted(self.cluster.node.running_containers())
         self.cut()
-        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable())
         node = self.cluster.node
         node.stop("kubelet")
         kubelet = node.start_kubelet(self.cluster.hub_kubeconfig)
@@ -72,10 +70,9 @@ class ReturnTests(OfflineCase):
         wait_for(
             "the node's registration",
             lambda: "Successfully registered node" in said() or "was previously registered" in said(),
-            60,
         )
-        wait_for("its Lease", lambda: self.hub_status()["lease"]["kubeletAlive"], 60)
-        wait_for("its look at the pods", lambda: "SyncLoop (ADD" in said() and "SyncLoop (PLEG)" in said(), 60)
+        wait_for("its Lease", lambda: self.hub_status()["lease"]["kubeletAlive"])
+        wait_for("its look at the pods", lambda: "SyncLoop (ADD" in said() and "SyncLoop (PLEG)" in said())
         self.assertEqual(sorted(node.running_containers()), before)
         self.assertEqual(COMPLAINTS.findall(said()), [])
         self.assertEqual(kubelet.status, None)
@@ -124,12 +121,12 @@ class ProxyReturnTests(OfflineCase):
         def serves() -> bool:
             return node.run("curl", "-s", "--max-time", "3", f"http://{address}/", check=False) == "web\n"
 
-        wait_for("an answer from the service's address", serves, 60)
+        wait_for("an answer from the service's address", serves)
         self.cut()
-        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the hub to miss the cloud", lambda: not self.cloud_is_reachable())
         node.stop("kube-proxy")
         node.run("iptables", "-t", "nat", "-F", "KUBE-SERVICES")
         self.assertFalse(serves())
         self.cluster.start_hub()
         node.spawn("kube-proxy", argv)
-        wait_for("an answer without the cloud", serves, 60)
+        wait_for("an answer without the cloud", serves)

@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from . import extension, metrics_server
 from .cluster import CLOUD
 from .doors import DIRECT, EGRESS_SOCKET, EGRESS_TLS, NAMED
 from .manifests import granted, rule
-from .process import Process, in_namespace, run, wait_for, with_hosts
+from .process import PATIENCE, Process, in_namespace, run, wait_for, with_hosts
 from .tunnel import EDGE_LABEL, TALKER, WEB
 from .tunnel_case import TunnelCase, numbers
 
@@ -67,7 +66,7 @@ class DivertedTests(TunnelCase):
         exec keeps standard output and error apart and answers the exit status.
         """
         command = self.tunnel.kubectl_command("exec", WEB, "--", "sh", "-c", "echo out; echo oops >&2; exit 7")
-        done = subprocess.run(command, capture_output=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
         self.assertEqual((done.returncode, done.stdout), (7, b"out\n"))
         self.assertIn(b"oops", done.stderr)
 
@@ -90,9 +89,9 @@ class DivertedTests(TunnelCase):
         """
         self.assertTrue(numbers(self.tunnel.kubectl("logs", TALKER)))
         follower = self.follow(self.tunnel.kubectl_command("logs", "-f", "--tail=1", TALKER))
-        wait_for("the first line", lambda: numbers(follower.text), 20)
+        wait_for("the first line", lambda: numbers(follower.text))
         first = numbers(follower.text)[0]
-        wait_for("more lines", lambda: len(numbers(follower.text)) >= 3, 10)
+        wait_for("more lines", lambda: len(numbers(follower.text)) >= 3)
         seen = numbers(follower.text)
         self.assertEqual(seen, list(range(first, first + len(seen))))
 
@@ -101,7 +100,7 @@ class DivertedTests(TunnelCase):
         attach shows what the container prints from now on.
         """
         follower = self.follow(self.tunnel.kubectl_command("attach", TALKER))
-        wait_for("output of the pod", lambda: len(numbers(follower.text)) >= 2, 20)
+        wait_for("output of the pod", lambda: len(numbers(follower.text)) >= 2)
 
     def test_port_forward(self) -> None:
         """
@@ -127,9 +126,9 @@ class DivertedTests(TunnelCase):
         """
         cp brings a file into a pod and back as it was.
         """
-        self.copy_both_ways(32, timeout=60)
+        self.copy_both_ways(32)
 
-    def copy_both_ways(self, megabytes: int, timeout: float) -> None:
+    def copy_both_ways(self, megabytes: int) -> None:
         """
         Bring a file into a pod and back, and compare sums at each place.
         """
@@ -137,9 +136,9 @@ class DivertedTests(TunnelCase):
         self.addCleanup(back.unlink, missing_ok=True)
         wanted = self.digest(there)
         self.addCleanup(self.tunnel.kubectl, "exec", WEB, "--", "rm", "-f", "/tmp/copied")
-        self.tunnel.kubectl("cp", str(there), f"{WEB}:/tmp/copied", timeout=timeout)
+        self.tunnel.kubectl("cp", str(there), f"{WEB}:/tmp/copied")
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "md5sum", "/tmp/copied")[:32], wanted)
-        self.copy_back("/tmp/copied", back, timeout)
+        self.copy_back("/tmp/copied", back, PATIENCE)
         self.assertEqual(self.digest(back), wanted)
 
     def test_node_proxy(self) -> None:
@@ -220,9 +219,9 @@ class ExtensionContract(Extended):
         self.start_extension()
         self.addCleanup(self.cluster.kubectl, "delete", "apiservice", extension.api_service()["metadata"]["name"])
         self.cluster.apply(extension.webhook(self.cluster.plane.authority.ca.cert_pem), extension.api_service())
-        wait_for("the webhook's opinion", lambda: extension.OPINION in self.opinion(), 30, every=0.5)
+        wait_for("the webhook's opinion", lambda: extension.OPINION in self.opinion(), every=0.5)
         things = ("get", "--raw", f"{extension.API}/things")
-        wait_for("the aggregated API", lambda: "one-of-many" in self.tunnel.kubectl(*things), 60, every=0.5)
+        wait_for("the aggregated API", lambda: "one-of-many" in self.tunnel.kubectl(*things), every=0.5)
         hidden = self.tunnel.refused("get", "--raw", f"/api/v1/namespaces/default/pods/{WEB}:8080/proxy/")
         self.assertRegex(hidden, "dialled by the server")
         self.addCleanup(self.tunnel.server.restart)
@@ -242,9 +241,7 @@ class EgressSocketTests(ExtensionContract, DivertedTests):
         A call to a node that is not connected is refused at once.
         """
         self.make_node("edge-9", 89, **{EDGE_LABEL: "true"})
-        begin = time.monotonic()
-        said = self.tunnel.refused("get", "--raw", "/api/v1/nodes/edge-9/proxy/healthz")
-        self.assertTrue(time.monotonic() - begin < 5, f"after {time.monotonic() - begin:.1f} s: {said}")
+        said = self.assert_refused("get", "--raw", "/api/v1/nodes/edge-9/proxy/healthz")
         self.assertRegex(said, "503|not connected")
 
 
@@ -268,7 +265,7 @@ class NamedTests(Extended, DivertedTests):
         The proxy subresource leads to the node that is meant also where the API server's own machine is a node.
         """
         self.make_node("cloud-1", CLOUD)
-        wait_for("the server to know the node", lambda: "cloud-1" in self.tunnel.names(), 20)
+        wait_for("the server to know the node", lambda: "cloud-1" in self.tunnel.names())
         self.test_node_proxy()
 
     def test_top(self) -> None:
@@ -294,5 +291,5 @@ class NamedTests(Extended, DivertedTests):
             said = run(self.tunnel.kubectl_command("top", kind, name, "--no-headers"), check=False)
             return bool(re.search(rf"^{name} .*\d+m +.*\d+Mi", said))
 
-        wait_for("the usage of the node", lambda: shows("node", cluster.node.name), 60, every=0.5)
-        wait_for("the usage of a pod", lambda: shows("pod", WEB), 30, every=0.5)
+        wait_for("the usage of the node", lambda: shows("node", cluster.node.name), every=0.5)
+        wait_for("the usage of a pod", lambda: shows("pod", WEB), every=0.5)

@@ -11,7 +11,7 @@ from tests.certs import issue, make_ca
 from .curl import curl
 from .node import Node
 from .pods import pod
-from .process import Process, wait_for
+from .process import PATIENCE, Process, wait_for
 from .tunnel import AGENT, EDGE_LABEL, TALKER, WEB
 from .tunnel_case import TunnelCase, numbers
 
@@ -41,7 +41,7 @@ class CertificateTests(TunnelCase):
             said = log.read_bytes()[start:].decode()
             return all(word in said for word in words)
 
-        wait_for(f"{words} in the agent's log", told, 10)
+        wait_for(f"{words} in the agent's log", told)
         self.assertEqual(self.tunnel.server.connected(), set())
 
     def test_another_nodes_certificate(self) -> None:
@@ -52,7 +52,7 @@ class CertificateTests(TunnelCase):
         node = self.cluster.node
         self.cluster.plane.authority.issue("stranger", "system:node:stranger", ("system:nodes",))
         agent = self.spawn_agent(certificate="stranger")
-        wait_for("the end of the agent", lambda: agent.status is not None, 10)
+        wait_for("the end of the agent", lambda: agent.status is not None)
         self.assert_stays_out("it is for node stranger, not for edge-1")
         self.spawn_agent("--node-name", "stranger", certificate="stranger")
         self.assert_stays_out("the certificate is for node stranger, and the cluster has no Node of this name")
@@ -111,7 +111,7 @@ class TwoNodesTests(TunnelCase):
         for name in ("over-there", "here") * 3:
             self.assertEqual(self.tunnel.kubectl("exec", name, "--", "hostname"), f"{name}\n")
         follower = self.follow(self.tunnel.kubectl_command("logs", "-f", TALKER))
-        wait_for("a line", lambda: numbers(follower.text), 20)
+        wait_for("a line", lambda: numbers(follower.text))
         node.stop(AGENT, signal.SIGKILL)
         self.tunnel.refused("exec", "over-there", "--", "true")
         self.assertEqual(self.tunnel.kubectl("exec", "here", "--", "hostname"), "here\n")
@@ -145,7 +145,7 @@ class TwoServersTests(TunnelCase):
             return self.tunnel.kubectl("exec", WEB, "--", "hostname") == "web\n"
 
         wait_for("a call by way of the other server", reaches, 30, every=0.5)
-        self.send_there_and_back(20, timeout=60)
+        self.send_there_and_back(20, timeout=PATIENCE)
         self.other.stop(signal.SIGKILL)
         self.tunnel.refused("exec", WEB, "--", "true")
         self.other.restart()

@@ -41,7 +41,7 @@ class UpgradeTests(ClusterCase):
         spec = {"selector": {"matchLabels": {"app": "daemon"}}, "updateStrategy": {"type": "OnDelete"}, "template": template}
         self.addCleanup(self.cluster.kubectl, "delete", "daemonset", "daemon", "--cascade=foreground")
         self.cluster.apply({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "daemon"}, "spec": spec})
-        wait_for("the DaemonSet's pod", lambda: self.pods() and self.cluster.pod_phase(self.pods()[0]) == "Running", 60)
+        wait_for("the DaemonSet's pod", lambda: self.pods() and self.cluster.pod_phase(self.pods()[0]) == "Running")
 
     def pods(self) -> list[str]:
         """
@@ -80,7 +80,7 @@ class UpgradeTests(ClusterCase):
         self.assertEqual(self.cluster.kubectl("get", "pod", name, "-o", path), "version:5d8c6")
         answer = self.post(name, "upgrade")
         self.assertEqual((answer.status, answer.body.strip()), (200, f"Start updating pod default/{name}"))
-        wait_for("another pod", lambda: self.pods() and self.pods() != [name], 60, every=0.5)
+        wait_for("another pod", lambda: self.pods() and self.pods() != [name], every=0.5)
 
 
 class SecretTests(ClusterCase):
@@ -109,7 +109,7 @@ class SecretTests(ClusterCase):
         self.assertEqual((self.cluster.node.folder / "own" / "cache.key").stat().st_mode & 0o777, 0o600)
         self.addCleanup(self.cluster.heal)
         self.cluster.cut()
-        wait_for("the loss of the cloud", lambda: not self.hub_status()["cloud"]["reachable"], 30)
+        wait_for("the loss of the cloud", lambda: not self.hub_status()["cloud"]["reachable"])
         answer = self.cluster.ask_hub(path)
         self.assertEqual((answer.status, answer.json["data"]["password"]), (200, encoded))
 
@@ -164,7 +164,7 @@ class StaticPodTests(UpkeepCase):
         file = self.static_pods / "fixed.yaml"
         self.addCleanup(file.unlink, missing_ok=True)
         file.write_text(self.manifest("one"))
-        wait_for("the static pod", lambda: self.version() == "one Running", 60, every=0.5)
+        wait_for("the static pod", lambda: self.version() == "one Running", every=0.5)
         url = f"{ADMIN}/openyurt.io/v1/namespaces/default/pods/{self.name}/upgrade"
 
         def upgrade() -> Answer:
@@ -181,7 +181,7 @@ class StaticPodTests(UpkeepCase):
         self.cluster.apply({**config, "data": {"fixed.yaml": self.manifest("two")}})
         answer = upgrade()
         self.assertEqual((answer.status, answer.body.strip()), (200, f"Start updating pod default/{self.name}"))
-        wait_for("the newer one", lambda: self.version() == "two Running", 60, every=0.5)
+        wait_for("the newer one", lambda: self.version() == "two Running", every=0.5)
 
 
 class SweepTests(UpkeepCase):
@@ -200,7 +200,7 @@ class SweepTests(UpkeepCase):
         Wait until the cache was swept so many times from now on.
         """
         wanted = self.metric("gc_sweeps_total") + number
-        wait_for("sweeps", lambda: self.metric("gc_sweeps_total") >= wanted, 60, every=0.5)
+        wait_for("sweeps", lambda: self.metric("gc_sweeps_total") >= wanted, every=0.5)
 
     def components(self) -> set[str]:
         """
@@ -216,27 +216,27 @@ class SweepTests(UpkeepCase):
         self.make_pods(self.web_pod("stays"), self.web_pod("goes"))
         for agent in ("flanneld", "coredns"):
             self.cluster.ask_hub("/api/v1/services", agent=agent)
-        wait_for("kubelet's view", lambda: {"stays", "goes"} <= self.pods(), 30)
+        wait_for("kubelet's view", lambda: {"stays", "goes"} <= self.pods())
         self.assertTrue({"flanneld", "coredns", "kubelet"} <= self.components())
         self.cluster.node.stop("kubelet")
         self.addCleanup(self.cluster.node.start_kubelet, self.cluster.hub_kubeconfig)
         self.addCleanup(self.cluster.heal)
         self.cluster.cut()
-        wait_for("the loss of the cloud", lambda: not self.cloud_is_reachable(), 30)
+        wait_for("the loss of the cloud", lambda: not self.cloud_is_reachable())
         self.cluster.kubectl("delete", "pod", "goes", "--force", "--grace-period=0")
         swept = self.metric("gc_sweeps_total")
-        wait_for("a sweep put off", lambda: "the sweep is put off" in self._log.read_text()[self._log_start :], 60)
+        wait_for("a sweep put off", lambda: "the sweep is put off" in self._log.read_text()[self._log_start :])
         self.assertEqual((self.metric("gc_sweeps_total"), {"stays", "goes"} <= self.pods()), (swept, True))
         self.cluster.heal()
-        wait_for("the pod to go", lambda: self.pods() == {"stays"}, 60, every=0.5)
+        wait_for("the pod to go", lambda: self.pods() == {"stays"}, every=0.5)
         self.cluster.kubectl("delete", "pod", "stays", "--force", "--grace-period=0")
-        wait_for("a sweep that spares it", lambda: self.metric("gc_refused_total") > 0, 60, every=0.5)
+        wait_for("a sweep that spares it", lambda: self.metric("gc_refused_total") > 0, every=0.5)
         self.assertEqual(self.pods(), {"stays"})
 
         def forgotten() -> bool:
             self.cluster.ask_hub("/api/v1/services", agent="coredns")
             return "flanneld" not in self.components()
 
-        wait_for("a component to be forgotten", forgotten, 60, every=0.5)
+        wait_for("a component to be forgotten", forgotten, every=0.5)
         self.sweep()
         self.assertTrue({"coredns", "kubelet"} <= self.components())

@@ -20,7 +20,7 @@ from .manifests import INTERNAL_SERVICE, MANIFEST, SERVER_USER, tunnel_endpoints
 from .network import UPLINK
 from .node import Node
 from .pods import pod
-from .process import E2EError, Process, find_binary, in_namespace, run, wait_for
+from .process import PATIENCE, E2EError, HungError, Process, find_binary, in_namespace, run, wait_for
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -33,7 +33,6 @@ NAT_RULES = (
     f"INPUT -i {UPLINK} -m conntrack --ctstate NEW -j DROP",
     f"FORWARD -i {UPLINK} -m conntrack --ctstate NEW -j DROP",
 )
-CONNECT_TIMEOUT = 20.0
 SERVICES = "10.96.0.0/16"
 SECOND_SERVER = 3
 """Last part of the second server's address."""
@@ -89,9 +88,9 @@ class TunnelServer:
 
         def ready() -> bool:
             process.check()
-            return curl(self.namespace, f"{SERVER_META}/v1/readyz", agent="test", timeout=2).status == 200
+            return curl(self.namespace, f"{SERVER_META}/v1/readyz", agent="test", timeout=5).status == 200
 
-        wait_for(f"a ready {self.name}", ready, CONNECT_TIMEOUT, every=0.05)
+        wait_for(f"a ready {self.name}", ready, every=0.05)
 
     def restart(self) -> None:
         """
@@ -130,8 +129,8 @@ class TunnelServer:
         """
         return {agent["node"] for agent in self.agents}
 
-    def wait_for_agents(self, *names: str, timeout: float = CONNECT_TIMEOUT) -> None:
-        wait_for(f"agents of {names} at {self.name}", lambda: self.connected() == set(names), timeout, every=0.05)
+    def wait_for_agents(self, *names: str) -> None:
+        wait_for(f"agents of {names} at {self.name}", lambda: self.connected() == set(names), every=0.05)
 
 
 class Tunnel:
@@ -212,7 +211,7 @@ class Tunnel:
             agent.check()
             return all(node.name in server.connected() for server in servers or (self.server,))
 
-        wait_for(f"the agent of {node.name} at its servers", known, CONNECT_TIMEOUT, every=0.05)
+        wait_for(f"the agent of {node.name} at its servers", known, every=0.05)
         if not (options or servers):
             self._ordinary[node.name] = agent
         return agent
@@ -277,13 +276,13 @@ class Tunnel:
         cluster.apply(tunnel_endpoints(self.server.address))
         self.serve_services()
         address = cluster.kubectl("get", "service", "-n", "kube-system", INTERNAL_SERVICE, "-o", "jsonpath={.spec.clusterIP}")
-        wait_for("the node's name", lambda: f"{address}\t{cluster.node.name}" in self.names(), 30)
+        wait_for("the node's name", lambda: f"{address}\t{cluster.node.name}" in self.names())
         self.hosts.write_text(f"127.0.0.1 localhost\n{self.names()}\n")
 
         def leads_to_server() -> bool:
             return curl(cluster.cloud_namespace, f"https://{address}:10250/", agent="test", timeout=2, extra=["-k"]).status > 0
 
-        wait_for("the Service's address", leads_to_server, 30)
+        wait_for("the Service's address", leads_to_server)
 
     def serve_services(self) -> None:
         """
@@ -351,15 +350,17 @@ class Tunnel:
         plane = self.cluster.plane
         return plane.kubectl_command("--server", plane.url_of(self.door.port), *arguments)
 
-    def kubectl(self, *arguments: str, timeout: float = 60.0, stdin: bytes | None = None) -> str:
+    def kubectl(self, *arguments: str, timeout: float = PATIENCE, stdin: bytes | None = None) -> str:
         return run(self.kubectl_command(*arguments), timeout=timeout, stdin=stdin)
 
-    def refused(self, *arguments: str, timeout: float = 30.0) -> str:
+    def refused(self, *arguments: str) -> str:
         """
         What kubectl says when it fails.
         """
         try:
-            said = self.kubectl(*arguments, timeout=timeout)
+            said = self.kubectl(*arguments)
+        except HungError:
+            raise
         except E2EError as problem:
             return str(problem)
         raise AssertionError(f"kubectl {' '.join(arguments)} did not fail, but said {said[-500:]!r}")

@@ -10,6 +10,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests.stopwatch import Stopwatch
+
 from .case import TROUBLE, ClusterCase
 from .doors import DIVERTED, Door
 from .process import E2EError, run
@@ -18,6 +20,8 @@ from .terminal import Terminal
 from .tunnel import AGENT, WEB, Tunnel
 
 BLOCK = 1 << 20
+REFUSED_WITHIN = 5.0
+"""Seconds in which kubectl says that a node cannot be reached, its own start included."""
 LINES = re.compile(r"^line (\d+)$", re.MULTILINE)
 TRIES = 3
 """
@@ -58,6 +62,15 @@ class TunnelCase(ClusterCase):
             said = path.read_bytes()[start:].decode(errors="replace")
             found = TROUBLE.search(said)
             self.assertIsNone(found, f"{path.name}: {said[max(found.start() - 1000, 0) : found.start() + 3000]}" if found else "")
+
+    def assert_refused(self, *arguments: str) -> str:
+        """
+        A call (an exec, unless another is named) fails at once: what kubectl says.
+        """
+        asked = Stopwatch()
+        said = self.tunnel.refused(*(arguments or ("exec", WEB, "--", "true")))
+        self.assert_within(REFUSED_WITHIN, asked)
+        return said
 
     def terminal(self, argv: list[str], rows: int = 24, columns: int = 80) -> Terminal:
         """

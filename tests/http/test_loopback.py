@@ -168,7 +168,7 @@ class LoopbackTests(TestCase):
     A client, a proxy on plain TCP, and a server behind it over TLS.
     """
 
-    timeout = 60
+    timeout = 180
 
     async def setUp(self) -> None:  # type: ignore[override]
         ca = certs.make_ca()

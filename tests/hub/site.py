@@ -30,7 +30,7 @@ reactor: Any = global_reactor
 
 NODE = "n1"
 USER = f"system:node:{NODE}"
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a condition is given up."""
 LOOK_EVERY = 0.01
 POD_ADDRESS = "127.0.0.2"

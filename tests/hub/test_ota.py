@@ -303,7 +303,7 @@ class WholeHubTests(TestCase):
     A hub on sockets, and a cloud that speaks like a real one.
     """
 
-    timeout = 60
+    timeout = 180
 
     async def test_upgrade(self) -> None:
         """

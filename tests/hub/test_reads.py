@@ -42,7 +42,7 @@ class HubCase(TestCase):
     What the tests here say often.
     """
 
-    timeout = 60
+    timeout = 180
 
     async def site_with(self, *documents: dict[str, Any], resource: str = "configmaps", **settings: Any) -> Site:
         """

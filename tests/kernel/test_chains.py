@@ -10,7 +10,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.host.contracts import DIRECT, DIVERSIONS, RULES, ChainsContract
-from tests.kernel.namespaces import Namespace, add_namespace, end, saved_rules
+from tests.kernel.namespaces import TOOL_SECONDS, Namespace, add_namespace, end, saved_rules
 from tests.kernel.remote import RemoteChains
 from yurt.host.messages import Known, Request, Result, decode_result, encode
 from yurt.host.tools import Flavour
@@ -219,6 +219,9 @@ class LegacyChainsTests(BackendContract, SynchronousTestCase):
         self.use("legacy")
         command = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-all", sys.executable, "-m", "yurt.host"]
         done = subprocess.run(
-            self.namespace.inside(*command), input=encode(Request("ensure", tunnel=RULES)), capture_output=True, timeout=30
+            self.namespace.inside(*command),
+            input=encode(Request("ensure", tunnel=RULES)),
+            capture_output=True,
+            timeout=TOOL_SECONDS,
         )
         self.assertIn("needs CAP_NET_ADMIN", decode_result(done.stdout).problems[0])

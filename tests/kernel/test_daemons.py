@@ -26,9 +26,9 @@ KUBELET = 10250
 OTHER = "10.8.0.3"
 """An address that the node is given later."""
 
-PATIENCE = 30.0
+PATIENCE = 50.0
 """Seconds for two daemons to start and find each other."""
-STOP_SECONDS = 15.0
+STOP_SECONDS = 40.0
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 

@@ -379,7 +379,7 @@ class KubeconfigTests(TestCase):
     Tests of clients made from a kubeconfig, on real connections.
     """
 
-    timeout = 30
+    timeout = 180
 
     def setUp(self) -> None:
         self.api = MiniAPI(reactor)

@@ -575,7 +575,7 @@ class LoopbackTests(TestCase):
     Tests of an informer on real connections, with TLS.
     """
 
-    timeout = 30
+    timeout = 180
 
     def setUp(self) -> None:
         self.api = MiniAPI(reactor)

@@ -134,7 +134,7 @@ class LoopbackTests:
     What must hold over TCP and over TLS.
     """
 
-    timeout = 60
+    timeout = 180
 
     def wrap(self, factory: Factory, client: bool) -> IProtocolFactory:
         """

@@ -26,7 +26,7 @@ from tests.ports import free_port
 
 NODE = "n1"
 KUBELET = "kubelet/v1.30.0"
-PATIENCE = 30.0
+PATIENCE = 90.0
 TROUBLE = re.compile(rb"Traceback|Unhandled|CRITICAL")
 
 
@@ -54,7 +54,7 @@ class HubProcessCase(TestCase):
     ``twistd yurthub`` on free ports of loopback, with a cloud that can be cut.
     """
 
-    timeout = 180
+    timeout = 300
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).resolve()

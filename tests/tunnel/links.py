@@ -178,7 +178,7 @@ class LinkCase(TestCase):
     Tests with servers on loopback.
     """
 
-    timeout = 30
+    timeout = 180
 
     def serve(self, server_id: str = "server-1", interface: str = "127.0.0.1", port: int = 0, **how: Any) -> TunnelServer:
         """

@@ -262,7 +262,7 @@ class LoopbackTests(TestCase):
     Tests over TCP: a caller, the splice, and a server.
     """
 
-    timeout = 30
+    timeout = 180
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.splice = Splice()

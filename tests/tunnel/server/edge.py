@@ -336,7 +336,7 @@ class EdgeCase(TestCase):
     A front with its three entrances, and node edge-1 behind a link.
     """
 
-    timeout = 60
+    timeout = 180
     allowed_names: frozenset[str] = frozenset()
     max_requests = 100
     verify_kubelet = True

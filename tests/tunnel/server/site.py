@@ -36,7 +36,7 @@ from yurt.tunnel.server.service import TunnelServer
 from yurt.tunnel.splice import Splice
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that a test waits for a condition before it fails."""
 
 

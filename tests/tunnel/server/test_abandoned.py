@@ -37,7 +37,7 @@ class AbandonedTests(TestCase):
     Tests of the service.
     """
 
-    timeout = 60
+    timeout = 180
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.reactor: Any = reactor

@@ -40,7 +40,7 @@ class AddressedTests(TestCase):
     Prometheus and the like, by TLS, with what the cluster says of callers, pods and ports.
     """
 
-    timeout = 60
+    timeout = 180
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.reactor: Any = reactor
