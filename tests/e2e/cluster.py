@@ -104,7 +104,6 @@ class Cluster:
         )
         self.plane.start()
         self.start_controllers()
-        wait_for("the default service account", lambda: self.kubectl("get", "serviceaccount", "default", "-o", "name"))
         self.apply(SHARE_WITH_NODES)
         self.node = Node(self.folder, self.network, self.plane.authority, 1, self.plane.url)
         self.network.route(self.cloud_namespace, self.node.pod_subnet, 10 + self.node.number)
@@ -113,6 +112,7 @@ class Cluster:
         self.node.start_containerd()
         self.node.import_images()
         self.restore()
+        wait_for("the default service account", lambda: self.kubectl("get", "serviceaccount", "default", "-o", "name"))
 
     @cached_property
     def second_node(self) -> Node:

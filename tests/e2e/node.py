@@ -14,6 +14,8 @@ from .images import PAUSE, write_images
 from .network import Network
 from .process import PATIENCE, Process, find_binary, in_namespace, run, wait_for
 
+METADATA_SERVICE = "169.254.169.254"
+"""Of clouds for rent: each kubelet would wait 6 s for its answer when it starts."""
 CONTAINERD_CONFIG = """\
 version = 2
 root = "{folder}/containerd"
@@ -44,6 +46,7 @@ class Node:
         self.pod_subnet = f"10.244.{number}.0/24"
         self.folder.mkdir(parents=True)
         self.namespace = network.add(self.name, 10 + number, gateway=1)
+        run(["ip", "-n", self.namespace, "route", "add", "unreachable", METADATA_SERVICE])
         keys.issue(self.name, f"system:node:{self.name}", ("system:nodes",), dns=[self.name], ips=[self.address])
         self.cloud_kubeconfig = keys.kubeconfig(self.folder / "cloud.conf", cloud_url, self.name)
         self.processes: dict[str, Process] = {}
@@ -90,7 +93,7 @@ class Node:
             "containerLogMaxSize": "200Mi",
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-            "nodeStatusUpdateFrequency": "5s",
+            "nodeStatusUpdateFrequency": "2s",
             "nodeLeaseDurationSeconds": 20,
             "syncFrequency": "10s",
             "clusterDNS": ["10.96.0.10"],
