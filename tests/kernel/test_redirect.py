@@ -305,6 +305,25 @@ class RedirectContract(_Mixin):
         self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
         self.assertEqual(self.dial(dialler, NODE, 10250), [10250, NODE, 10250])
 
+    def test_flushed(self) -> None:
+        """
+        When somebody flushes the table, or deletes the jump, that is put right long before the next check, of which there is none
+        here.
+        """
+        dialler = self.start_all_doors()
+        daemon = self.start(period=3600.0)
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        wanted = self.saved()
+        jump = ["-p", "tcp", "-m", "comment", "--comment", TUNNEL_COMMENT, "-j", TUNNEL_ROOT]
+        nat = f"iptables-{self.flavour}", "-w", "-t", "nat"
+        self.cloud.run(*nat, "-D", "OUTPUT", *jump)
+        self.state_with(daemon, repairs=1, problem=None)
+        self.assertEqual(self.saved(), wanted)
+        self.cloud.run(*nat, "-F")
+        self.state_with(daemon, repairs=2, problem=None)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+
     def test_broken_before_change(self) -> None:
         """
         A change that finds the chains gone puts all back at once.

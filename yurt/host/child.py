@@ -10,7 +10,7 @@ from typing import Protocol
 
 from twisted.internet import error
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -33,9 +33,9 @@ MAX_COMPLAINT_BYTES = 16 * 1024
 _PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(yurt.__file__)))
 
 
-class HostReactor(IReactorProcess, IReactorTime):
+class HostReactor(IReactorProcess, IReactorTime, IReactorFDSet):
     """
-    What running a child takes of a reactor.
+    What running a child takes of a reactor, and hearing from the kernel.
     """
 
 

@@ -4,7 +4,7 @@ Tests for :mod:`yurt.tunnel.server.redirect`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -17,7 +17,16 @@ from yurt.host.errors import HostError
 from yurt.host.messages import Known, Request, Result
 from yurt.host.tunnel_rules import Diversion, Flow, TunnelRules
 from yurt.tunnel.server.ports import Security
-from yurt.tunnel.server.redirect import FIRST_RETRY, GATHER, LAST_RETRY, OTHER_LOOK, STOP_TIMEOUT, SYNC_LOOK, Redirect
+from yurt.tunnel.server.redirect import (
+    FIRST_RETRY,
+    GATHER,
+    LAST_RETRY,
+    NEWS_PAUSE,
+    OTHER_LOOK,
+    STOP_TIMEOUT,
+    SYNC_LOOK,
+    Redirect,
+)
 from yurt.tunnel.server.rules import Bound
 
 PERIOD = 60.0
@@ -89,6 +98,25 @@ class Machine:
         return requests
 
 
+class FakeNews:
+    """
+    In the place of :class:`yurt.host.news.RuleNews`.
+    """
+
+    def __init__(self, heard: Callable[[], object]) -> None:
+        self.heard = heard
+        self.started = False
+
+    def start(self) -> None:
+        self.started = True
+
+    def stop(self) -> None:
+        self.started = False
+
+    def follow(self, flavour: str | None) -> None:
+        self.heard()  # of what was changed by whoever asks
+
+
 class RedirectTests(SynchronousTestCase):
     """
     Tests for :class:`Redirect`.
@@ -101,7 +129,16 @@ class RedirectTests(SynchronousTestCase):
         self.cluster = ToldCluster()
         self.cluster.node("cloud", "10.0.0.1")
         self.cluster.node("edge", "10.0.0.9", has_agent=True)
+        self.news: FakeNews
         self.redirect = self.make()
+
+    def listen(self, reactor: object, chain: str, heard: Callable[[], object]) -> FakeNews:
+        """
+        News that the test makes.
+        """
+        self.assertEqual(chain, "TUNNEL-PORT")
+        self.news = FakeNews(heard)
+        return self.news
 
     def make(self) -> Redirect:
         """
@@ -116,6 +153,7 @@ class RedirectTests(SynchronousTestCase):
             child=cast(Any, self.machine),
             sole=cast(Any, self.sole),
             flows=cast(Any, self.machine),
+            news=cast(Any, self.listen),
             hostname="Here",
             is_own=lambda address: address == "10.0.0.7",
         )
@@ -143,6 +181,31 @@ class RedirectTests(SynchronousTestCase):
         self.assertEqual((self.redirect.problem, self.redirect.backend, self.redirect.rules), (None, "legacy", wanted))
         self.clock.advance(PERIOD - 1)
         self.assertEqual(self.machine.asked(), [])
+
+    def test_news(self) -> None:
+        """
+        When the kernel tells of a change that is not ours all rules are compared soon, and once more after a repair; changes that
+        come one after the other are no reason to do so all the time.  None is heard after the stop.
+        """
+        self.start()
+        self.assertTrue(self.news.started)
+        self.clock.advance(NEWS_PAUSE)
+        self.machine.asked()
+        self.machine.rules = None
+        self.news.heard()
+        self.settle()
+        (request,) = self.machine.asked()
+        self.assertEqual((request.known, self.redirect.repairs), (None, 1))
+        for _ in range(10):
+            self.news.heard()
+            self.clock.advance(NEWS_PAUSE / 20)
+        self.assertEqual(self.machine.asked(), [])
+        self.clock.advance(NEWS_PAUSE)
+        self.assertEqual((len(self.machine.asked()), self.redirect.repairs), (1, 1))
+        self.clock.advance(PERIOD - 1)
+        self.assertEqual(self.machine.asked(), [])
+        self.redirect.stopService()
+        self.assertFalse(self.news.started)
 
     def test_nothing_before_start(self) -> None:
         """

@@ -22,8 +22,9 @@ from yurt.host.errors import HostError
 from yurt.host.flows import Flows
 from yurt.host.kept import KeptChild
 from yurt.host.messages import Known, Request, Result
+from yurt.host.news import RuleNews
 from yurt.host.sole import Sole
-from yurt.host.tunnel_rules import TunnelRules
+from yurt.host.tunnel_rules import TUNNEL_ROOT, TunnelRules
 from yurt.tunnel.server.node import Node
 from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.ports import LivePorts, Ports, Security
@@ -34,6 +35,12 @@ GATHER = 0.05
 
 SYNC_LOOK = 0.25
 """Seconds between two looks whether the first list of nodes has come."""
+
+NEWS_PAUSE = 2.0
+"""
+Seconds between two checks for which there is a reason: the kernel tells of a change, or the last one found one.  Who flushes all
+rules, as a reload of firewalld does, is not through at once.
+"""
 
 FIRST_RETRY = 1.0
 """Seconds before a change that failed is tried again; doubled each time."""
@@ -70,8 +77,9 @@ class Redirect(Service):
     Keeps the rules, from when nodes and ports are known until the stop, which removes them.
 
     Rules that an earlier run left are kept as they are until both are known: without the list of nodes no rule can be told to be
-    wrong.  A change of nodes or ports is made alone, without looking at what else there is; every ``period`` seconds all is
-    compared, and put right.  Of several servers on a host one keeps them; when it stops or dies, another one.
+    wrong.  A change of nodes or ports is made alone, without looking at what else there is; every ``period`` seconds, and soon
+    after others have changed them, all is compared, and put right.  Of several servers on a host one keeps them; when it stops
+    or dies, another one.
     """
 
     log = Logger()
@@ -88,6 +96,7 @@ class Redirect(Service):
         child: KeptChild | None = None,
         sole: Sole | None = None,
         flows: Flows | None = None,
+        news: Callable[[HostReactor, str, Callable[[], object]], RuleNews] = RuleNews,
         hostname: str | None = None,
         is_own: Callable[[str], bool] = is_own_address,
     ) -> None:
@@ -102,7 +111,9 @@ class Redirect(Service):
         self._hostname = socket.gethostname() if hostname is None else hostname
         self._is_own = is_own
         self._known: Known | None = None
-        self._check_at = 0.0
+        self._check_at = self._checked_at = 0.0
+        self._news = news(reactor, TUNNEL_ROOT, self._heard)
+        self._applying = False
         self._retry = FIRST_RETRY
         self._failed = False
         self._changed = False
@@ -148,6 +159,7 @@ class Redirect(Service):
         super().startService()
         self._known, self._check_at, self._failed = None, 0.0, False
         self._ends = [self._nodes.subscribe(self._node_changed), self._ports.subscribe(self._ports_changed)]
+        self._news.start()
         self._loop = Deferred.fromCoroutine(self._keep())
 
     def stopService(self) -> Deferred[None]:
@@ -162,6 +174,7 @@ class Redirect(Service):
         if loop is None:
             return succeed(None)
         self._flows.stop()
+        self._news.stop()
         self._wake(0.0)
         return Deferred.fromCoroutine(self._remove(loop))
 
@@ -194,6 +207,17 @@ class Redirect(Service):
             if self._known is not None:
                 self._child.prepare()  # if it has ended, it starts while others are gathered
             self._wake(GATHER)
+
+    def _heard(self) -> None:
+        """
+        Rules of ours were changed.  What is heard while we change them is our own doing, or the next check finds it.
+        """
+        if not self._applying:
+            self._check_soon()
+            self._wake(max(GATHER, self._check_at - self._reactor.seconds()))
+
+    def _check_soon(self) -> None:
+        self._check_at = min(self._check_at, self._checked_at + NEWS_PAUSE)
 
     def _wake(self, seconds: float) -> None:
         """
@@ -242,33 +266,41 @@ class Redirect(Service):
         return GATHER if self._changed else max(0.0, self._check_at - self._reactor.seconds())
 
     async def _apply(self, wanted: TunnelRules, known: Known | None) -> None:
+        self._applying = True
         try:
             result = await self._child.ask(Request("ensure", tunnel=wanted, known=known), CHILD_TIMEOUT)
         except HostError as error:
             result = Result(problems=(str(error),))
-        self._note(result, None if self._failed else self._known, wanted)
+        self._news.follow(result.flavour)
+        self._applying = False
+        repaired = self._note(result, None if self._failed else self._known, wanted)
         self._failed = bool(result.problems)
         self.failures += self._failed
         self._note_backend(result)
         if result.flavour is not None and not self._failed:
             self._known = Known(result.flavour, wanted)
         if result.checked:
-            self._check_at = self._reactor.seconds() + self._period
+            self._checked_at = self._reactor.seconds()
+            self._check_at = self._checked_at + self._period
+        if repaired:
+            self._check_soon()
         self._flows.forget(result.flows)
         self._tell(f"firewall rules: {'; '.join(result.problems)}" if result.problems else None)
 
-    def _note(self, result: Result, expected: Known | None, wanted: TunnelRules) -> None:
+    def _note(self, result: Result, expected: Known | None, wanted: TunnelRules) -> bool:
         """
-        Tell what was changed; when ``wanted`` was expected to be there already, someone else had changed it.
+        Tell what was changed; and whether ``wanted`` was expected to be there already, so that someone else had changed it.
         """
         for change in result.changes:
             self.log.info("{change}", change=change)
         if not result.changes:
-            return
+            return False
         self.changes += 1
-        if result.checked and expected is not None and expected.tunnel == wanted:
+        repaired = result.checked and expected is not None and expected.tunnel == wanted
+        if repaired:
             self.repairs += 1
             self.log.warn("another program had changed the firewall rules of the tunnel; they are as they were")
+        return repaired
 
     def _note_backend(self, result: Result) -> None:
         if result.backend and result.backend != self.backend:
