@@ -51,17 +51,20 @@ class Forward(Call):
 
     # How a request begins; set anew only where it goes on, as most requests never need most of it.
     server: Server | None = None
+    """The one that it was sent to last; None while it has been sent to none."""
     exchange: Exchange | None = None
     started = False
     fresh = False
     """Whether connections that were open before are not to be used."""
 
+    # What only a request has that was sent, for the cache answers in little more time than it takes to make them.
+    tried: list[Server]
+    wait: Wait
+    delivery: Delivery
+
     def __init__(self, hub: Hub, request: IncomingRequest, info: RequestInfo, caller: Caller, credential: Credential) -> None:
         super().__init__(hub, request, info, caller, credential)
-        self.tried: list[Server] = []
         self.upload = Upload(request, self) if request.has_body else None
-        self.delivery = Delivery(self)
-        self.wait = Wait(self)
 
     # The way out
 
@@ -88,6 +91,8 @@ class Forward(Call):
         """
         Try ``server``.
         """
+        if self.server is None:
+            self.tried, self.wait, self.delivery = [], Wait(self), Delivery(self)
         self.server = server
         self.tried.append(server)
         upstream = server.upstream if self.credential.kind == "none" else server.bare
@@ -332,7 +337,8 @@ class Forward(Call):
         Give up the way to the cloud.
         """
         exchange, self.exchange = self.exchange, None
-        self.delivery.forget_held()
+        if self.server is not None:
+            self.delivery.forget_held()
         if exchange is not None:
             exchange.cancel()
 
@@ -340,8 +346,9 @@ class Forward(Call):
         """
         Nothing is waited for nor held any more.
         """
-        self.wait.end()
-        self.delivery.end()
+        if self.server is not None:
+            self.wait.end()
+            self.delivery.end()
         super().done()
 
     # What subclasses add
