@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import Recorder
 from tests.http.upstream import OK, Dials, Site
-from yurt.http.client import HTTPUpstream
-from yurt.http.interfaces import RequestHead
+from yurt.http.client import MAX_WORDLESS, HTTPUpstream
+from yurt.http.interfaces import Exchange, RequestHead
 from yurt.http.limits import ClientLimits
 
 
@@ -63,6 +63,157 @@ class PoolTests(SynchronousTestCase):
         self.assertTrue(site.wires[0].disconnecting)
         site.send()
         self.assertEqual(site.dials, 2)
+
+    def silent(self, limits: ClientLimits = ClientLimits()) -> Site:
+        """
+        A site with one connection that has been idle for so long that it may have died.
+        """
+        site = self.warm(limits)
+        site.reactor.advance(limits.trusted_for + 0.1)
+        site.wires[0].clear()
+        return site
+
+    def write(self, site: Site) -> tuple[Exchange, Recorder]:
+        """
+        Send a write that nobody may send twice.
+        """
+        exchange, receiver = site.send(b"PATCH", [(b"Content-Length", b"4")], body=True, once=True)
+        exchange.write(b"body")
+        exchange.finish([])
+        return exchange, receiver
+
+    def test_write_asks_first(self) -> None:
+        """
+        Over a connection that has been silent, the body of a write goes when the server has shown that it is there; its word is
+        not for whoever sends the write.
+        """
+        site = self.silent()
+        _, receiver = self.write(site)
+        self.assertIn(b"\r\nExpect: 100-continue\r\n\r\n", site.wires[0].value())
+        self.assertNotIn(b"body", site.wires[0].value())
+        site.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(site.wires[0].value()[-8:], b"\r\n\r\nbody")
+        site.receive(OK)
+        self.assertEqual((receiver.events, receiver.interims), (["head", "data", "finished"], []))
+        self.assertEqual((site.dials, site.upstream.open_connections), (1, 1))
+        self.assertEqual(site.reactor.getDelayedCalls()[1:], [])
+
+    def test_body_after_word(self) -> None:
+        """
+        A body that comes slowly is held back until then, and goes on afterwards at the server's pace.
+        """
+        site = self.silent()
+        exchange, _ = site.send(b"POST", body=True, once=True)
+        source = Recorder()
+        exchange.produce_from(source)
+        self.assertTrue(source.paused)
+        exchange.write(b"one")
+        site.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertFalse(source.paused)
+        exchange.write(b"two")
+        exchange.finish([])
+        self.assertTrue(site.wires[0].value().endswith(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"))
+
+    def test_write_on_a_dead_connection(self) -> None:
+        """
+        One that died unnoticed costs a few seconds: nothing has been done over it, and the write goes over a new one, as it is.
+        The others that were idle go as well.
+        """
+        for is_lost in (False, True):
+            site = self.silent()
+            _, receiver = self.write(site)
+            if is_lost:
+                site.lose()
+            else:
+                site.reactor.advance(ClientLimits().continue_timeout)
+                self.assertTrue(site.wires[0].is_closed)
+                site.lose()
+            self.assertEqual((site.dials, receiver.events), (2, []))
+            site.accept()
+            self.assertEqual(site.wires[1].value(), b"PATCH /x HTTP/1.1\r\nHost: 10.0.0.1:6443\r\nContent-Length: 4\r\n\r\nbody")
+            site.receive(OK)
+            self.assertEqual(receiver.body, b"hello")
+
+    def test_write_is_never_sent_twice(self) -> None:
+        """
+        Once the server has the body nobody else gets it.
+        """
+        site = self.silent()
+        _, receiver = self.write(site)
+        site.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
+        site.reactor.advance(ClientLimits().continue_timeout)
+        site.lose()
+        assert receiver.error is not None
+        self.assertEqual((site.dials, receiver.error.sent), (1, True))
+
+    def test_failed_before_its_word(self) -> None:
+        """
+        When all connections of a server are closed meanwhile, a write that has not begun may be tried elsewhere.
+        """
+        site = self.silent()
+        _, receiver = self.write(site)
+        site.upstream.close_connections("it is gone")
+        assert receiver.error is not None
+        self.assertFalse(receiver.error.sent)
+        self.assertEqual(site.reactor.getDelayedCalls(), [])
+
+    def test_refused_at_once(self) -> None:
+        """
+        A server may answer without the body: that is the answer, and the connection, on which it might wait for it, is closed.
+        """
+        site = self.silent()
+        _, receiver = self.write(site)
+        site.receive(OK.replace(b"200 OK", b"403 Forbidden"))
+        assert receiver.head is not None
+        self.assertEqual((receiver.head.status, receiver.body), (403, b"hello"))
+        self.assertTrue(site.wires[0].is_closed)
+        self.assertEqual(site.upstream.open_connections, 0)
+        self.assertNotIn(b"body", site.wires[0].value())
+
+    def test_no_such_expectation(self) -> None:
+        """
+        To one that refuses to be asked the write goes as it is.
+        """
+        site = self.silent()
+        _, receiver = self.write(site)
+        site.receive(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual((site.dials, receiver.events), (2, []))
+        site.accept()
+        self.assertNotIn(b"Expect", site.wires[1].value())
+
+    def test_never_a_word(self) -> None:
+        """
+        One that never says a word is asked no more after a while: writes go over new connections at once.
+        """
+        site = self.silent()
+        for _ in range(MAX_WORDLESS):
+            self.write(site)
+            site.reactor.advance(ClientLimits().continue_timeout)
+            site.accept()
+            site.receive(OK)
+            site.reactor.advance(ClientLimits().trusted_for + 0.1)
+        self.write(site)
+        self.assertEqual(site.dials, MAX_WORDLESS + 2)
+        self.assertNotIn(b"Expect", site.wires[-1].value())
+
+    def test_without_body(self) -> None:
+        """
+        What has no body that could be held back, and must not be lost either, goes over a new connection; so do streams.
+        """
+        for method, upgrade in ((b"DELETE", False), (b"POST", True), (b"GET", False)):
+            site = self.silent()
+            site.send(method, once=True, upgrade=upgrade)
+            self.assertEqual(site.dials, 2)
+
+    def test_heard_just_now(self) -> None:
+        """
+        A connection that was heard from just now carries a write at once.
+        """
+        site = self.warm()
+        site.wires[0].clear()
+        self.write(site)
+        self.assertTrue(site.wires[0].value().endswith(b"body"))
+        self.assertNotIn(b"Expect", site.wires[0].value())
 
     def test_retired(self) -> None:
         """

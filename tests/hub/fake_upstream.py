@@ -53,6 +53,7 @@ class FakeUpstream:
         body: bool = False,
         upgrade: bool = False,
         fresh: bool = False,
+        once: bool = False,
     ) -> FakeExchange:
         """
         As :meth:`yurt.http.interfaces.Upstream.send`.

@@ -141,7 +141,14 @@ class HandUpstream:
     seen: list[HandExchange] = field(default_factory=list)
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> HandExchange:
         exchange = HandExchange(self, head, receiver, fresh)
         self.open.append(exchange)

@@ -156,7 +156,14 @@ class MemoryAPI:
         self.api = MiniAPI(self.clock, tls=False, ca=self.ca)
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> MemoryExchange:
         """
         As :meth:`yurt.http.interfaces.Upstream.send`.

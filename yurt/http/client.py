@@ -24,6 +24,9 @@ from yurt.tls import ClientTLS
 NO_MEANS = (error.ConnectBindError,)
 """What Twisted makes of it when the kernel gives no socket: too many open files."""
 
+MAX_WORDLESS = 3
+"""Times that a server is asked to say that it goes on, until it is taken for one that never does."""
+
 NO_CONNECTION_IN_TIME = (TimeoutError, CancelledError, error.TimeoutError, error.ConnectingCancelledError)
 
 
@@ -63,6 +66,9 @@ class HTTPUpstream:
         self._exchanges: set[ClientExchange] = set()
         self._sweep: IDelayedCall | None = None
         self._generation = 0
+        self._wordless = 0
+        """How often a server that has never said that it goes on was asked in vain."""
+        self._has_word = False
         self.streams: set[ClientConnection] = set()
 
     @property
@@ -73,7 +79,14 @@ class HTTPUpstream:
         return len(self._idle) + len(self._exchanges) + len(self.streams)
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> ClientExchange:
         """
         See :class:`Upstream`.
@@ -84,8 +97,13 @@ class HTTPUpstream:
         exchange = ClientExchange(self, head, receiver, data, chunked, body)
         exchange.upgrade = upgrade
         self._exchanges.add(exchange)
-        if self._idle and not fresh:
+        is_asked = body and self._wordless < MAX_WORDLESS
+        if not self._idle or fresh:
+            self.dial_for(exchange)
+        elif not once or self._reactor.seconds() - self._idle[-1].idle_since <= self.limits.trusted_for:
             self._idle.pop().carry(exchange, reused=True)
+        elif is_asked:
+            self._idle.pop().ask(exchange)
         else:
             self.dial_for(exchange)
         return exchange
@@ -161,6 +179,31 @@ class HTTPUpstream:
         self.drop_idle()
 
     # What exchanges and connections tell
+
+    def await_word(self, exchange: ClientExchange) -> None:
+        """
+        An idle connection has been asked whether its server is still there.
+        """
+        exchange.word = self._reactor.callLater(self.limits.continue_timeout, self._word_missed, exchange)
+
+    def word_came(self) -> None:
+        """
+        It is.
+        """
+        self._has_word, self._wordless = True, 0
+
+    def _word_missed(self, exchange: ClientExchange) -> None:
+        """
+        It is not, or says nothing of that kind: a new connection carries the request.  Those that were idle may be dead as well.
+        """
+        if not self._has_word:
+            self._wordless += 1
+        connection = exchange.connection
+        exchange.forget_connection()
+        if connection is not None:
+            connection.desert()
+        self.retire_connections()
+        self.dial_for(exchange)
 
     def exchange_over(self, exchange: ClientExchange) -> None:
         """

@@ -4,7 +4,6 @@ One connection to an HTTP/1.1 server, which carries one exchange at a time.
 
 from __future__ import annotations
 
-from typing import Protocol as Interface
 from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,27 +14,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.client_exchange import ClientExchange
+from yurt.http.client_roles import Pool
 from yurt.http.failures import describe
 from yurt.http.interfaces import ResponseHead
 from yurt.http.response_parser import ResponseParser
 from yurt.http.upgrade import TransportStream
 from yurt.http.wire import Wire, allow_stall, is_tls, one_write, tune
 
-
-class Pool(Interface):
-    """
-    What a connection needs of the upstream that it belongs to.
-    """
-
-    streams: set[ClientConnection]
-
-    def dial_for(self, exchange: ClientExchange) -> None: ...
-
-    def exchange_over(self, exchange: ClientExchange) -> None: ...
-
-    def connection_idle(self, connection: ClientConnection) -> None: ...
-
-    def connection_lost(self, connection: ClientConnection) -> None: ...
+CONTINUE = 100
+EXPECTATION_FAILED = 417
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
@@ -122,8 +109,8 @@ class ClientConnection(Protocol):
             return
         if (self._ended or isinstance(reason.value, ConnectionDone)) and self._parser.end():
             self._deliver(exchange)
-        elif self._reused and exchange.retry and not exchange.answered:
-            exchange.connection = None
+        elif exchange.word is not None or (self._reused and exchange.retry and not exchange.answered):
+            exchange.forget_connection()
             self._upstream.dial_for(exchange)
         else:
             where = "in the middle of the answer" if exchange.answered else "before an answer came"
@@ -171,14 +158,33 @@ class ClientConnection(Protocol):
         """
         Send a request.
         """
+        self._take(exchange, reused)
+        self._send(exchange, exchange.take_early())
+
+    def ask(self, exchange: ClientExchange) -> None:
+        """
+        Send the head of a request whose body follows when the server has said that it is there.
+        """
+        self._take(exchange, True)
+        exchange.held = True
+        self.wire.write(exchange.head_that_waits)
+        one_write.message_ended()
+        self._upstream.await_word(exchange)
+
+    def _take(self, exchange: ClientExchange, reused: bool) -> None:
         self._exchange = exchange
         self._reused = reused
         exchange.connection = self
-        exchange.sent = True
         self._parser.expect(exchange.method)
         if exchange.paused:
             self.wire.pauseProducing()
-        self.wire.write(exchange.take_early())
+
+    def _send(self, exchange: ClientExchange, data: bytes) -> None:
+        """
+        From now on the server may carry it out.
+        """
+        exchange.sent = True
+        self.wire.write(data)
         if exchange.body_sent:
             one_write.message_ended()
         if exchange.source is not None and not self.full:
@@ -195,6 +201,13 @@ class ClientConnection(Protocol):
         if self._gone is None and self.transport is not None:
             self.wire.abortConnection()
 
+    def desert(self) -> None:
+        """
+        Close at once; another connection carries the request.
+        """
+        self._exchange = None
+        self.abandon()
+
     def close(self) -> None:
         """
         Close politely; nothing is in flight.
@@ -210,6 +223,8 @@ class ClientConnection(Protocol):
         """
         Tell the receiver everything that the last read brought.
         """
+        if exchange.word is not None and not self._is_answer(exchange):
+            return
         exchange.answered = True
         parser = self._parser
         receiver = exchange.receiver
@@ -240,6 +255,28 @@ class ClientConnection(Protocol):
             self.abandon()
             exchange.fail(f"what it answered is no HTTP: {parser.error}")
 
+    def _is_answer(self, exchange: ClientExchange) -> bool:
+        """
+        Whether what came from a server that was asked is more than its word.
+        """
+        parser = self._parser
+        if parser.head is not None and parser.head.status == EXPECTATION_FAILED:
+            exchange.forget_connection()
+            self.desert()
+            self._upstream.dial_for(exchange)
+            return False
+        others = [interim for interim in parser.interims if interim.status != CONTINUE]
+        if len(others) < len(parser.interims):
+            parser.interims = others
+            self._upstream.word_came()
+            exchange.await_no_word()
+            if parser.head is None:
+                exchange.held = False
+                self._send(exchange, exchange.take_body())
+        elif parser.head is not None:
+            exchange.await_no_word()
+        return bool(others) or parser.head is not None or parser.error is not None
+
     def _complete(self, exchange: ClientExchange) -> None:
         """
         The response is whole: keep the connection if it can be kept.
@@ -252,7 +289,7 @@ class ClientConnection(Protocol):
         upstream.exchange_over(exchange)
         if self._gone is not None:
             pass
-        elif not exchange.body_sent:
+        elif exchange.held or not exchange.body_sent:
             self.abandon()
         elif self._parser.reusable and not self._ended and not exchange.alone:
             if exchange.paused:

@@ -4,37 +4,24 @@ One request on its way to a server, and who is told of its answer.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
+from yurt.http.client_roles import Carrier, Exchanges
 from yurt.http.heads import serialise_fields
 from yurt.http.interfaces import FlowControlled, Headers, RequestHead, ResponseReceiver, UpstreamError
-from yurt.http.wire import Wire
 
 RETRIED = frozenset((b"GET", b"HEAD"))
 """Methods sent once more when a connection that had been idle turns out to be dead."""
 
 
-class Carrier(Protocol):
-    """
-    What an exchange needs of the connection that carries it.
-    """
-
-    wire: Wire
-    full: bool
-
-    def abandon(self) -> None: ...
-
-
-class Exchanges(Protocol):
-    """
-    What an exchange needs of the upstream that it belongs to.
-    """
-
-    name: str
-
-    def exchange_over(self, exchange: ClientExchange) -> None: ...
+EXPECT = b"Expect: 100-continue\r\n"
+"""
+Asks a server to say that it is about to read the body (RFC 9110 section 10.1.1), which Go's HTTP library does when the API server
+begins to: whoever hears nothing knows that nothing has been done.
+"""
 
 
 class ClientExchange:
@@ -52,6 +39,7 @@ class ClientExchange:
         "connection",
         "dialling",
         "head",
+        "held",
         "method",
         "over",
         "paused",
@@ -61,6 +49,7 @@ class ClientExchange:
         "source",
         "target",
         "upgrade",
+        "word",
     )
 
     def __init__(
@@ -80,6 +69,10 @@ class ClientExchange:
         """A body that some servers leave unread, and take for the next request: that must not be somebody else's answer."""
         self.answered = False
         self.sent = False
+        self.held = False
+        """Whether the server has the head only, and the body waits here for its word."""
+        self.word: IDelayedCall | None = None
+        """While that word is awaited: what ends the wait."""
         self.over = False
         self.paused = False
         self.connection: Carrier | None = None
@@ -122,7 +115,7 @@ class ClientExchange:
         self.source = None
 
     def _send(self, data: bytes) -> None:
-        if self.connection is None:
+        if self.connection is None or self.held:
             self._early.append(data)
         else:
             self.connection.wire.write(data)
@@ -134,7 +127,7 @@ class ClientExchange:
         if self.body_sent or self.over:
             return
         self.source = source
-        if source is not None and (self.connection is None or self.connection.full):
+        if source is not None and (self.connection is None or self.held or self.connection.full):
             source.pause()
 
     def cancel(self) -> None:
@@ -151,6 +144,7 @@ class ClientExchange:
         """
         self.over = True
         self.source = None
+        self.await_no_word()
         if self.dialling is not None:
             self.dialling.cancel()
         if self.connection is not None:
@@ -160,11 +154,40 @@ class ClientExchange:
         """
         The bytes to send when the connection stands.  Those of a request that may be retried are the same every time.
         """
-        if not self._early:
-            return self.head
-        data = b"".join([self.head, *self._early])
+        return self.head + self.take_body() if self._early else self.head
+
+    def take_body(self) -> bytes:
+        """
+        What has come of the body, and was not sent.
+        """
+        data = b"".join(self._early)
         self._early.clear()
         return data
+
+    # Whether the server is still there
+
+    @property
+    def head_that_waits(self) -> bytes:
+        """
+        The head, with which the server is asked to say whether it wants the body.
+        """
+        return self.head[:-2] + EXPECT + b"\r\n"
+
+    def await_no_word(self) -> None:
+        """
+        Whatever the server says now is an answer.
+        """
+        word, self.word = self.word, None
+        if word is not None and word.active():
+            word.cancel()
+
+    def forget_connection(self) -> None:
+        """
+        It is to be carried by another one: nothing has been done yet.
+        """
+        self.await_no_word()
+        self.held = False
+        self.connection = None
 
     def fail(self, message: str, local: bool = False, cause: BaseException | None = None) -> None:
         """
@@ -174,6 +197,7 @@ class ClientExchange:
             self._upstream.exchange_over(self)
             self.over = True
             self.source = None
+            self.await_no_word()
             error = UpstreamError(f"{self._upstream.name}: {message}", sent=self.sent, local=local)
             error.__cause__ = cause
             self.receiver.response_failed(error)

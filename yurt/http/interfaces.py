@@ -289,10 +289,18 @@ class Upstream(Protocol):
         """
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> Exchange:
         """
-        Send a request; with ``fresh`` over a new connection, which shows whether the server can be reached now.
+        Send a request; with ``fresh`` over a new connection, which shows whether the server can be reached now.  With ``once``
+        nobody could ask again if it were lost, so it does not go over a connection that may have died while it was idle.
         Hop-by-hop headers are removed (kept for ``upgrade``); ``Host`` is set to the server's own.  With ``body`` the
         caller goes on to :meth:`Exchange.write` and :meth:`Exchange.finish`.  Failures, also of dialling, come through
         the receiver, never from here and never before this returned.

@@ -49,11 +49,15 @@ class ClientLimits:
 
     ``connect_timeout`` covers the way to a connection that can carry a request: name, TCP, proxy and TLS.  ``idle_timeout``
     is shorter than that of a kube-apiserver (90 s) and of common load balancers (60 s), so that the client is the one who
-    closes.  ``dead_after`` is how long a server may leave data or keep-alive probes unacknowledged.
+    closes.  ``dead_after`` is how long a server may leave data or keep-alive probes unacknowledged.  ``trusted_for`` is how long
+    a connection may have been idle to carry what is sent only ``once`` without showing first that it lives, and
+    ``continue_timeout`` how long it may take for that.
     """
 
     connect_timeout: float = 5.0
     max_idle: int = 64
     idle_timeout: float = 45.0
     dead_after: float = 30.0
+    trusted_for: float = 1.0
+    continue_timeout: float = 3.0
     max_head_bytes: int = MAX_HEAD_BYTES

@@ -117,7 +117,14 @@ class AdmittedUpstream:
         return self._upstream.open_connections
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> Exchange:
         """
         See :class:`Upstream`.
@@ -125,7 +132,7 @@ class AdmittedUpstream:
         refusal = self._refusal()
         if refusal:
             return _Refused(self._reactor, receiver, UpstreamError(f"{self.name}: {refusal}", sent=False))
-        return self._upstream.send(head, receiver, body=body, upgrade=upgrade, fresh=fresh)
+        return self._upstream.send(head, receiver, body=body, upgrade=upgrade, fresh=fresh, once=once)
 
     def close_connections(self, reason: str) -> None:
         """

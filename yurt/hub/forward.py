@@ -98,7 +98,8 @@ class Forward(Call):
         upstream = server.upstream if self.credential.kind == "none" else server.bare
         upload = self.upload
         is_upgrade, has_body = self.request.upgrade, upload is not None
-        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=is_upgrade, fresh=self.fresh)
+        once = is_upgrade or self.long_running or self.request.head.method not in SAFE_METHODS
+        exchange = upstream.send(self.upstream_head(), self, body=has_body, upgrade=is_upgrade, fresh=self.fresh, once=once)
         self.exchange = exchange
         self.wait.begin()
         if upload is not None:

@@ -38,7 +38,14 @@ class LoopUpstream:
         self._application = application
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> LoopExchange:
         """
         Hand the request over, in the next turn of the reactor.

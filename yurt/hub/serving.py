@@ -48,12 +48,19 @@ class SharedUpstream:
         return self._upstream.open_connections
 
     def send(
-        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, upgrade: bool = False, fresh: bool = False
+        self,
+        head: RequestHead,
+        receiver: ResponseReceiver,
+        *,
+        body: bool = False,
+        upgrade: bool = False,
+        fresh: bool = False,
+        once: bool = False,
     ) -> Exchange:
         """
         See :class:`Upstream`.
         """
-        return self._upstream.send(head, receiver, body=body, upgrade=upgrade, fresh=fresh)
+        return self._upstream.send(head, receiver, body=body, upgrade=upgrade, fresh=fresh, once=once)
 
     def close_connections(self, reason: str) -> None:
         """
