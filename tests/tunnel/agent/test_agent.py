@@ -30,6 +30,7 @@ from yurt.http.dial import Build
 from yurt.mux.connection import MuxConnection, MuxLimits
 from yurt.tls import Credentials
 from yurt.tunnel import quiet as quiet_module
+from yurt.tunnel import wear
 from yurt.tunnel.agent import connector, dialler, links, routes
 from yurt.tunnel.agent.config import AgentConfig
 from yurt.tunnel.agent.service import TunnelAgent
@@ -527,7 +528,7 @@ class ConnectionTests(AgentCase):
         Before a certificate expires a link is followed by another one: what runs goes on, and new streams find no gap.
         """
         for name in ("RENEW_FROM", "RENEW_UNTIL"):
-            self.patch(links, name, 0.0)
+            self.patch(wear, name, 0.0)
         for module in (links, routes):
             self.patch(module, "LOOK", 0.05)
         server, port = self.serve(), self.listen(Echo)

@@ -4,11 +4,13 @@ Tests of several servers: any of them reaches any node.
 
 from __future__ import annotations
 
+from time import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 import yurt.tunnel.server.peers
@@ -22,7 +24,7 @@ from yurt.tunnel.hello import SERVER_NAME
 from yurt.tunnel.opening import StreamEndpoint
 from yurt.tunnel.server import registry, ways
 from yurt.tunnel.server.members import Member
-from yurt.tunnel.server.peers import Peer, PeerLinks
+from yurt.tunnel.server.peers import EXPIRED, LOOK, Peer, PeerLinks
 from yurt.tunnel.server.service import TunnelServer
 
 
@@ -152,11 +154,11 @@ class PeersTests(TestCase):
         Of several servers that have a node's agent the one is asked that was heard of last: another one's host may have died a
         moment ago.
         """
-        links = PeerLinks(self.reactor, self.one.peers_tls)
+        links = PeerLinks(self.reactor, self.one.peers_tls, 30.0)
         for number, heard_at in enumerate((3.0, 8.0, 9.0, 5.0)):
             peer = Peer(Member(f"server-{number}", LOOPBACK, number + 1))
-            peer.mux = cast(Any, SimpleNamespace(heard_at=heard_at, closing=number == 2, peer_going_away=False))
-            peer.nodes = {"edge-1"}
+            mux = SimpleNamespace(heard_at=heard_at, closing=number == 2, peer_going_away=False)
+            peer.link = cast(Any, SimpleNamespace(mux=mux, nodes={"edge-1"}))
             links.peers[peer.member] = peer
         chosen = links.with_node("edge-1")
         assert chosen is not None
@@ -212,6 +214,80 @@ class PeersTests(TestCase):
         self.assertFalse(newest.mux.closing)
         client.wire.loseConnection()
         await until(self.reactor, lambda: client.lost)
+
+    async def test_before_expiry(self) -> None:
+        """
+        Before a certificate of either side expires a link is followed by another one: what runs on it goes on to its end, and new
+        calls find no gap.
+        """
+        await self.site.agent(self.two, target=self.site.listen(Echo))
+        await self.introduce()
+        await until(self.reactor, lambda: self.one.peers.with_node("edge-1"))
+        (peer,) = self.one.peers.peers.values()
+        first = peer.link
+        assert first is not None
+        running = await self.call(first.mux)
+        first.renew_at = 0.0
+        self.one.peers.look()
+        while peer.link is first or not first.mux.closing:
+            self.assertIsNotNone(self.one.peers.with_node("edge-1"))
+            await deferLater(self.reactor, 0.001)
+        assert peer.link is not None
+        self.assertTrue(time() + LOOK < peer.link.renew_at < peer.link.valid_until)
+        self.assertEqual(set(self.one.peers.all_links()), {first.mux, peer.link.mux})
+        later = await self.call(peer.link.mux)
+        for client in (running, later):
+            client.wire.write(b"across")
+        await until(self.reactor, lambda: running.data == later.data == b"across")
+        for client in (running, later):
+            client.wire.loseConnection()
+        await until(self.reactor, lambda: first.why is not None)
+        self.assertEqual(self.one.peers.all_links(), [peer.link.mux])
+        await until(self.reactor, lambda: len(self.two.peer_streams.links) == 1)
+
+    async def call(self, link: Any) -> Client:
+        """
+        A stream to the node over a link.
+        """
+        endpoint = StreamEndpoint(link, "10.0.0.8", 10250, headers=[(NODE_HEADER, b"edge-1")], reactor=self.reactor)
+        return cast(Client, await endpoint.connect(Factory.forProtocol(Client)))
+
+    async def test_not_renewed(self) -> None:
+        """
+        Where no certificate was renewed a link is not made anew for nothing, and ends with the first of them: at the side that
+        dialled, and at the other one.
+        """
+        await self.introduce()
+        (peer,) = self.one.peers.peers.values()
+        link = peer.link
+        assert link is not None
+        await self.two.agents.listeners[0].stop_listening()
+        link.renew_at = 0.0
+        self.one.peers.look()
+        await until(self.reactor, lambda: link.renew_at > time())
+        self.assertIs(peer.link, link)
+        link.valid_until = time() - 1
+        self.one.peers.look()
+        await until(self.reactor, lambda: link.why is not None)
+        self.assertEqual(link.why, EXPIRED)
+        self.assertEqual(self.one.peers.links(), [])
+
+    async def test_expired_at_the_other_side(self) -> None:
+        """
+        A link that another server dialled ends when its certificate has expired, unless a newer one has come from there.
+        """
+        await self.introduce()
+        (dialled,) = self.two.peer_streams.links.values()
+        host, valid_until = dialled.host, dialled.valid_until
+        dialled.valid_until = time() - 1
+        newer = self.two.peer_streams.links[cast(Any, object())] = type(dialled)(host, valid_until)
+        self.two.peer_streams.look()
+        (link,) = self.one.peers.links()
+        self.assertFalse(link.peer_going_away)
+        newer.valid_until = 0.0
+        self.two.peer_streams.links.popitem()
+        self.two.peer_streams.look()
+        await until(self.reactor, lambda: link not in self.one.peers.all_links())
 
     async def test_unreachable_server(self) -> None:
         """

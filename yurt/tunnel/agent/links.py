@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from yurt.mux.connection import MuxConnection
 from yurt.mux.frames import IllegalFrame, PeerWentAway
 from yurt.tunnel.link import LinkInfo, close_link
+from yurt.tunnel.wear import renew_at
 
 if TYPE_CHECKING:
     from yurt.tunnel.agent.routes import Route
@@ -21,12 +22,6 @@ LOOK = 2.0
 """
 Seconds between two looks at a link: at what is left of its certificates, for the time of day may have been set, and whether this
 host still has the address that it goes out from.
-"""
-
-RENEW_FROM, RENEW_UNTIL = 0.8, 0.9
-"""
-Of the time that is left to them: in between, at random, another link takes a link's place, with the certificates that both sides
-have renewed by then.  When they have not, the same holds for what is left then.
 """
 
 CLOSE_TIMEOUT = 1.0
@@ -106,8 +101,7 @@ class Link:
         """
         Choose when another one is to take its place; ``chance`` is drawn from 0 to 1.
         """
-        left = self.valid_until - now
-        self.renew_at = now + max(LOOK, left * (RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * chance))
+        self.renew_at = renew_at(now, self.valid_until, chance, LOOK)
 
     def note_address(self, own: frozenset[str]) -> None:
         """

@@ -59,8 +59,9 @@ ENDED_HERE = {REPLACED: "replaced", STOPPED: "stopped", EXPIRED: "expired", REMO
 
 class Agents(Factory):
     """
-    Accepts links.  ``peers`` makes the mux of a link that another server dialled; ``moved(node)`` is called when streams of
-    a node had better not wait for more to do: it has another link, or its agent wants to leave.
+    Accepts links.  ``peers`` makes the mux of a link that another server dialled, from where it does and with a certificate that
+    holds until when; ``moved(node)`` is called when streams of a node had better not wait for more to do: it has another link, or
+    its agent wants to leave.
     """
 
     noisy = False
@@ -76,7 +77,7 @@ class Agents(Factory):
         *,
         max_agents: int,
         max_handshakes: int = MAX_HANDSHAKES,
-        peers: Callable[[], MuxConnection],
+        peers: Callable[[str, float], MuxConnection],
         moved: Callable[[str], None],
     ) -> None:
         self.reactor = reactor
@@ -157,19 +158,19 @@ class Agents(Factory):
         Whether to take a link, and what its mux is.
         """
         where = _host_of(peer)
+        until = certificate.not_valid_after_utc.timestamp()
         if self.stopping:
             return Refusal(503, "ServiceUnavailable", "this server is stopping", RETRY_STOPPING)
         if hello.path == PEER_PATH:
             if not is_server(certificate):
                 return Refusal(403, "Forbidden", "the certificate is that of no tunnel server")
-            return LinkAccepted(self.server_id, FEATURES, self.peers)
+            return LinkAccepted(self.server_id, FEATURES, partial(self.peers, where, until))
         try:
             node = node_of(certificate)
         except NotAnAgent as error:
             return error.refusal
         if self.nodes.of_cluster and self.nodes.synced and self.nodes.by_name(node) is None:
             return Refusal(409, "Conflict", f"the certificate is for node {node}, and the cluster has no Node of this name")
-        until = certificate.not_valid_after_utc.timestamp()
         if self.connections >= self.max_agents:
             return Refusal(503, "ServiceUnavailable", f"this server has its {self.max_agents} agents", RETRY_FULL)
         return LinkAccepted(self.server_id, FEATURES, partial(self._take, node, hello, where, until))

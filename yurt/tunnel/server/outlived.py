@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.registry import Agent, Registry
+from yurt.tunnel.wear import end_within
 
 LOOK = 15.0
 """
@@ -79,5 +80,4 @@ class Outlived(TimerService):
             return
         text = "node {node}: its connection from {peer} takes no new streams, and ends: {why}"
         self.log.warn(text, node=agent.node, peer=agent.peer, why=why)
-        mux.go_away()
-        mux.when_idle().addTimeout(self._patience, self._reactor).addBoth(lambda _: mux.abort(why))
+        end_within(self._reactor, mux, self._patience, why)

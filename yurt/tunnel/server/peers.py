@@ -8,31 +8,30 @@ same link the other one tells which nodes those are.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import Any, cast
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.application.internet import TimerService
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from yurt import __version__
-from yurt.http.dial import Build
-from yurt.http.heads import get_header
 from yurt.kube.pause import pause
 from yurt.mux.connection import MuxConnection, MuxLimits, MuxStream
 from yurt.tls import ClientTLS
-from yurt.tunnel.answering import IncomingConnect, read_connect, read_head
-from yurt.tunnel.connect import MALFORMED, NODE_HEADER, ConnectRefused, authority
+from yurt.tunnel.answering import read_head
+from yurt.tunnel.connect import MALFORMED, ConnectRefused, authority
 from yurt.tunnel.hello import PEER_PATH, AgentHello
-from yurt.tunnel.link import REJECTED, LinkError, dial_link
+from yurt.tunnel.link import REJECTED, LinkError, close_link, dial_link
 from yurt.tunnel.server.members import Member
 from yurt.tunnel.server.nodelists import NodeListReader, NodeListWriter
-from yurt.tunnel.server.registry import Registry, takes_streams
-from yurt.tunnel.server.ways import Ways
-from yurt.tunnel.splice import Splice
+from yurt.tunnel.server.registry import takes_streams
+from yurt.tunnel.wear import end_within, renew_at
 
 FIRST_RETRY, MAX_RETRY = 1.0, 15.0
 """Seconds within which another server is dialled again after the first failure, and after many."""
@@ -43,7 +42,34 @@ Of a link to another server: heard of every second, so that one whose host died 
 node; and given up after six.
 """
 
-STOPPED = "the server stopped"
+LOOK = 15.0
+"""Seconds between two looks at what is left of a link's certificates; the time of day may have been set."""
+
+STOPPED, EXPIRED = "the server stopped", "a certificate of it, this server's or the other one's, has expired"
+
+
+class Dialled:
+    """
+    A link to another server, and the nodes that it told of.
+    """
+
+    mux: MuxConnection
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self.nodes = set(nodes)
+        self.valid_until = self.renew_at = inf
+        """
+        When the first of both sides' certificates expires, and when another link is to take the place of this one, by the time of
+        day.
+        """
+        self.why: str | None = None
+        """Why it has ended."""
+
+    def wear(self, now: float, chance: float) -> None:
+        """
+        Choose when another one is to take its place.
+        """
+        self.renew_at = renew_at(now, self.valid_until, chance, LOOK)
 
 
 class Peer:
@@ -55,25 +81,55 @@ class Peer:
         self.member = member
         self.name = f"server {member.id} at {authority(member.host, member.port)}"
         self.wanted = True
-        self.mux: MuxConnection | None = None
-        self.nodes: set[str] = set()
+        self.link: Dialled | None = None
         self.problem: str | None = "not connected yet"
         """Why there is no link."""
+        self.lost: Deferred[str] | None = None
+        """Fires when ``link`` is lost, and none has taken its place."""
         self.keeping: Deferred[None] | None = None
+        self.renewing: Deferred[None] | None = None
+
+    @property
+    def mux(self) -> MuxConnection | None:
+        """
+        That of the link, if there is one.
+        """
+        return None if self.link is None else self.link.mux
+
+    @property
+    def nodes(self) -> set[str]:
+        """
+        The nodes that have an agent there.
+        """
+        return set() if self.link is None else self.link.nodes
 
 
-class PeerLinks(Service):
+class PeerLinks(TimerService):
     """
-    Keeps a link to each other server.
+    Keeps a link to each other server, and makes another one in time before a certificate of either side expires: what runs on the
+    older one goes on to its end.  Where none was renewed the link ends with it, its streams after ``patience`` seconds.
+
+    ``draw`` gives numbers from 0 to 1, ``now`` the time of day.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, tls: ClientTLS, draw: Callable[[], float] = random.random) -> None:
-        self.reactor = reactor
+    def __init__(
+        self,
+        reactor: Any,
+        tls: ClientTLS,
+        patience: float,
+        draw: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(LOOK, self.look)
+        self.clock = self.reactor = reactor
         self.tls = tls
         self.draw = draw
         self.peers: dict[Member, Peer] = {}
+        self._patience = patience
+        self._now = now
+        self._open: set[MuxConnection] = set()
 
     def update(self, members: Iterable[Member]) -> None:
         """
@@ -97,16 +153,15 @@ class PeerLinks(Service):
         for peer in self.peers.values():
             self._keep(peer)
 
-    def stopService(self) -> None:
+    def stopService(self) -> Deferred[None]:
         """
         Cut all links.
         """
-        super().stopService()
         for peer in list(self.peers.values()):
-            mux = peer.mux
             self._drop(peer)
-            if mux is not None:
-                mux.abort(STOPPED)
+        for mux in list(self._open):
+            mux.abort(STOPPED)
+        return cast("Deferred[None]", super().stopService())
 
     def with_node(self, node: str, but: object = None) -> MuxConnection | None:
         """
@@ -119,15 +174,58 @@ class PeerLinks(Service):
 
     def links(self) -> list[MuxConnection]:
         """
-        All links that are up.
+        The links for new streams.
         """
         return [peer.mux for peer in self.peers.values() if peer.mux is not None]
 
+    def all_links(self) -> list[MuxConnection]:
+        """
+        Those, and older ones on which something runs.
+        """
+        return list(self._open)
+
+    def look(self) -> None:
+        """
+        See what certificates do to the links.
+        """
+        now = self._now()
+        for peer in self.peers.values():
+            link = peer.link
+            if link is None or link.mux.closing:
+                continue
+            if link.valid_until <= now:
+                self.log.warn("{name}: the link ends: {why}", name=peer.name, why=EXPIRED)
+                end_within(self.reactor, link.mux, self._patience, EXPIRED)
+            elif link.renew_at <= now and peer.wanted and peer.renewing is None:
+                peer.renewing = Deferred.fromCoroutine(self._renew(peer, link))
+                peer.renewing.addErrback(self._kept)
+
+    async def _renew(self, peer: Peer, link: Dialled) -> None:
+        try:
+            newer = await self._dial(peer)
+        except LinkError as error:
+            self.log.warn("{name}: a certificate of the link expires soon: {error}; trying again", name=peer.name, error=error)
+            link.wear(self._now(), self.draw())
+            return
+        finally:
+            peer.renewing = None
+        if peer.link is not link or newer.why is not None:
+            newer.mux.abort("the link that it was to follow was lost")
+            return
+        peer.link = newer
+        self.log.info("{name}: the link is made anew, as a certificate expires soon", name=peer.name)
+        link.mux.go_away()
+        await link.mux.when_idle()
+        if link.why is None:
+            close_link(link.mux)
+
     def _drop(self, peer: Peer) -> None:
         del self.peers[peer.member]
-        keeping, peer.keeping = peer.keeping, None
-        if keeping is not None:
-            keeping.cancel()
+        doing = peer.keeping, peer.renewing
+        peer.keeping = peer.renewing = None
+        for one in doing:
+            if one is not None:
+                one.cancel()
 
     def _keep(self, peer: Peer) -> None:
         peer.keeping = Deferred.fromCoroutine(self._keep_for_ever(peer))
@@ -140,16 +238,16 @@ class PeerLinks(Service):
     async def _keep_for_ever(self, peer: Peer) -> None:
         patience = FIRST_RETRY
         while True:
-            lost: Deferred[str] = Deferred()
             try:
-                await self._dial(peer, lost)
+                link = await self._dial(peer)
             except LinkError as error:
                 if str(error) != peer.problem:
                     self.log.warn("{name}: {error}; trying again", name=peer.name, error=error)
                 peer.problem = str(error)
             else:
                 patience = FIRST_RETRY
-                peer.problem = await lost
+                self.log.info("{name}: connected", name=peer.name)
+                peer.problem = await self._use(peer, link)
                 self.log.warn("{name}: the link ended: {why}", name=peer.name, why=peer.problem)
                 if not peer.wanted:
                     del self.peers[peer.member]
@@ -157,35 +255,48 @@ class PeerLinks(Service):
             await pause(self.reactor, patience * self.draw())
             patience = min(2 * patience, MAX_RETRY)
 
-    async def _dial(self, peer: Peer, lost: Deferred[str]) -> None:
-        member = peer.member
+    async def _use(self, peer: Peer, link: Dialled) -> str:
+        """
+        Until it, or the one that has taken its place, is lost; answers why.
+        """
+        if link.why is not None:
+            return link.why
+        peer.link, peer.problem, peer.lost = link, None, Deferred()
+        return await peer.lost
+
+    async def _dial(self, peer: Peer) -> Dialled:
+        member, link = peer.member, Dialled(peer.nodes)
 
         def ended(why: Exception) -> None:
-            peer.mux = None
-            peer.nodes.clear()
-            if not lost.called:
-                lost.callback(str(why))
+            self._open.discard(link.mux)
+            link.why = str(why)
+            if peer.link is link:
+                peer.link = None
+                if peer.lost is not None and not peer.lost.called:
+                    peer.lost.callback(link.why)
 
         def make(answer: object) -> MuxConnection:
-            accept = partial(self._accept, peer)
-            return MuxConnection(self.reactor, client=True, accept=accept, lost=ended, limits=LIMITS)
+            accept = partial(self._accept, link.nodes)
+            link.mux = MuxConnection(self.reactor, client=True, accept=accept, lost=ended, limits=LIMITS)
+            self._open.add(link.mux)
+            return link.mux
 
         hello = AgentHello(authority(member.host, member.port), PEER_PATH, user_agent=f"yurt-tunnel-server/{__version__}")
-        link = await dial_link(self.reactor, member.host, member.port, self.tls, hello, make=make)
-        if link.server_id != member.id:
+        info = await dial_link(self.reactor, member.host, member.port, self.tls, hello, make=make)
+        if info.server_id != member.id:
             # Its Lease outlives a server that was killed; what listens there now has a Lease of its own, or is this server.
-            why = f"another server listens there now: {link.server_id}"
+            why = f"another server listens there now: {info.server_id}"
             link.mux.abort(why)
             raise LinkError(why, word=REJECTED, answered=True)
-        if not link.mux.closing:
-            peer.mux, peer.problem = link.mux, None
-            self.log.info("{name}: connected", name=peer.name)
+        link.valid_until = info.valid_until
+        link.wear(self._now(), self.draw())
+        return link
 
-    def _accept(self, peer: Peer, stream: MuxStream) -> None:
-        reading = Deferred.fromCoroutine(self._read_nodes(peer, stream))
+    def _accept(self, nodes: set[str], stream: MuxStream) -> None:
+        reading = Deferred.fromCoroutine(self._read_nodes(nodes, stream))
         reading.addErrback(log_failure, self.log)
 
-    async def _read_nodes(self, peer: Peer, stream: MuxStream) -> None:
+    async def _read_nodes(self, nodes: set[str], stream: MuxStream) -> None:
         try:
             incoming = await read_head(self.reactor, stream)
         except ConnectRefused:
@@ -193,92 +304,7 @@ class PeerLinks(Service):
         if incoming.method != b"POST" or incoming.target != NodeListWriter.TARGET:
             incoming.refuse(400, "BadRequest", MALFORMED, "only the list of nodes is taken here")
             return
-        incoming.accept(cast(IProtocol, NodeListReader(peer.nodes)))
-
-
-class PeerStreams:
-    """
-    The other end: what servers that dialled this one may ask of it.  Streams go to agents of its own only.
-    """
-
-    log = Logger()
-
-    def __init__(self, reactor: Any, ways: Ways, registry: Registry) -> None:
-        self.reactor = reactor
-        self.ways = ways
-        self.registry = registry
-        self.links: dict[MuxConnection, NodeListWriter | None] = {}
-
-    def make(self) -> MuxConnection:
-        """
-        The mux of a link that another server dialled.
-        """
-        mux = MuxConnection(self.reactor, client=False, accept=self._accept, lost=lambda why: self._lost(mux, why))
-        self.links[mux] = None
-        self.reactor.callLater(0, self._tell_nodes, mux)
-        return mux
-
-    def _tell_nodes(self, mux: MuxConnection) -> None:
-        if mux in self.links and not mux.closing:
-            writer = self.links[mux] = NodeListWriter(self.registry)
-            mux.open().attach(cast(IProtocol, writer))
-
-    def _lost(self, mux: MuxConnection, why: Exception) -> None:
-        self.links.pop(mux, None)
-        self.log.info("the link from another server ended: {why}", why=str(why))
-
-    def drain(self) -> None:
-        """
-        Take no new streams, and tell no more of nodes.
-        """
-        for mux, writer in self.links.items():
-            mux.go_away()
-            if writer is not None:
-                writer.end()
-
-    def when_idle(self, timeout: float) -> Deferred[Any]:
-        """
-        Fires when no stream is open any more, but within ``timeout`` seconds.
-        """
-        idle: Deferred[Any] = DeferredList([mux.when_idle() for mux in self.links], consumeErrors=True)
-        return idle.addTimeout(timeout, self.reactor)
-
-    def abort(self) -> None:
-        """
-        Cut all links.
-        """
-        for mux in list(self.links):
-            mux.abort(STOPPED)
-
-    def _accept(self, stream: MuxStream) -> None:
-        self.ways.metrics.accepted("peer")
-        serving = Deferred.fromCoroutine(self._serve(stream))
-        serving.addErrback(log_failure, self.log)
-
-    async def _serve(self, stream: MuxStream) -> None:
-        try:
-            incoming = await read_connect(self.reactor, stream)
-        except ConnectRefused as error:
-            self.ways.metrics.refused(error.word)
-            return
-        node = (get_header(incoming.headers, NODE_HEADER.lower()) or b"").decode("latin-1")
-        if not node:
-            incoming.refuse(400, "BadRequest", MALFORMED, "the head of a stream between servers names a node: Yurt-Node")
-            return
-        try:
-            await self._join(incoming, node)
-        except ConnectRefused as error:
-            incoming.refuse(error.status, error.reason, error.word, error.message)
-        except CancelledError:  # the stream was reset by the other server, whose client lost interest
-            return
-
-    async def _join(self, incoming: IncomingConnect, node: str) -> None:
-        way = self.ways.way_to(node, incoming.host, incoming.port, local_only=True)
-        splice = Splice()
-        connecting = way.connect(cast(IProtocolFactory, Build(lambda _: splice.right)))
-        incoming.on_lost = connecting.cancel
-        await connecting
-        incoming.accept(cast(IProtocol, splice.left))
+        incoming.accept(cast(IProtocol, NodeListReader(nodes)))
 
 
 def log_failure(failure: Failure, log: Logger) -> None:

@@ -49,7 +49,8 @@ from yurt.tunnel.server.front import Front
 from yurt.tunnel.server.meta import meta_site
 from yurt.tunnel.server.metrics import PREFIX, Figures, ServerMetrics
 from yurt.tunnel.server.outlived import Outlived
-from yurt.tunnel.server.peers import PeerLinks, PeerStreams
+from yurt.tunnel.server.peer_streams import PeerStreams
+from yurt.tunnel.server.peers import PeerLinks
 from yurt.tunnel.server.redirect import Redirect
 from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Registry
@@ -102,7 +103,7 @@ class TunnelServer(MultiService):
         self.agents_tls = ServerTLS(credentials, require_client_certificate=True, minimum=TLS1_3, any_purpose=is_server)
         self.callers_tls = ServerTLS(credentials)
         self.peers_tls = ClientTLS(credentials, minimum=TLS1_3)
-        self.peers = PeerLinks(reactor, self.peers_tls)
+        self.peers = PeerLinks(reactor, self.peers_tls, config.drain_timeout)
         self.ways = Ways(
             reactor,
             self.registry,
@@ -113,7 +114,7 @@ class TunnelServer(MultiService):
             wants_agent=self.cluster.wants_agent,
             now=time.time,
         )
-        self.peer_streams = PeerStreams(reactor, self.ways, self.registry)
+        self.peer_streams = PeerStreams(reactor, self.ways, self.registry, config.drain_timeout)
         self.upstreams = Upstreams(reactor, self.ways, kubelet_credentials)
         self.diverted = Diverted(self.ways, self.nodes, self.ports, self.refusals, self.shares.diverted)
         self.front = Front(
@@ -192,6 +193,7 @@ class TunnelServer(MultiService):
         if self.certificates is not None:
             self.add(self.certificates)
         self.add(self.peers)
+        self.add(self.peer_streams)
         if self.cluster.members is not None:
             self.cluster.members.subscribe(self.peers.update)
         if config.enable_iptables and self.nodes.of_cluster:
@@ -315,7 +317,7 @@ class TunnelServer(MultiService):
         """
         All links over which calls leave this server.
         """
-        return [cast(MuxConnection, agent.mux) for agent in self.registry.agents()] + self.peers.links()
+        return [cast(MuxConnection, agent.mux) for agent in self.registry.agents()] + self.peers.all_links()
 
     # What the meta pages show
 
