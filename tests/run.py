@@ -39,8 +39,8 @@ SUITES: dict[str, tuple[str, ...]] = {
 """Suites that take long or need the machine, and their folders and modules; what several name belongs to the first of them.
 ``unit`` is all the rest."""
 STAGES = (
-    (("unit",), ("lint", "packaging", "etc", "contract", "interop")),
-    (("e2e",), ("e2e-tunnel", "kernel"), ("e2e-changes",)),
+    (("unit",), ("lint", "packaging", "etc", "contract", "interop", "kernel")),
+    (("e2e",), ("e2e-tunnel",), ("e2e-changes",)),
 )
 """One after the other; the lanes of a stage run side by side.  Machines have two cores; an end-to-end test mostly waits."""
 EVIDENCE = 2

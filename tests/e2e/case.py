@@ -5,7 +5,6 @@ What the end-to-end tests have in common.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from pathlib import Path
@@ -19,12 +18,10 @@ from tests.stopwatch import Stopwatch
 from . import leftovers
 from .cluster import ADMIN, Cluster
 from .curl import Answer
-from .evidence import Logs, Witness
+from .evidence import Logs, Witness, trouble
 from .pods import pod
 from .process import PATIENCE, STOP_TIMEOUT, E2EError, run, wait_for
 from .session import shared_cluster
-
-TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
 
 
 class Follower:
@@ -93,8 +90,14 @@ class ClusterCase(SynchronousTestCase):
 
     def tearDown(self) -> None:
         said = self._log.read_bytes()[self._log_start :].decode(errors="replace")
-        found = TROUBLE.search(said)
-        self.assertIsNone(found, said[max(found.start() - 1000, 0) : found.start() + 3000] if found else "")
+        self.assert_no_trouble(said, self._log.name)
+
+    def assert_no_trouble(self, said: str, name: str) -> None:
+        """
+        Nothing went wrong that a log tells of.
+        """
+        if found := trouble(said):
+            self.fail(f"{name}: {found}")
 
     def follow(self, argv: list[str]) -> Follower:
         self._followers += 1

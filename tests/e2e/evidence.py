@@ -4,6 +4,7 @@ What a failed test leaves to whoever has nothing but the printed output: the sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,10 @@ from typing import Any, cast
 from twisted.python.failure import Failure
 from twisted.trial.reporter import TestResultDecorator
 
+TROUBLE = re.compile(r"Traceback|Unhandled|CRITICAL|#critical")
+ENTRY = re.compile(r"^\d{4}-\d\d-\d\dT", re.MULTILINE)
+"""Begins an entry in a log of ours; a traceback has lines of its own."""
+TROUBLE_BYTES = 4000
 LOGS = ("log/*.log", "edge-*/*.log")
 """Where daemons of a cluster write, below its folder."""
 SPOKEN = ("kubelet", "yurt")
@@ -21,6 +26,18 @@ TAIL_BYTES, TAIL_LINE = 6000, 400
 """Of each log so much is shown at the failure."""
 EXCERPT_BYTES, EXCERPT_LINE = 1600, 160
 """Of all together so much once more at the run's end."""
+
+
+def trouble(said: str) -> str:
+    """
+    The first mishap that a log of ours tells of, from the begin of its entry to the end; empty if there is none.
+    """
+    found = TROUBLE.search(said)
+    if found is None:
+        return ""
+    begin = max((entry.start() for entry in ENTRY.finditer(said, 0, found.end())), default=found.start())
+    following = ENTRY.search(said, found.end())
+    return said[begin : following.start() if following else len(said)].strip()[:TROUBLE_BYTES]
 
 
 class Logs:

@@ -22,6 +22,9 @@ POLL = 0.1
 PATIENCE = 120.0
 """Seconds after which a command or a wait is taken for hung.  Kubernetes has long ones: kubelet 1.20 removes what is left of some
 pods only when it collects garbage, once a minute, and looks every 10 s whether it may report a pod's end (kubernetes #97288)."""
+REST, LONGEST_REST = 2, 1.0
+"""A condition rests for so many times as long as it took, or that many seconds, before it is looked at again: a kubectl ten times
+a second would keep a processor from what is awaited."""
 STOP_TIMEOUT = 30.0
 PR_SET_PDEATHSIG = 1
 
@@ -46,6 +49,7 @@ def wait_for(what: str, condition: Callable[[], T], timeout: float = PATIENCE, e
     watch = Stopwatch()
     last: object = None
     while True:
+        asked = time.monotonic()
         try:
             if value := condition():
                 return value
@@ -54,7 +58,7 @@ def wait_for(what: str, condition: Callable[[], T], timeout: float = PATIENCE, e
             last = problem
         if watch.net() > timeout:
             raise E2EError(f"waited {watch} in vain for {what}; last seen: {last!r}")
-        time.sleep(every)
+        time.sleep(max(every, min(REST * (time.monotonic() - asked), LONGEST_REST)))
 
 
 def kubernetes_folder() -> Path:

@@ -59,7 +59,7 @@ class ApproverTests(TestCase):
     Tests with a control plane of their own, on loopback and without root.
     """
 
-    timeout = 180
+    timeout = 400
 
     def setUp(self) -> None:
         require(*NEEDED, "kube-controller-manager", "kubectl")

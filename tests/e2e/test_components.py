@@ -51,7 +51,7 @@ class ComponentTests(ClusterCase):
         address = self.make_service("served")
 
         def serves(text: str) -> bool:
-            return curl(node.namespace, f"http://{address}/", agent="test", timeout=3).body == text
+            return curl(node.namespace, f"http://{address}/", agent="test", timeout=5).body == text
 
         self.make_pods(self.web_pod("served"))
         wait_for("an answer from the service's address", lambda: serves("served\n"))

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
 
-from .evidence import EXCERPT_BYTES, EXCERPT_LINE, TAIL_BYTES, Logs, Witness
+from .evidence import EXCERPT_BYTES, EXCERPT_LINE, TAIL_BYTES, Logs, Witness, trouble
 
 
 class EvidenceTests(SynchronousTestCase):
@@ -52,6 +52,17 @@ class EvidenceTests(SynchronousTestCase):
         self.assertEqual(self.logs.news(28, 20), {"kubelet of edge-1": f"{'x' * 20}\nlast"})
         self.add("log/new", "said\n")
         self.assertEqual(self.logs.news(100, 20)["new"], "said")
+
+    def test_trouble(self) -> None:
+        """
+        A mishap is shown from the begin of its entry to the end, and nothing of what is in order.
+        """
+        entry = (
+            "2026-11-30T14:00:01+0000 [-] Unhandled\nTraceback (most recent call last):\n  line\nbuiltins.KeyError: 'x'"
+        )
+        log = f"2026-11-30T14:00:00+0000 [-] before\n{entry}\n\n2026-11-30T14:00:02+0000 [-] after\n"
+        self.assertEqual(trouble(log), entry)
+        self.assertEqual(trouble("2026-11-30T14:00:00+0000 [-] before\n"), "")
 
     def test_failure(self) -> None:
         """

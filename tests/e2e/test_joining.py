@@ -13,7 +13,7 @@ from functools import partial
 from tests.certs import issue, make_ca
 
 from .apiserver import key_pem
-from .case import TROUBLE, Follower
+from .case import Follower
 from .cluster import ADMIN
 from .curl import Answer
 from .joining import GROUP_OF_NODE, LIFE, LONGER_LIFE, PORT, TOKEN, TOKEN_OF_NODE, JoiningCase, bootstrap_token, cluster_info
@@ -90,7 +90,7 @@ class JoinTests(JoiningCase):
             process.check()
             said = process.log.read_text(errors="replace")
             self.assertNotIn(TOKEN, said)
-            self.assertIsNone(TROUBLE.search(said), process.name)
+            self.assert_no_trouble(said, process.name)
 
     def by_https(self, path: str) -> Answer:
         """

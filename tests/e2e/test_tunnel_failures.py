@@ -239,7 +239,7 @@ class StallTests(TunnelCase):
         with subprocess.Popen(self.tunnel.kubectl_command("logs", "-f", "chatty"), stdout=subprocess.PIPE) as stalled:
             assert stalled.stdout
             stalled.stdout.readline()
-            wait_for("the reader to be stalled", self.nothing_moves, 20)
+            wait_for("the reader to be stalled", self.nothing_moves)
             self.send_there_and_back(20, timeout=PATIENCE)
             last = 1
             while (line := stalled.stdout.readline()) != b"full\n":

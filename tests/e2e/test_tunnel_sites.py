@@ -144,7 +144,7 @@ class TwoServersTests(TunnelCase):
         def reaches() -> bool:
             return self.tunnel.kubectl("exec", WEB, "--", "hostname") == "web\n"
 
-        wait_for("a call by way of the other server", reaches, 30, every=0.5)
+        wait_for("a call by way of the other server", reaches, every=0.5)
         self.send_there_and_back(20, timeout=PATIENCE)
         self.other.stop(signal.SIGKILL)
         self.tunnel.refused("exec", WEB, "--", "true")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.stopwatch import Stopwatch
 
-from .case import TROUBLE, ClusterCase
+from .case import ClusterCase
 from .doors import DIVERTED, Door
 from .process import E2EError, run
 from .session import shared_cluster
@@ -60,8 +60,7 @@ class TunnelCase(ClusterCase):
     def tearDown(self) -> None:
         for path, start in self._starts.items():
             said = path.read_bytes()[start:].decode(errors="replace")
-            found = TROUBLE.search(said)
-            self.assertIsNone(found, f"{path.name}: {said[max(found.start() - 1000, 0) : found.start() + 3000]}" if found else "")
+            self.assert_no_trouble(said, path.name)
 
     def assert_refused(self, *arguments: str) -> str:
         """
