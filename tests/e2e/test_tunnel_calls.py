@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -225,7 +226,7 @@ class ExtensionContract(Extended):
         hidden = self.tunnel.refused("get", "--raw", f"/api/v1/namespaces/default/pods/{WEB}:8080/proxy/")
         self.assertRegex(hidden, "dialled by the server")
         self.addCleanup(self.tunnel.server.restart)
-        self.tunnel.server.stop()
+        self.tunnel.server.stop(signal.SIGKILL)  # a stop waits half a minute for the connection that the API server keeps
         self.assertIn("failed calling webhook", self.opinion())
 
 

@@ -96,7 +96,7 @@ class LinkTests(TunnelCase):
         node.run("ip", "route", "replace", f"{server.address}/32", "dev", "uplink", "src", node.address)
 
         def comes_from_the_other() -> bool:
-            return [node.address in agent["from"] for agent in server.agents] == [True]
+            return any(node.address in agent["from"] for agent in server.agents)
 
         wait_for("the agent from its other address", comes_from_the_other, NOTICED_WITHIN + BACK_WITHIN + SLACK)
         self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
