@@ -18,7 +18,7 @@ ENTRY = re.compile(r"^\d{4}-\d\d-\d\dT", re.MULTILINE)
 TROUBLE_BYTES = 4000
 LOGS = ("log/*.log", "edge-*/*.log")
 """Where daemons of a cluster write, below its folder."""
-SPOKEN = ("kubelet", "yurt")
+SPOKEN = ("kubelet", "yurt", "ycm")
 """Begin the names of the logs that tell most: they come last, and the gist has nothing of others."""
 READ_BYTES = 1 << 18
 """Of each log so much is looked at."""
@@ -99,7 +99,11 @@ class Witness(TestResultDecorator):
         if self._told:
             return
         self._told = True
-        state, news = self._state(), self._logs.news(TAIL_BYTES, TAIL_LINE)
+        try:
+            state = self._state()
+        except Exception as obstacle:  # whatever it is, it must not hide what the test failed of
+            state = f"not told: {obstacle!r}"
+        news = self._logs.news(TAIL_BYTES, TAIL_LINE)
         print(f"\n{report({'the cluster': state, **news})}", flush=True)
         ours = [name for name in news if name.startswith(SPOKEN)]
         share = EXCERPT_BYTES // (len(ours) + 1)

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest import TestResult
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -31,6 +32,7 @@ from yurt.kube.csr.request import requests_path
 from yurt.kube.csr.wanted import CLIENT_SIGNER, CLIENT_USAGES, SERVING_SIGNER, SERVING_USAGES
 
 from .apiserver import NEEDED, ControlPlane
+from .evidence import Logs, Witness
 from .process import Process, find_binary, require
 
 MANIFEST = Path(yurt.__file__).parent.parent / "etc/kubernetes/yurt-controller-manager.yaml"
@@ -61,10 +63,21 @@ class ApproverTests(TestCase):
 
     timeout = 400
 
+    def run(self, result: TestResult | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="y2e-approver-"))
+        try:
+            super().run(cast(TestResult, Witness(result, Logs(self.folder), self.state)))
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def state(self) -> str:
+        """
+        What was asked for, for whoever reads of a failure.
+        """
+        return self.plane.kubectl("get", "csr", timeout=10)
+
     def setUp(self) -> None:
         require(*NEEDED, "kube-controller-manager", "kubectl")
-        self.folder = Path(tempfile.mkdtemp(prefix="y2e-approver-"))
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.plane = ControlPlane(
             self.folder,
             port=free_port(),

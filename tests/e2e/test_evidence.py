@@ -57,12 +57,27 @@ class EvidenceTests(SynchronousTestCase):
         """
         A mishap is shown from the begin of its entry to the end, and nothing of what is in order.
         """
-        entry = (
-            "2026-11-30T14:00:01+0000 [-] Unhandled\nTraceback (most recent call last):\n  line\nbuiltins.KeyError: 'x'"
-        )
+        entry = "2026-11-30T14:00:01+0000 [-] Unhandled\nTraceback (most recent call last):\n  line\nbuiltins.KeyError: 'x'"
         log = f"2026-11-30T14:00:00+0000 [-] before\n{entry}\n\n2026-11-30T14:00:02+0000 [-] after\n"
         self.assertEqual(trouble(log), entry)
         self.assertEqual(trouble("2026-11-30T14:00:00+0000 [-] before\n"), "")
+
+    def test_state_that_fails(self) -> None:
+        """
+        Where even the question after the cluster fails, the test's own failure is told, and that.
+        """
+
+        class Broken(SynchronousTestCase):
+            def runTest(self) -> None:
+                raise RuntimeError("so it should")
+
+        result = TestResult()
+        with contextlib.redirect_stdout(io.StringIO()):
+            Broken().run(Witness(result, self.logs, lambda: str(1 // 0)))
+        ((_, failure),) = result.errors
+        assert isinstance(failure, Failure)
+        self.assertEqual(failure.getErrorMessage(), "so it should")
+        self.assertIn("not told: ZeroDivisionError", str(getattr(failure.value, "evidence", "")))
 
     def test_failure(self) -> None:
         """
