@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": GROUND,
     "host": GROUND,
     **{name: set() for name in GROUND},
+    "listening": {"sockets"},
 }
 """What each part may import beside itself."""
 

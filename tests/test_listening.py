@@ -17,12 +17,13 @@ from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from yurt.listening import Listen, ListenLater, StartFailed, tcp_endpoint
+from yurt.sockets import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES
 
 END_SECONDS = 90
 """A daemon that failed to start is gone by then."""
@@ -179,6 +180,32 @@ class ListenTests(TestCase):
                 said = [await deferToThread(hear, caller) for caller in callers]
             self.assertEqual(said, [address.encode(), b"", b"", b""] * 2)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 8)
+
+    async def test_options(self) -> None:
+        """
+        What is accepted sends small pieces at once, and has its peer asked after a minute of silence whether it is there.
+        """
+        service = self.listen()
+        made: Deferred[Any] = Deferred()
+
+        class Told(Protocol):
+            def connectionMade(self) -> None:
+                made.callback(self.transport)
+
+        service.factory = cast(IProtocolFactory, Factory.forProtocol(Told))
+        service.startService()
+        with socket.create_connection(("127.0.0.1", cast(IPv4Address, service.address).port)):
+            accepted = await made
+            options = (
+                (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_AFTER),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+            )
+            handle = accepted.getHandle()
+            self.assertEqual([handle.getsockopt(level, name) for level, name, _ in options], [value for *_, value in options])
+            accepted.abortConnection()
 
     async def test_no_descriptor(self) -> None:
         """

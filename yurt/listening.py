@@ -29,6 +29,8 @@ from twisted.internet.tcp import Port, Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from yurt.sockets import set_usual_options
+
 log = Logger()
 
 MAX_ACCEPTS = 64
@@ -75,6 +77,7 @@ def accept_simply(port: IListeningPort) -> None:
         long_way = port.doRead
         listening = port.socket
         family = int(listening.family)
+        set_usual_options(listening)
 
         batch, until = 1, 0.0
 

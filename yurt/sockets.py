@@ -17,6 +17,16 @@ _family = socket.SocketType.family.__get__
 """The family of a socket as a number: ``socket.family`` makes an enumeration's member of it, in four calls."""
 
 
+KEEPALIVE_AFTER = 60
+KEEPALIVE_INTERVAL = 15
+KEEPALIVE_PROBES = 4
+"""
+Silence in seconds after which the peer's kernel is asked whether it still has the connection, and how often.  A peer that closed
+while bytes for it cannot be passed on looks no other than one that has half closed, until its kernel is asked; the two hours that
+Linux waits by itself are long for a stream, two sockets and what they hold.
+"""
+
+
 def tcp_of(transport: object) -> Any:
     """
     The transport below TLS, or ``transport`` itself where there is none.
@@ -39,3 +49,22 @@ def is_left(transport: object) -> bool:
     """
     handle = socket_of(transport)
     return handle is not None and handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != ESTABLISHED
+
+
+def set_usual_options(handle: socket.socket) -> None:
+    """
+    Let small pieces leave at once, and ask the kernel of a silent peer whether it is still there.  What a listener accepts has
+    the options of the listener.
+    """
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    probe_peer(handle, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES)
+
+
+def probe_peer(handle: socket.socket, after: int, interval: int, count: int) -> None:
+    """
+    Let the peer's kernel be asked after so many seconds of silence, so often, at such intervals.
+    """
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, after)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)

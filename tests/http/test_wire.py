@@ -22,9 +22,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from yurt.http import wire
 from yurt.http.wire import (
-    KEEPALIVE_AFTER,
-    KEEPALIVE_INTERVAL,
-    KEEPALIVE_PROBES,
     MAX_AT_ONCE,
     MAX_PIECES,
     STREAM_AT_ONCE,
@@ -35,6 +32,7 @@ from yurt.http.wire import (
     send_by_turn,
     tune,
 )
+from yurt.sockets import KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES
 
 
 class Talker(Protocol):

@@ -39,7 +39,12 @@ def original_destination(connection: socket.socket) -> Destination | None:
     except OSError:  # no connection tracking in this kernel or namespace, or none of this connection
         return None
     port, packed = layout.unpack(found)
-    return str(ip_address(packed)), port
+    return _spell(packed), port
+
+
+@lru_cache(MAX_SPELT)
+def _spell(packed: bytes) -> str:
+    return str(ip_address(packed))
 
 
 def local_destination(connection: socket.socket) -> Destination:

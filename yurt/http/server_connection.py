@@ -29,7 +29,7 @@ from yurt.http.request_parser import ASTERISK, RequestParser
 from yurt.http.server_request import ServerRequest
 from yurt.http.status import status_response
 from yurt.http.upgrade import TransportStream
-from yurt.http.wire import Wire, forget_unsent, half_close, one_write, tune
+from yurt.http.wire import Wire, forget_unsent, half_close, is_tls, one_write, tune_accepted
 from yurt.sockets import socket_of
 from yurt.tls import peer_certificate, requested_name
 
@@ -139,7 +139,7 @@ class ServerConnection(Protocol):
     def connectionMade(self) -> None:
         self.wire = cast(Wire, self.transport)
         self.peer = self.wire.getPeer()
-        tune(self.wire)
+        tune_accepted(self.wire)
         self.wire.registerProducer(self, True)
         self.server.connection_made(self)
         if self.refused:
@@ -429,6 +429,8 @@ class ServerConnection(Protocol):
         self.server.full.pop(self, None)
         self._stream = TransportStream(self.wire, self._parser.rest, self._ended, held=not self._reading)
         self._parser.rest = b""
+        if not is_tls(self.wire):
+            self.dataReceived = self._stream.received  # type: ignore[method-assign]  # a pass-through costs nothing so
         return self._stream
 
     # The end

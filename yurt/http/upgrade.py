@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
-from yurt.http.wire import STREAM_AT_ONCE, Wire, close, half_close, send_at_once, tune
+from yurt.http.wire import STREAM_AT_ONCE, Wire, close, half_close, is_tls, send_at_once, tune
 
 
 @implementer(IPushProducer)
@@ -183,6 +183,8 @@ class StreamConnection(Protocol):
         tune(wire)
         self.peer = str(getattr(wire.getPeer(), "host", ""))
         self.stream = TransportStream(wire, b"")
+        if not is_tls(wire):
+            self.dataReceived = self.stream.received  # type: ignore[method-assign]  # a pass-through costs nothing so
 
     def dataReceived(self, data: bytes) -> None:
         self.stream.received(data)

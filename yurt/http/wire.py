@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import sched_yield
-from select import EPOLLOUT
+from select import EPOLLIN, EPOLLOUT
 from time import monotonic
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from yurt.sockets import socket_of, tcp_of
+from yurt.sockets import probe_peer, set_usual_options, socket_of, tcp_of
 
 READ_BYTES = 256 * 1024
 """
@@ -43,16 +43,6 @@ and is read at once on the other side.
 
 MAX_PIECES = 1024
 """Pieces that Linux takes by one call of sendmsg(2): its IOV_MAX."""
-
-
-KEEPALIVE_AFTER = 60
-KEEPALIVE_INTERVAL = 15
-KEEPALIVE_PROBES = 4
-"""
-Silence in seconds after which the peer's kernel is asked whether it still has the connection, and how often.  A peer that closed
-while bytes for it cannot be passed on looks no other than one that has half closed, until its kernel is asked; the two hours that
-Linux waits by itself are long for a stream, two sockets and what they hold.
-"""
 
 
 HELD_FOR = 0.001
@@ -174,22 +164,25 @@ def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT
     Send writes of up to ``at_once`` bytes at once, read up to ``read`` bytes, and find out about a peer that vanished: by
     keep-alive probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
     """
-    tcp = tcp_of(wire)
-    if not isinstance(tcp, Connection):
-        return
-    tcp.bufferSize = read
-    send_at_once(tcp, at_once)
-    handle = socket_of(tcp)
+    tune_accepted(wire, at_once=at_once, read=read)
+    handle = socket_of(wire)
     if handle is None:
         return
-    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if dead_after is None:
-        _probe(handle, KEEPALIVE_AFTER, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES)
-    else:
+    set_usual_options(handle)
+    if dead_after is not None:
         probe = max(1, int(dead_after / 6))
-        _probe(handle, 3 * probe, probe, 3)
+        probe_peer(handle, 3 * probe, probe, 3)
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after * 1000))
+
+
+def tune_accepted(wire: object, *, at_once: int = MAX_AT_ONCE, read: int = READ_BYTES) -> None:
+    """
+    The same for what a listener of :mod:`yurt.listening` has accepted: its socket was born with the options of the listener's.
+    """
+    tcp = tcp_of(wire)
+    if isinstance(tcp, Connection):
+        tcp.bufferSize = read
+        send_at_once(tcp, at_once)
 
 
 def send_at_once(wire: object, most: int) -> None:
@@ -200,12 +193,6 @@ def send_at_once(wire: object, most: int) -> None:
     if isinstance(tcp, Connection):
         tcp.SEND_LIMIT = max(tcp.SEND_LIMIT, most)
         tcp.write = partial(one_write.write, tcp, most)  # type: ignore[method-assign]
-
-
-def _probe(handle: socket.socket, after: int, interval: int, count: int) -> None:
-    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, after)
-    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
 
 
 class OneWrite:
@@ -348,12 +335,13 @@ def plain_turns(
 ) -> None:
     """
     Spare the reactor the context that Twisted makes for each event, which tells old-style log messages whose they are: there are
-    none here.  ``carry_out`` is given the events of each turn, and what carries out one; ``poll_by`` makes how they are waited
-    for of how the kernel does.  Call it before the reactor runs.
+    none here; and most of its questions where there is something to read and nothing else.  ``carry_out`` is given the events of
+    each turn, and what carries out one; ``poll_by`` makes how they are waited for of how the kernel does.  Call it before the
+    reactor runs.
     """
     if not isinstance(reactor, EPollReactor):
         return
-    selectables, read_or_write = reactor._selectables, reactor._doReadOrWrite
+    selectables, read_or_write, disconnect = reactor._selectables, reactor._doReadOrWrite, reactor._disconnectSelectable
     wait = poll_by(reactor._poller.poll)
 
     def one(descriptor: int, event: int) -> None:
@@ -361,7 +349,16 @@ def plain_turns(
         if selectable is None:
             return
         try:
-            read_or_write(selectable, descriptor, event)
+            if event != EPOLLIN:
+                read_or_write(selectable, descriptor, event)
+                return
+            try:
+                why = selectable.doRead()
+            except Exception as problem:
+                log.failure("{what} could not be read", what=selectable)
+                why = problem
+            if why is not None:
+                disconnect(selectable, why, True)
         except Exception:
             log.failure("an event of {what} failed", what=selectable)
 

@@ -305,6 +305,19 @@ class MuxConnection(Protocol):
         finally:
             self._busy = False
 
+    def write_at_once(self, stream: Stream, data: bytes) -> bool:
+        """
+        Hand bytes of a stream to the transport, unless they must wait: then nothing is done.
+        """
+        if self._receiving or self._busy or self._full or self._over:
+            return False
+        frame = self._session.write_at_once(stream, data)
+        if frame is None:
+            return False
+        self._sent_at = self.reactor.seconds()
+        self.transport.write(frame)  # type: ignore[union-attr]
+        return True
+
     def flush_now(self) -> None:
         """
         Hand to the transport what it may have, whatever else there may be to say in a moment.

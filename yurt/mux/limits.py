@@ -30,6 +30,9 @@ A stream that writes no more than this in a round trip, as one with keystrokes d
 peer to have taken what is on its way.
 """
 
+AT_ONCE: Final = 16 * 1024
+"""Longer pieces are worth the queue, which hands them on without a copy; shorter ones skip it when it is empty."""
+
 BATCH: Final = 256 * 1024
 """
 What is handed to the transport at once: all that one read of a busy socket brings.  A stream that has something to say at last

@@ -29,7 +29,7 @@ from yurt.mux.frames import (
     PeerWentAway,
     head,
 )
-from yurt.mux.limits import FEW_BYTES, MAX_CONTROL_FRAMES, MAX_GROWTH, MAX_SKIPPED, MuxLimits
+from yurt.mux.limits import AT_ONCE, FEW_BYTES, MAX_CONTROL_FRAMES, MAX_GROWTH, MAX_SKIPPED, MuxLimits
 from yurt.mux.line import STALE, Line
 from yurt.mux.stream import Stream
 
@@ -129,6 +129,24 @@ class Session:
         if stream.credit and not stream.ready:
             stream.ready = True
             (self._first if stream.burst <= FEW_BYTES else self._ready).append(stream)
+
+    def write_at_once(self, stream: Stream, data: bytes) -> bytes | None:
+        """
+        What to send for bytes that need not wait, as nothing else does and there is room; None when they are to be queued.
+        """
+        size, line = len(data), self.line
+        if self._control or self._first or self._ready or self._late or not stream.open or stream.finishing or stream.queued:
+            return None
+        if not 0 < size <= min(AT_ONCE, stream.credit, line.longest_frame):
+            return None
+        burst = stream.burst + size if stream.burst_of == line.answers else size
+        if (burst > FEW_BYTES and line.room < size) or line.wants_ping:
+            return None
+        stream.burst_of, stream.burst = line.answers, burst
+        stream.credit -= size
+        stream.bytes_sent += size
+        line.carry(stream.number, size)
+        return head(DATA, 0, stream.number, size) + data
 
     def finish(self, stream: Stream) -> None:
         """

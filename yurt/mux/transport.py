@@ -130,7 +130,12 @@ class MuxStream(Stream):
         """
         Send as soon as the peer's window and the turns of other streams allow.
         """
-        self.session.write(self, data if type(data) is bytes else bytes(data))
+        if type(data) is not bytes:
+            data = bytes(data)
+        if self.mux.write_at_once(self, data):
+            self.sent()
+            return
+        self.session.write(self, data)
         self.mux.flush()
         if self.queued > STREAM_BUFFER:
             self._hold_producer()

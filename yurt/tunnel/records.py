@@ -18,7 +18,6 @@ from typing import Any, cast
 from OpenSSL._util import ffi, lib
 from OpenSSL.SSL import Error, ZeroReturnError
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.internet.protocol import Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -27,6 +26,11 @@ from yurt.http.wire import one_write, write_view
 
 BUFFER_BYTES = 512 * 1024
 """What passes between OpenSSL and us at once: more than one read of a socket brings, or one write of the mux needs."""
+
+NO_ROOM = "OpenSSL has no room for what came"
+
+SHORT = 4096
+"""Bytes up to which it costs less to copy what came than to have OpenSSL look at another place."""
 
 _opened, _sealed = ffi.new("char[]", BUFFER_BYTES), ffi.new("char[]", BUFFER_BYTES)
 _opened_view, _sealed_view = memoryview(ffi.buffer(_opened)), memoryview(ffi.buffer(_sealed))
@@ -40,8 +44,9 @@ class LinkTransport(TLSMemoryBIOProtocol):
 
     heard = False
     """Whether the other side has said anything, of TLS or by it."""
-    _read: Any = b""
-    """What OpenSSL reads, and must stay where it is meanwhile."""
+    wrappedProtocol: Any
+    _read: Any = None
+    """What OpenSSL reads, and must stay where it is meanwhile; None while it reads what is copied to its memory."""
 
     def shrink(self) -> None:
         """
@@ -123,8 +128,12 @@ class LinkTransport(TLSMemoryBIOProtocol):
         more = True
         while more and not self._lostTLSConnection:
             data, more, end = self._decrypt()
-            if data and not self._aborted:
-                cast(Protocol, self.wrappedProtocol).dataReceived(cast(bytes, data))
+            size = len(data)
+            if size > MAX_RECORD and not self._aborted:
+                with one_write:
+                    self.wrappedProtocol.dataReceived(data)
+            elif size and not self._aborted:
+                self.wrappedProtocol.dataReceived(data)  # little: each piece leaves as soon as it can
             if end is not None and not self._lostTLSConnection:
                 self._end_of_records(end)
         if self._tlsConnection is not None:

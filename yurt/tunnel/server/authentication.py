@@ -33,7 +33,7 @@ TOKEN_KEPT = 60.0
 REFUSED_TOKEN_KEPT = 10.0
 """Seconds for which the API server's word on a token holds: that it is somebody's, that it is nobody's."""
 
-BROWSERS_SAY = (b"origin", b"sec-fetch-site")
+BROWSERS_SAY = frozenset((b"origin", b"sec-fetch-site"))
 """Headers of requests that a page makes, which no client of kubelets sends in plain text."""
 
 MAX_TOKEN_BYTES = 16 * 1024
@@ -98,7 +98,7 @@ class Authenticator:
         if request.door is Entrance.EGRESS:
             return MACHINE
         if request.door is not Entrance.TLS:
-            if any(get_header(request.head.headers, name) is not None for name in BROWSERS_SAY):
+            if not BROWSERS_SAY.isdisjoint([name.lower() for name, _ in request.head.headers]):
                 raise Refused(403, "Forbidden", "forbidden", "plain HTTP is not for browsers: any page could ask")
             if is_from_here(request):
                 return MACHINE

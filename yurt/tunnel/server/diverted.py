@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol
 from yurt.host.destination import Destination
 from yurt.host.tunnel_rules import Flow
 from yurt.http.dial import Build
-from yurt.http.wire import STREAM_AT_ONCE, tune
+from yurt.http.wire import STREAM_AT_ONCE, tune_accepted
 from yurt.tunnel.server.abandoned import Open
 from yurt.tunnel.server.node import usual_spelling
 from yurt.tunnel.server.nodes import Nodes
@@ -64,7 +64,7 @@ class Diverted:
         if refused:  # told already
             wire.abortConnection()
             return None
-        tune(wire, at_once=STREAM_AT_ONCE)
+        tune_accepted(wire, at_once=STREAM_AT_ONCE)
         self.splices[splice] = destination
         splice.done.addBoth(lambda _: self.splices.pop(splice, None))
         return splice.left

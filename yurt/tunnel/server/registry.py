@@ -143,7 +143,10 @@ class Registry:
         """
         The newest connection of ``node`` that takes new streams.
         """
-        return next((agent for agent in self._agents.get(node, ()) if takes_streams(agent.mux)), None)
+        for agent in self._agents.get(node, ()):
+            if takes_streams(agent.mux):
+                return agent
+        return None
 
     def connected(self, node: str) -> bool:
         """
