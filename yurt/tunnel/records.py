@@ -58,27 +58,41 @@ class LinkTransport(TLSMemoryBIOProtocol):
             lib.SSL_set_bio(tls._ssl, tls._into_ssl, tls._from_ssl)  # which frees the old ones
 
     def dataReceived(self, data: bytes) -> None:
-        with one_write:
-            if not self._handshakeDone:
-                self.heard = True
+        if not self._handshakeDone:
+            self.heard = True
+            with one_write:
                 super().dataReceived(data)
-                return
-            self._let_read(data)
-            if self._appSendBuffer:
-                self._unbufferPendingWrites()
-            self._flushReceiveBIO()
+            return
+        size = len(data)
+        if size > SHORT:
+            read = ffi.from_buffer(data)
+            self._read_from(lib.BIO_new_mem_buf(read, size), read)
+        else:
+            if self._read is not None:
+                self._read_from(lib.BIO_new(lib.BIO_s_mem()), None)
+            if lib.BIO_write(self._tlsConnection._into_ssl, data, size) != size:
+                raise MemoryError(NO_ROOM)
+        if self._appSendBuffer:
+            self._unbufferPendingWrites()
+        self._flushReceiveBIO()
 
-    def _let_read(self, data: bytes) -> None:
+    def _read_from(self, source: Any, read: Any) -> None:
         """
-        Give OpenSSL what came; it has taken all that came before.
+        Let OpenSSL read from another place; it has taken all that was in the one before.
         """
-        tls, read = self._tlsConnection, ffi.from_buffer(data)
-        source = lib.BIO_new_mem_buf(read, len(data))
         if source == ffi.NULL:
-            raise MemoryError("OpenSSL has no room for what came")
+            raise MemoryError(NO_ROOM)
+        tls = self._tlsConnection
         lib.BIO_set_mem_eof_return(source, -1)  # its end is not that of the connection
         lib.SSL_set_bio(tls._ssl, source, tls._from_ssl)  # frees the source before
         tls._into_ssl, self._read = source, read
+
+    def write(self, data: bytes) -> None:
+        """
+        Write one piece.
+        """
+        if not self.disconnecting or self._producer is not None:
+            self._write(data)
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """
