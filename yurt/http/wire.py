@@ -237,11 +237,10 @@ class OneWrite:
         """
         What :func:`tune` puts in the place of ``tcp.write``; a view need not outlast the call.
         """
-        held = self._held.get(tcp)
-        if held is not None:
-            held[1].append(bytes(data))
+        if self._held and tcp in self._held:
+            self._held[tcp][1].append(bytes(data))
         elif not self._depth or tcp.dataBuffer or tcp._tempDataLen:
-            _send(tcp, at_once, [data])
+            _send(tcp, at_once, (data,))
         else:
             self._held[tcp] = at_once, [bytes(data)]
 

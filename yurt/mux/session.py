@@ -323,12 +323,23 @@ class Session:
                 end = min(size, position + self._missing)
                 self._body(bytes(data[position:end]))
                 position = end
-            elif size - position < HEAD_BYTES:
+                continue
+            if size - position < HEAD_BYTES:
                 self._partial = bytes(data[position:])
                 break
-            else:
-                self._frame(*unpack(data, position))
-                position += HEAD_BYTES
+            version, kind, flags, number, length = unpack(data, position)
+            position += HEAD_BYTES
+            if kind == DATA and not (version or flags) and 0 < length <= size - position:
+                stream = self.streams.get(number)
+                if stream is not None and length <= stream.receivable and not stream.peer_fin:
+                    # Most frames are so: whole, and nothing but data of a stream that is open.
+                    stream.receivable -= length
+                    stream.bytes_received += length
+                    self.bytes_received += length
+                    stream.received(bytes(data[position : position + length]))
+                    position += length
+                    continue
+            self._frame(version, kind, flags, number, length)
         if len(self._control) + len(self._late) > MAX_CONTROL_FRAMES:
             raise self._illegal("flood", "it asks for more answers than it reads")
 

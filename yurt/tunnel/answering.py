@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import NoReturn, cast
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,7 @@ from yurt.tunnel.connect import (
     ACCEPTED,
     MALFORMED,
     MAX_HEAD_BYTES,
+    MAX_TARGETS,
     NOT_CONNECTED,
     REFUSED_HEADER,
     ConnectRefused,
@@ -34,6 +36,9 @@ from yurt.tunnel.connect import (
 
 HEAD_TIMEOUT = 10.0
 """Seconds within which the head of a stream must be whole."""
+
+SHORT_HEAD = 200
+"""Bytes of a head that asks for a port of a node, and says little else."""
 
 _PHRASES = {
     400: b"Bad Request",
@@ -270,8 +275,17 @@ class _Reading(PassThrough):
 
 def parse_head(text: bytes) -> RequestHead:
     """
-    The head that ``text`` is, without its empty line.  Raises ``ValueError``.
+    The head that ``text`` is, without its empty line; nobody changes it, for short ones are remembered.  Raises ``ValueError``.
     """
+    return _remembered_head(text) if len(text) <= SHORT_HEAD else _parse_head(text)
+
+
+@lru_cache(MAX_TARGETS)
+def _remembered_head(text: bytes) -> RequestHead:
+    return _parse_head(text)
+
+
+def _parse_head(text: bytes) -> RequestHead:
     start, *lines = text.split(b"\r\n")
     match = _START.fullmatch(start)
     if match is None:

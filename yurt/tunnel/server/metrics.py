@@ -71,6 +71,8 @@ class ServerMetrics:
         self._reconnects: Counter[str] = Counter()
         self._requests: Counter[tuple[str, str]] = Counter()
         self._paths: set[str] = set()
+        self._labels: dict[tuple[bytes, bytes], tuple[str, str]] = {}
+        """Those of the first methods and paths that came."""
         self._dial = Histogram(
             f"{PREFIX}_dial_duration_seconds", "Until the node's port was connected", buckets=SECONDS, registry=registry
         )
@@ -121,8 +123,7 @@ class ServerMetrics:
         """
         A request is being served; returns the labels to give back to :meth:`request_ended`.
         """
-        verb = method.decode("latin-1").lower()
-        labels = (verb if verb in VERBS else OTHER, self._path_label(path))
+        labels = self._labels.get((method, path)) or self._labels_of(method, path)
         self._requests[labels] += 1
         return labels
 
@@ -131,6 +132,13 @@ class ServerMetrics:
         That request is over.
         """
         self._requests[labels] -= 1
+
+    def _labels_of(self, method: bytes, path: bytes) -> tuple[str, str]:
+        verb = method.decode("latin-1").lower()
+        labels = (verb if verb in VERBS else OTHER, self._path_label(path))
+        if len(self._labels) < MAX_PATHS:
+            self._labels[method, path] = labels
+        return labels
 
     def _path_label(self, path: bytes) -> str:
         first = "/" + path.decode("latin-1").partition("?")[0].strip("/").partition("/")[0][:32]
