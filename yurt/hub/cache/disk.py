@@ -14,6 +14,7 @@ import lmdb
 from twisted.logger import Logger
 
 from yurt.files import sync_folder
+from yurt.hub.cache.crash import close_note, open_note
 from yurt.hub.cache.folder import (
     DATA_FILE,
     LOCK_FILE,
@@ -55,6 +56,7 @@ class Disk:
         """Whether the file that stands at the path now is another one, with the same content: this one is to be left."""
         self._snapshot: lmdb.Transaction[bytes] = environment.begin()
         self._place = Place(Path(path, DATA_FILE))
+        self._note = open_note(path)
 
     def get(self, disk_key: bytes) -> bytes | None:
         """
@@ -145,6 +147,7 @@ class Disk:
         self._snapshot.abort()
         self._environment.close()
         self._place.close()
+        close_note(self._note)
         os.close(self._lock)
 
 

@@ -2,7 +2,7 @@
 The folder of the store: its files, who may use them, and one user at a time.
 
 LMDB maps its file into memory, so a truncated or damaged one kills the process that touches it.  Therefore lmdb's own verifier
-reads the whole structure with plain reads first (some 20 ms for 50 MB).
+reads the whole structure with plain reads first (some 20 ms for 50 MB), and of a damaged file what can be read is copied.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 from twisted.logger import Logger
 
+from yurt.hub.cache import crash
+from yurt.hub.cache.salvage import salvage
+
 DATA_FILE = "data.mdb"
 LOCK_FILE = "hub.lock"
 CORRUPT_FILE = "data.mdb.corrupt"
 NEW_FILE = "data.mdb.new"
 """The file while it is written anew: because of an older format, or because it was removed."""
+
+READ_BYTES = 1 << 20
 
 log = Logger()
 
@@ -82,7 +87,7 @@ def take_lock(path: str) -> int:
 
 def set_corrupt_aside(path: str) -> bool:
     """
-    Rename a data file whose structure is damaged; whether there was one.  Raises OSError.
+    Put what can be read of a data file whose structure is damaged in its place; whether it was.  Raises OSError.
     """
     data = os.path.join(path, DATA_FILE)
     if not os.path.exists(data) or not os.path.getsize(data):
@@ -93,18 +98,42 @@ def set_corrupt_aside(path: str) -> bool:
         findings = verify(data, subdir=False)
     except VerifyError as error:
         findings = [str(error)]
+    except OSError as error:  # a bad sector
+        findings = [reason_of(error)]
+    findings = findings or find_unreadable(path)
     if findings:
         set_aside(path, findings[0])
     return bool(findings)
 
 
+def find_unreadable(path: str) -> list[str]:
+    """
+    What the disk does not give of the data file, looked for after a process has died of it: the verifier reads no more of large
+    records than where they begin.
+    """
+    if not crash.died_of_it(path):
+        return []
+    at = 0
+    file = os.open(os.path.join(path, DATA_FILE), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while data := os.pread(file, READ_BYTES, at):
+            at += len(data)
+    except OSError as error:
+        return [f"{reason_of(error)} after {at} bytes"]
+    finally:
+        os.close(file)
+    return []
+
+
 def set_aside(path: str, finding: str) -> None:
     """
-    Rename a damaged file, which must not be open.  Raises OSError.
+    Rename a damaged file, which must not be open, and put what can be read of it in its place.  Raises OSError.
     """
-    data = os.path.join(path, DATA_FILE)
-    log.error("{file} is corrupt ({finding}); it is set aside and the cache starts afresh", file=data, finding=finding)
-    os.replace(data, os.path.join(path, CORRUPT_FILE))
+    data, corrupt = os.path.join(path, DATA_FILE), os.path.join(path, CORRUPT_FILE)
+    log.error("{file} is corrupt ({finding}); it is set aside as {corrupt}", file=data, finding=finding, corrupt=CORRUPT_FILE)
+    os.replace(data, corrupt)
+    if not salvage(corrupt, os.path.join(path, NEW_FILE), data):
+        log.error("nothing of {file} could be read: the cache starts afresh", file=corrupt)
 
 
 def is_writable(path: str) -> bool:

@@ -37,10 +37,11 @@ class View:
     A view in memory: its record, and what only this process must know.
 
     A ``frozen`` view keeps the state of the disk and takes no events; ``dirty`` means that the record is not in the store yet;
-    ``whole`` that all of it is in memory, because it was made while there was no disk.
+    ``whole`` that all of it is in memory, because it was made while there was no disk.  ``counted_at`` is how much damage of the
+    disk had shown when it last held all that it should.
     """
 
-    __slots__ = ("dirty", "frozen", "id", "key", "name", "record", "unselective", "whole")
+    __slots__ = ("counted_at", "dirty", "frozen", "id", "key", "name", "record", "unselective", "whole")
 
     def __init__(self, key: ViewKey, record: ViewRecord | None = None) -> None:
         caller = key.caller
@@ -52,6 +53,7 @@ class View:
         self.name = selected_name(key)
         self.unselective = not key.label_selector and not key.field_selector
         self.dirty = self.frozen = self.whole = False
+        self.counted_at = 0
 
     @property
     def decides(self) -> bool:

@@ -167,7 +167,7 @@ class Reader:
         for view in group.covering(namespace, name):
             if self._shelf.holds(view, member):
                 holder = _newer(view, holder)
-            elif view.decides:
+            elif view.decides and self._shelf.is_whole(view):
                 lacking = _newer(view, lacking)
         return holder, lacking
 

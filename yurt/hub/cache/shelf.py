@@ -212,6 +212,16 @@ class Shelf:
         for key, state in self._members.scan(view.id + prefix):
             yield key[VIEW_ID_SIZE:], state
 
+    def is_whole(self, view: View) -> bool:
+        """
+        Whether a view holds as many as its record says.  Where the disk was damaged, what it lacks may have been lost: that is
+        counted anew whenever more damage has shown.
+        """
+        damage = self._store.damage
+        if view.counted_at != damage and sum(1 for _ in self.members(view)) == view.record.members:
+            view.counted_at = damage
+        return view.counted_at == damage
+
     def admit(self, view: View, member: bytes) -> None:
         """
         Let a view hold an object.

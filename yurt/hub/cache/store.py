@@ -167,6 +167,13 @@ class Store:
         return self.layers.corrupt_records
 
     @property
+    def damage(self) -> int:
+        """
+        Grows whenever something turns out to be lost that was stored.
+        """
+        return self.corrupt_files + self.layers.corrupt_records + self.layers.locked_records
+
+    @property
     def locked_records(self) -> int:
         """
         Records that were encrypted with a key that is gone, dropped.
