@@ -102,7 +102,10 @@ class Authenticator:
                 raise Refused(403, "Forbidden", "forbidden", "plain HTTP is not for browsers: any page could ask")
             if is_from_here(request):
                 return MACHINE
-            message = "plain HTTP is for callers on this host; others use the TLS port"
+            message = (
+                "plain HTTP is for callers on this host; others come by TLS, to port 10263 unless it was given another, with a client "
+                "certificate or a token: where the node's port speaks plain HTTP, have that as the HTTP proxy (Prometheus: proxy_url)"
+            )
             raise Refused(403, "Forbidden", "forbidden", message)
         certificate = request.client_certificate
         if certificate is not None:
