@@ -11,7 +11,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.host.contracts import KUBELET, RULES, ChainsContract
 from tests.host.fakes import FakeChains, apply_edit
 from yurt.host import chains
-from yurt.host.chains import MAX_DELETIONS, Chain, ChainSet, Outcome, SeenChains, as_wanted, ensure_chains, plan
+from yurt.host.chains import (
+    MAX_DELETIONS,
+    Chain,
+    ChainSet,
+    DeleteText,
+    FlushChain,
+    SeenChains,
+    as_wanted,
+    ensure_chains,
+    plan,
+)
 from yurt.host.errors import FirewallError
 from yurt.host.firewall import ROUNDS
 from yurt.host.tunnel_rules import tunnel_chains
@@ -196,13 +206,23 @@ class EnsureChainsTests(SynchronousTestCase):
         """
         outcome = ensure_chains(FakeChains(), "ipv4", self.wanted)
         self.assertEqual(
-            outcome,
-            Outcome(
-                (
-                    "ipv4 chain TUNNEL-PORT-10250: made, 4 rules added",
-                    "ipv4 chain TUNNEL-PORT-10255: made, 4 rules added",
-                    "ipv4 chain TUNNEL-PORT: made, 2 rules added",
-                    "ipv4 chain OUTPUT: 1 rule added",
-                )
+            outcome.changes,
+            (
+                "ipv4 chain TUNNEL-PORT-10250: made, 4 rules added",
+                "ipv4 chain TUNNEL-PORT-10255: made, 4 rules added",
+                "ipv4 chain TUNNEL-PORT: made, 2 rules added",
+                "ipv4 chain OUTPUT: 1 rule added",
             ),
         )
+
+    def test_jump_is_back(self) -> None:
+        """
+        Where the jump to them was missing all chains turn what nothing turned meanwhile; where one chain was, that one does.
+        """
+        firewall = FakeChains()
+        ensure_chains(firewall, "ipv4", self.wanted)
+        tails = tuple((chain.name, text) for chain in self.wanted.chains for text in chain.tail)
+        firewall.apply("ipv4", "nat", [DeleteText("OUTPUT", self.wanted.jump)])
+        self.assertEqual(ensure_chains(firewall, "ipv4", self.wanted).turned, tails)
+        firewall.apply("ipv4", "nat", [FlushChain(tails[0][0])])
+        self.assertEqual(ensure_chains(firewall, "ipv4", self.wanted).turned, tails[:1])

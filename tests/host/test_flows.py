@@ -59,10 +59,13 @@ class FlowsTests(SynchronousTestCase):
 
     def test_command(self) -> None:
         """
-        The connections to one address and port are meant, by where they were going before any rule.
+        The connections to one address and port are meant, by where they were going before any rule; without an address those to a
+        port that nobody has answered.
         """
         command = " ".join(conntrack_command(Flow("ipv6", "fd00::1", 10250)))
         self.assertEqual(command, "conntrack -D -f ipv6 -p tcp --orig-dst fd00::1 --dport 10250")
+        command = " ".join(conntrack_command(Flow("ipv4", "", 10250)))
+        self.assertEqual(command, "conntrack -D -f ipv4 -p tcp --state SYN_SENT --dport 10250")
 
     def test_one_by_one(self) -> None:
         """

@@ -131,8 +131,9 @@ class TurnedFlowsTests(SynchronousTestCase):
 
     def test_flows(self) -> None:
         """
-        A rule of an address and port is a destination; any other rule is none.
+        A rule of an address and port is a destination, one that turns all others stands for what nobody has answered; any other
+        rule is none.
         """
         (chain, root) = tunnel_chains(RULES, "ipv6").chains
         turned = [(chain.name, chain.heads[1]), (chain.name, chain.tail[0]), (root.name, root.heads[0])]
-        self.assertEqual(turned_flows("ipv6", turned), [Flow("ipv6", "fd00::2", 10250)])
+        self.assertEqual(turned_flows("ipv6", turned), [Flow("ipv6", "fd00::2", 10250), Flow("ipv6", "", 10250)])

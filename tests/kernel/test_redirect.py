@@ -324,6 +324,22 @@ class RedirectContract(_Mixin):
         self.state_with(daemon, repairs=2, problem=None)
         self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
 
+    def test_call_made_without_rules(self) -> None:
+        """
+        A call that was made while there were no rules, and that nobody answers, gets through as soon as they are there: else the
+        API server would wait for its time-out after each restart of the server.
+        """
+        dialler = self.start_all_doors()
+        self.cloud.run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")  # as kube-proxy has
+        ask(dialler, f"{FAR} 10250")
+        deadline = time.monotonic() + TOOL_SECONDS
+        while f"dst={FAR} " not in self.cloud.run("conntrack", "-L"):
+            self.assertLess(time.monotonic(), deadline, "connection tracking does not know it")
+        daemon = self.start()
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        self.assertEqual(json.loads(read_line(dialler)), [10263, FAR, 10250])
+
     def test_broken_before_change(self) -> None:
         """
         A change that finds the chains gone puts all back at once.

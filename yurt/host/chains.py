@@ -191,7 +191,8 @@ class ChainFirewall(Protocol):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What was done, and what could not be, as sentences; and the rules, by chain, that chains which stay have gained or lost.
+    What was done, and what could not be, as sentences; and the rules, by chain, that chains which stay have gained or lost, with
+    the tails of those that nothing went through before.
     """
 
     changes: tuple[str, ...] = ()
@@ -294,8 +295,11 @@ def outcome(family: Family, seen: SeenChains, wanted: ChainSet, edits: Sequence[
     kept = sorted(name for name in seen.used if name in seen.chains and name not in names)
     problems = [f"{family} chain {name} is left empty: rules of others lead to it; delete them" for name in kept]
     turned: list[tuple[str, str]] = []
+    joined = any(isinstance(edit, InsertText) and edit.chain == wanted.origin for edit in edits)
     for chain in wanted.chains:
         before = seen.chains.get(chain.name, ())
+        if joined or not before:
+            turned += [(chain.name, text) for text in chain.tail]
         if before:
             differing = set(_respell(before, chain.heads)).symmetric_difference(chain.heads)
             turned += [(chain.name, text) for text in sorted(differing.difference(chain.tail))]

@@ -88,9 +88,11 @@ class Flows:
 
 def conntrack_command(flow: Flow) -> list[str]:
     """
-    The command that forgets the connections to a destination, as OpenYurt's.
+    The command that forgets the connections to a destination, as OpenYurt's.  What waits for an answer is sent again after a
+    second, and goes where it is led by then.
     """
-    return ["conntrack", "-D", "-f", flow.family, "-p", "tcp", "--orig-dst", flow.address, "--dport", str(flow.port)]
+    which = ["--orig-dst", flow.address] if flow.address else ["--state", "SYN_SENT"]
+    return ["conntrack", "-D", "-f", flow.family, "-p", "tcp", *which, "--dport", str(flow.port)]
 
 
 class _Conntrack(ProcessProtocol):

@@ -58,7 +58,7 @@ class TunnelRules:
 @dataclass(frozen=True, slots=True)
 class Flow:
     """
-    Connections to one destination, whose way has changed.
+    Connections to one destination, whose way has changed; with an empty ``address`` those to any which nobody has answered yet.
     """
 
     family: Family
@@ -122,12 +122,12 @@ def _port_chain(diversion: Diversion, hosts: Iterable[str]) -> Chain:
 
 def turned_flows(family: Family, turned: Iterable[tuple[str, str]]) -> list[Flow]:
     """
-    The destinations of rules, by chain, that came or went.
+    The destinations of rules, by chain, that came or went; where all others are turned anew, what went astray before.
     """
     flows = []
     for chain, text in turned:
         option, _, rest = text.partition(" ")
         port = chain.rpartition("-")[2]
-        if option == "-d" and port.isdigit():
-            flows.append(Flow(family, rest.partition("/")[0], int(port)))
+        if port.isdigit():
+            flows.append(Flow(family, rest.partition("/")[0] if option == "-d" else "", int(port)))
     return flows

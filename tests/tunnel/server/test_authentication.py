@@ -112,7 +112,9 @@ class AuthenticatorTests(SynchronousTestCase):
         """
         self.api.users["t"] = {"username": "jane"}
         for peer in (IPv4Address("TCP", "10.1.2.3", 1), IPv6Address("TCP", "::ffff:10.1.2.3", 1), UNIXAddress(None)):
-            self.assertEqual(self.refused(Entrance.PLAIN, self.token("t"), peer=peer).status, 403)
+            refused = self.refused(Entrance.PLAIN, self.token("t"), peer=peer)
+            self.assertEqual(refused.status, 403)
+            self.assertIn("others come by TLS, to port 10263", refused.message)
         self.assertEqual(self.refused("another door", self.token("t")).status, 403)
 
     def test_plain_by_a_rule(self) -> None:

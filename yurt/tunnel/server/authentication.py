@@ -103,8 +103,9 @@ class Authenticator:
             if is_from_here(request):
                 return MACHINE
             message = (
-                "plain HTTP is for callers on this host; others come by TLS, to port 10263 unless it was given another, with a client "
-                "certificate or a token: where the node's port speaks plain HTTP, have that as the HTTP proxy (Prometheus: proxy_url)"
+                "plain HTTP is for callers on this host; others come by TLS, to port 10263 unless it was given another, with a "
+                "client certificate or a token; where the node's port speaks plain HTTP that port is to be their HTTP proxy "
+                "(Prometheus: proxy_url)"
             )
             raise Refused(403, "Forbidden", "forbidden", message)
         certificate = request.client_certificate
