@@ -14,6 +14,13 @@ from yurt.http.repeats import MAX_REPEATED, MAX_REPEATED_BYTES, Repeats
 from yurt.http.request_parser import RequestMessage, RequestParser
 
 ROUNDS = 3000
+CONNECTS = (
+    b"CONNECT node:10250 HTTP/1.1\r\nHost: node:10250\r\n\r\n",
+    b"CONNECT node:10250 HTTP/1.1\r\nHost: node:10250\r\n\r\nbehind",
+    b"CONNECT node:10250 HTTP/1.0\r\nHost: node:10250\r\n\r\n",
+    b"CONNECT node:10250 HTTP/1.1\r\nHost: node:10250\r\nConnection: close\r\n\r\n",
+    b"CONNECT node:10250 HTTP/1.1\r\nHost: node:10250\r\nContent-Length: 4\r\n\r\nbody",
+)
 
 
 def seen(parser: RequestParser[RequestMessage]) -> object:
@@ -33,11 +40,11 @@ class RepeatsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.repeats = Repeats()
 
-    def parser(self) -> RequestParser[RequestMessage]:
+    def parser(self, *, takes_connect: bool = False) -> RequestParser[RequestMessage]:
         """
         One that remembers.
         """
-        return RequestParser(RequestMessage, repeats=self.repeats)
+        return RequestParser(RequestMessage, takes_connect=takes_connect, repeats=self.repeats)
 
     def test_told_alike(self) -> None:
         """
@@ -45,15 +52,23 @@ class RepeatsTests(SynchronousTestCase):
         """
         for seed in range(ROUNDS):
             random = Random(seed)
-            requests = [random.choice(REQUESTS) for _ in range(random.randint(1, 5))]
+            takes_connect = seed > ROUNDS // 2
+            if seed == ROUNDS // 2:
+                self.repeats = Repeats()  # heads are remembered among parsers of one kind
+            choice = (*REQUESTS, *CONNECTS * 3) if takes_connect else REQUESTS
+            requests = [random.choice(choice) for _ in range(random.randint(1, 5))]
             pieces = [one if random.random() < 0.7 else mutate(random, one) for one in requests]
             if random.random() < 0.5:
                 pieces = [piece for one in pieces for piece in cut(random, one)]
-            remembering, plain = self.parser(), RequestParser(RequestMessage)
+            remembering = self.parser(takes_connect=takes_connect)
+            plain = RequestParser(RequestMessage, takes_connect=takes_connect)
             for piece in pieces:
                 remembering.feed(piece)
                 plain.feed(piece)
                 self.assertEqual(seen(remembering), seen(plain), (seed, pieces))
+                if plain.begun and plain.begun[-1].upgrade and plain.stopped and random.random() < 0.5:  # as when it was refused
+                    remembering.restart()
+                    plain.restart()
 
     def test_shared(self) -> None:
         """
@@ -66,6 +81,17 @@ class RepeatsTests(SynchronousTestCase):
             heads.append(parser.begun[0].head)
         self.assertIs(heads[0], heads[1])
         self.assertEqual(heads[2].headers[-1], (b"Authorization", b"Bearer b"))
+
+    def test_connect(self) -> None:
+        """
+        A CONNECT that came before is known again, and what follows it is none of HTTP.
+        """
+        for _ in range(2):
+            parser = self.parser(takes_connect=True)
+            parser.feed(CONNECTS[0])
+            parser.feed(b"anything")
+            self.assertEqual((parser.stopped, parser.rest, parser.begun[0].upgrade), (True, b"anything", True))
+        self.assertIs(self.repeats.find(CONNECTS[0]), parser.begun[0].head)
 
     def test_inside_another(self) -> None:
         """

@@ -15,7 +15,8 @@ MAX_REPEATED_BYTES = 2048
 
 class Repeats:
     """
-    Heads by the very bytes that they were read from, each a whole request without a body whose connection stays open.
+    Heads by the very bytes that they were read from, each a whole request without a body whose connection stays open, or a
+    CONNECT.
 
     Who reads the same bytes by the same rules gets the same head, so that nobody is taken for anybody else.
     """

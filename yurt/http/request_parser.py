@@ -72,7 +72,7 @@ class RequestParser(Generic[M]):
         self._start()
 
     def _start(self) -> None:
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser: Any = None  # made for the first bytes that did not come before
         self._message: M | None = None
         self._between = True
         self._offered = False
@@ -132,16 +132,25 @@ class RequestParser(Generic[M]):
         if head is not None:
             message = self._begin(head)
             message.complete = True
+            self._pending = 0  # empty lines may have come before
+            if head.method == b"CONNECT":
+                message.upgrade = self.stopped = self._offered = True
+                self.rest = b""
             self.begun.append(message)
             return
         before = len(self.begun)
         self._feed_parser(data)
-        is_one = self._between and len(self.begun) == before + 1
-        if is_one and not (self.stopped or self.error or self.begun[-1].has_body):
-            repeats.keep(data, self.begun[-1].head)
+        if not self._between or self.error or len(self.begun) != before + 1:
+            return
+        message = self.begun[-1]
+        connects = message.upgrade and message.head.method == b"CONNECT" and not self.rest
+        if message.keep_alive and not message.has_body and (connects or not self.stopped):
+            repeats.keep(data, message.head)
 
     def _feed_parser(self, data: bytes) -> None:
         self._pending += len(data)
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:

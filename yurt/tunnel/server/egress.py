@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NoReturn, cast
 
@@ -25,7 +26,7 @@ from yurt.http.interfaces import ByteStream, ResponseHead
 from yurt.http.upgrade import StreamConnection
 from yurt.http.wire import one_write
 from yurt.listening import BACKLOG, Listen, StartFailed
-from yurt.tunnel.connect import DIAL_ERRORS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure, target_of
+from yurt.tunnel.connect import DIAL_ERRORS, MAX_TARGETS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure, target_of
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.node import Node, usual_spelling
 from yurt.tunnel.server.passage import Joined, Passage
@@ -37,6 +38,18 @@ DIAL_TIMEOUT = 5.0
 
 RAW = Access("create")
 """What a connection is to the authoriser: what goes through it nobody sees."""
+
+
+@lru_cache(MAX_TARGETS)
+def _target(target: bytes) -> tuple[str, int]:
+    text = target.decode("latin-1")
+    try:
+        host, port = target_of(text)
+    except ValueError:
+        port = 0
+    if not port:
+        raise Refused(400, "BadRequest", "malformed", f"CONNECT {text[:100]!r}: that is no host:port")
+    return usual_spelling(host) or host, port
 
 
 def _too_late(result: object, seconds: float) -> NoReturn:
@@ -81,14 +94,7 @@ class Opened(Passage):
         """
         The host and the port asked for.  Raises :class:`Refused`.
         """
-        text = self.request.head.target.decode("latin-1")
-        try:
-            host, port = target_of(text)
-        except ValueError:
-            port = 0
-        if not port:
-            raise Refused(400, "BadRequest", "malformed", f"CONNECT {text[:100]!r}: that is no host:port")
-        return usual_spelling(host) or host, port
+        return _target(self.request.head.target)
 
     async def connect(self, host: str, port: int, node: Node | None) -> StreamConnection:
         """
