@@ -32,6 +32,7 @@ from yurt.hub.cache.views import GETS, Caller, ViewKey, Views
 from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.doors import Doors, pod_addresses
+from yurt.hub.earlier import remember
 from yurt.hub.hub import Hub
 from yurt.hub.identity import NODE
 from yurt.hub.joining import Joining
@@ -50,7 +51,7 @@ from yurt.listening import Listen, tcp_endpoint
 from yurt.memory import ReturnMemory
 from yurt.metrics import ReactorLag, new_registry
 from yurt.sdnotify import Notify, watchdog_interval
-from yurt.tls import ClientTLS, CredentialsError
+from yurt.tls import ClientTLS
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that requests in flight have at a stop."""
@@ -75,7 +76,7 @@ class HubService(MultiService):
         self.started_at = 0.0
         self.joining = self.make_joining()
         credentials = config.credentials if self.joining is None else self.joining.credentials()
-        self.missing = _unusable(credentials) if credentials.awaited else ""
+        self.missing = _unusable(config) if credentials.awaited else ""
         """Why the files that hold the node's identity cannot be used yet."""
         credentials = NodeCredentials() if self.missing else credentials
         self.validity = Validity(credentials.for_tls())
@@ -198,15 +199,15 @@ class HubService(MultiService):
         if self.joining is not None:
             self.joining.retry()
             return
-        credentials = self.config.credentials
         try:
-            if self.config.kubeconfig is not None:
-                credentials = NodeCredentials.of_kubeconfig(load_kubeconfig(self.config.kubeconfig))
+            credentials = _named_credentials(self.config)
             self.tls.replace(credentials.for_tls())
             self.bare_tls.replace(credentials.trust_for_tls())
         except ValueError as error:
             self.log.error("credentials stay as they were: {error}", error=str(error))
             return
+        for tls in (self.tls, self.bare_tls):
+            tls.ask_for(credentials.tls_server_name)
         self.token.replace(credentials)
         self.validity.replace(credentials.for_tls())
         self.follow_authorities(credentials)
@@ -217,7 +218,7 @@ class HubService(MultiService):
         Use the files that were awaited as soon as they are there, and whole.
         """
         if self.missing:
-            before, self.missing = self.missing, _unusable(self.config.credentials)
+            before, self.missing = self.missing, _unusable(self.config)
             if not self.missing:
                 self.reload()
             elif before != self.missing:
@@ -398,14 +399,21 @@ class HubService(MultiService):
         )
 
 
-def _unusable(credentials: NodeCredentials) -> str:
+def _named_credentials(config: HubConfig) -> NodeCredentials:
     """
-    Why these cannot be used; empty when they can.
+    The identity that the node was given, as it stands in files now.  Raises ValueError for a kubeconfig that cannot be used.
+    """
+    return config.credentials if config.kubeconfig is None else NodeCredentials.of_kubeconfig(load_kubeconfig(config.kubeconfig))
+
+
+def _unusable(config: HubConfig) -> str:
+    """
+    Why the identity that is awaited cannot be used; empty when it can.
     """
     try:
-        ClientTLS(credentials.for_tls())
-    except CredentialsError as error:
-        return str(error)
+        ClientTLS(_named_credentials(config).for_tls())
+    except ValueError as error:
+        return f"the node has no identity: {error}"
     return ""
 
 
@@ -428,6 +436,10 @@ class Core(Service):
         whole = self.whole
         whole.started_at = whole.reactor.seconds()
         whole.store.open()
+        if whole.missing:
+            self.log.error("{problem}: the cache is served until it can be used", problem=whole.missing)
+        else:
+            self.remember_identity(whole.config)
         whole.time.start()
         names = RememberingResolver(whole.reactor.nameResolver, whole.reactor, whole.store.table("meta"))
         self.resolver = whole.reactor.installNameResolver(names)
@@ -440,6 +452,14 @@ class Core(Service):
         whole.doors.begin()
         if whole.link is not None:
             whole.link.startService()
+
+    def remember_identity(self, config: HubConfig) -> None:
+        """
+        What the node was given works: a start at which it was damaged will know that.
+        """
+        identity = config.kubeconfig or config.credentials.cert_file or config.credentials.token_file
+        if identity is not None and config.join is None:
+            remember(config.root_dir, identity, config.servers)
 
     def stopService(self) -> Deferred[None]:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from yurt.http.environment import usable_proxy_for
 from yurt.http.wire import send_by_turn
 from yurt.hub.cache.quota import Quota
 from yurt.hub.config import HubConfig, NodeCredentials
+from yurt.hub.earlier import has_worked, known_servers
 from yurt.hub.filters.focus import FilterSettings
 from yurt.hub.flags import FLAGS
 from yurt.hub.podlink import PodLinkSettings
@@ -89,7 +91,9 @@ class Options(DeclaredOptions):
             if not credentials.awaited:
                 ClientTLS(credentials.for_tls())
         except CredentialsError as error:
-            raise usage.UsageError(f"{'--kubeconfig: ' if kubeconfig else ''}{error}") from None
+            if not self.is_torn:
+                raise usage.UsageError(f"{'--kubeconfig: ' if kubeconfig else ''}{error}") from None
+            credentials = replace(credentials, awaited=True)
         self.config = HubConfig(
             servers=servers,
             node_name=self["node-name"],
@@ -148,7 +152,17 @@ class Options(DeclaredOptions):
         try:
             return load_kubeconfig(self["kubeconfig"])
         except KubeconfigError as error:
+            if self.is_torn:
+                return None
             raise usage.UsageError(f"--kubeconfig: {error}") from None
+
+    @property
+    def is_torn(self) -> bool:
+        """
+        Whether a file with the node's identity that cannot be used has worked before.
+        """
+        identity = self["kubeconfig"] or self["cert-file"] or self["token-file"]
+        return bool(identity) and has_worked(self["root-dir"], identity)
 
     def read_join(self, servers: tuple[str, ...]) -> JoinSettings | None:
         """
@@ -172,6 +186,8 @@ class Options(DeclaredOptions):
             if kubeconfig is None and path and os.path.exists(path):
                 with suppress(KubeconfigError):
                     kubeconfig = load_kubeconfig(path)
+        if self["kubeconfig"] and (kubeconfig is None or not kubeconfig.server) and self.is_torn:
+            return known_servers(self["root-dir"])
         if kubeconfig is None or not kubeconfig.server:
             raise usage.UsageError(
                 "--server-addr is missing: give the API servers, such as https://10.0.0.1:6443, or a kubeconfig that names one"
@@ -192,7 +208,11 @@ class Options(DeclaredOptions):
             try:
                 return NodeCredentials.of_kubeconfig(kubeconfig)
             except ValueError as error:
+                if self.is_torn:
+                    return NodeCredentials(awaited=True)
                 raise usage.UsageError(f"--kubeconfig: {error}") from None
+        if self["kubeconfig"] and not named:
+            return NodeCredentials(awaited=True)  # it is torn
         awaited = self["bootstrap-mode"] == "kubeletcertificate"
         if awaited:
             named = {"ca-file": KUBELET_CA, "cert-file": KUBELET_CERTIFICATE, **named}

@@ -57,6 +57,12 @@ class ClientTLS:
         self._credentials = credentials
         self._configure()
 
+    def ask_for(self, server_name: str | None) -> None:
+        """
+        Verify that name from now on, or the host dialled.
+        """
+        self._server_name = server_name
+
     def without_certificate(self) -> ClientTLS:
         """
         The same trust, but the client certificate is never shown.
