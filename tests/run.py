@@ -32,7 +32,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "kernel": ("tests/kernel",),
     "contract": ("tests/contract",),
     "interop": ("tests/interop",),
-    "e2e-tunnel": ("tests/e2e/test_tunnel_*.py",),
+    "e2e-tunnel": tuple(f"tests/e2e/test_{name}.py" for name in ("tunnel_*", "guide", "approver")),
     "e2e-changes": tuple(f"tests/e2e/test_{name}.py" for name in ("joining", "upgrades", "failover", "servers")),
     "e2e": ("tests/e2e/test_*.py",),
 }

@@ -77,6 +77,14 @@ class ClusterKeys:
         return str(path)
 
 
+class APIServer(Process):
+    """
+    A kube-apiserver.  Asked to end it waits a minute for those who watch; nobody waits for that here.
+    """
+
+    stop_timeout = 5.0
+
+
 class ControlPlane:
     """
     etcd and kube-apiserver, on loopback or inside a network namespace.
@@ -195,7 +203,7 @@ class ControlPlane:
         ]
 
     def _start(self, name: str, argv: list[str], url: str) -> Process:
-        apiserver = Process(f"kube-{name}", argv, self.folder / f"log/{name}.log", self.namespace)
+        apiserver = APIServer(f"kube-{name}", argv, self.folder / f"log/{name}.log", self.namespace)
 
         def ready() -> bool:
             apiserver.check()

@@ -16,6 +16,9 @@ from .process import PATIENCE, Process, find_binary, in_namespace, run, wait_for
 
 METADATA_SERVICE = "169.254.169.254"
 """Of clouds for rent: each kubelet would wait 6 s for its answer when it starts."""
+TRACK_CONNECTIONS = "iptables -w -A INPUT -m conntrack --ctstate INVALID".split()
+"""A rule that does nothing, but has connections tracked from the first on.  On one that began before, what comes to the node is
+new, and rules that let nothing new in drop it until the node says something there, a quarter of a minute later."""
 CONTAINERD_CONFIG = """\
 version = 2
 root = "{folder}/containerd"
@@ -47,6 +50,7 @@ class Node:
         self.folder.mkdir(parents=True)
         self.namespace = network.add(self.name, 10 + number, gateway=1)
         run(["ip", "-n", self.namespace, "route", "add", "unreachable", METADATA_SERVICE])
+        self.run(*TRACK_CONNECTIONS)
         keys.issue(self.name, f"system:node:{self.name}", ("system:nodes",), dns=[self.name], ips=[self.address])
         self.cloud_kubeconfig = keys.kubeconfig(self.folder / "cloud.conf", cloud_url, self.name)
         self.processes: dict[str, Process] = {}

@@ -131,6 +131,9 @@ class Process:
     A long-running child.  It is killed when this process dies, however that happens.
     """
 
+    stop_timeout = STOP_TIMEOUT
+    """Seconds for an orderly end."""
+
     def __init__(
         self, name: str, argv: Sequence[str], log: Path, namespace: str | None = None, env: Mapping[str, str] | None = None
     ) -> None:
@@ -169,13 +172,13 @@ class Process:
         if self.status is None:
             self._child.send_signal(number)
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = STOP_TIMEOUT) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout: float | None = None) -> int:
         """
         Ask it to end, and kill it when it does not; answers its exit status.
         """
         self.send(number)
         try:
-            return self._child.wait(timeout)
+            return self._child.wait(self.stop_timeout if timeout is None else timeout)
         except subprocess.TimeoutExpired:
             self._child.kill()
             return self._child.wait()

@@ -12,7 +12,7 @@ from functools import partial
 
 from tests.certs import issue, make_ca
 
-from .apiserver import key_pem
+from .apiserver import APIServer, key_pem
 from .case import Follower
 from .cluster import ADMIN
 from .curl import Answer
@@ -231,5 +231,5 @@ class JoinTests(JoiningCase):
         self.apiserver.stop()
         plane = self.cluster.plane
         command = [*plane.command(PORT, "--enable-bootstrap-token-auth", *options), "--endpoint-reconciler-type", "none"]
-        self.apiserver = Process("kube-apiserver-joining", command, plane.folder / "log/apiserver-joining.log", plane.namespace)
+        self.apiserver = APIServer("kube-apiserver-joining", command, plane.folder / "log/apiserver-joining.log", plane.namespace)
         wait_for("a ready apiserver", self.apiserver_answers)
