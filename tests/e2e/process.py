@@ -19,7 +19,7 @@ from tests.stopwatch import Stopwatch
 
 T = TypeVar("T")
 POLL = 0.1
-PATIENCE = 120.0
+PATIENCE = 180.0
 """Seconds after which a command or a wait is taken for hung.  Kubernetes has long ones: kubelet 1.20 removes what is left of some
 pods only when it collects garbage, once a minute, and looks every 10 s whether it may report a pod's end (kubernetes #97288)."""
 REST, LONGEST_REST = 2, 1.0

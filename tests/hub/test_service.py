@@ -97,6 +97,26 @@ class StopTests(HubCase):
         await stopped
         self.assertEqual(socket.socket().connect_ex(("127.0.0.1", site.config.proxy_port)) != 0, True)
 
+    async def test_watches_end_with_their_connections(self) -> None:
+        """
+        Watches end when nobody listens any more, and their connections with them: who asks again at once is refused, and does not
+        begin a watch that breaks off.
+        """
+        site = await self.site_with(config_map("a"))
+        stream = await site.watch(f"{MAPS}?watch=true")
+        await stream.next()
+        drain, seen = site.hub.drain, []
+
+        def look() -> None:
+            refused = socket.socket().connect_ex(("127.0.0.1", site.config.proxy_port)) != 0
+            seen.append((refused, {factory.draining for factory in site.service.doors.factories}))
+            drain()
+
+        self.patch(site.hub, "drain", look)
+        await site.stop()
+        self.assertIsNone(await stream.next())
+        self.assertEqual(seen, [(True, {True})])
+
     async def test_does_not_wait_for_ever(self) -> None:
         """
         When the drain time is over, requests that have no answer yet, waiting for the cloud or in the middle of their upload, are

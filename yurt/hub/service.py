@@ -7,7 +7,7 @@ No step of the start waits for the network; a listener on loopback that cannot b
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -465,17 +465,26 @@ class Core(Service):
         """
         Let the requests in flight end, then close.
         """
+        closed = [listener.stop_listening() for listener in self.whole.listeners]
         super().stopService()
-        return Deferred.fromCoroutine(self.stop())
+        return Deferred.fromCoroutine(self.stop(closed))
 
-    async def stop(self) -> None:
+    async def stop(self, closed: Sequence[Deferred[None]]) -> None:
         """
-        Watches end in good order, requests within DRAIN_TIMEOUT; what is to be kept is on disk afterwards.
+        Watches end in good order once the ports are ``closed``, requests within DRAIN_TIMEOUT; what is to be kept is on disk
+        afterwards.
+
+        The order is client-go's: it asks again as soon as a watch ends.  Where nobody listens it tries until it can watch on from
+        where it was; a request that breaks off, on a connection that ends or a port that closes, is an empty watch to it, after
+        which it lists everything anew.
         """
+        for port in closed:
+            await port
         whole = self.whole
+        drained = [factory.drain(DRAIN_TIMEOUT) for factory in whole.doors.factories]
         whole.hub.drain()
-        for drained in [factory.drain(DRAIN_TIMEOUT) for factory in whole.doors.factories]:
-            await drained
+        for end in drained:
+            await end
         if whole.link is not None:
             await whole.link.stopService()
         whole.hub.patience.stop()
