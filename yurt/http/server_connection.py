@@ -279,7 +279,7 @@ class ServerConnection(Protocol):
     def _ask(self, request: ServerRequest) -> None:
         self.server.silent.pop(self, None)
         self.server.idle.pop(self, None)
-        if request.head.target == ASTERISK:
+        if request.head.target == ASTERISK and request.head.method == b"OPTIONS":
             request.respond(200, self.own_headers)
             return
         try:

@@ -101,6 +101,14 @@ class NodeTests(SocketCase):
         self.assertEqual(told.json["caller"], "CN=kube-apiserver-kubelet-client,O=system:masters")
         self.assertEqual(self.sample("in_proxy_requests", verb="connect", path="/other"), 1)
 
+    async def test_no_place(self) -> None:
+        """
+        What names no place cannot be connected to, and is not answered as if it were.
+        """
+        for target in ("*", "edge-1", "edge-1:", "edge-1:+10250", "/pods", "http://edge-1:10250/"):
+            _, answer = await self.connect(target)
+            self.assertEqual((answer.status, answer.headers["yurt-refused"]), (400, "malformed"), target)
+
     async def test_early_bytes(self) -> None:
         """
         What follows the head at once is not lost; a half-close goes through, and what comes back after it.
