@@ -113,6 +113,14 @@ class DiallingTests(Case):
         info = await self.dial(server.port, host="localhost", address=None)
         self.assertEqual(info.server_id, "server-1")
 
+    async def test_whole_name(self) -> None:
+        """
+        A name with a dot behind it, which no search domain is to be added to, is the same name to certificates.
+        """
+        server = self.serve()
+        info = await self.dial(server.port, host=f"{NAME}.")
+        self.assertEqual(info.server_id, "server-1")
+
     async def test_close(self) -> None:
         """
         A link is closed in order, and both sides hear of it.

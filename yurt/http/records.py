@@ -11,6 +11,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from yurt.http.status import status_response
 from yurt.http.wire import one_write
 
 RECORD_HEADER = 5
@@ -21,6 +22,9 @@ MAX_RECORD = 2**14
 
 MAX_ENCRYPTED = MAX_RECORD + 2048
 """Most bytes that follow the header (RFC 5246, section 6.2.3; fewer since TLS 1.3)."""
+
+ASKED_PLAINLY = "this port speaks TLS, and was asked in plain HTTP: use https"
+"""What a server says to that; those of an API server and a kubelet say it, too."""
 
 
 class RecordCounter:
@@ -51,6 +55,13 @@ class RecordCounter:
         self._header = data[place:]
         self._missing = max(0, place - size)
         return ends
+
+
+def _is_plain_request(error: BaseException) -> bool:
+    """
+    Whether a hand-shake failed since the other side speaks HTTP without TLS, as OpenSSL finds.
+    """
+    return type(error) is Error and any("http request" in one for one in error.args[0])  # those derived have other arguments
 
 
 class RecordProtocol(TLSMemoryBIOProtocol):
@@ -96,6 +107,11 @@ class RecordProtocol(TLSMemoryBIOProtocol):
             self._tlsShutdownFinished(None)
         except Error:
             self._tlsShutdownFinished(Failure())
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        if reason is not None and not self._handshakeDone and _is_plain_request(reason.value):
+            self.transport.write(status_response(400, "BadRequest", ASKED_PLAINLY, []))
+        super()._tlsShutdownFinished(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         vars(self.wrappedProtocol).pop("dataReceived", None)  # what may still come is the last

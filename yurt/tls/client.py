@@ -72,12 +72,13 @@ class ClientTLS:
 
     def creator(self, hostname: str) -> IOpenSSLClientConnectionCreator:
         """
-        For one connection to ``hostname`` (a name or an address), with the files as they are now.
+        For one connection to ``hostname`` (a name or an address), with the files as they are now.  The dot behind a name, which
+        says that it is a whole one, is only for who looks it up: certificates and TLS's own name have none (RFC 6066, section 3).
         """
         if self._source.refresh():
             # A session belongs to the certificate that was shown when it began.
             self._configure()
-        return _ClientCreator(self._source.context, self._server_name or hostname, self._recent, self._verify)
+        return _ClientCreator(self._source.context, (self._server_name or hostname).removesuffix("."), self._recent, self._verify)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import DeferredList
@@ -321,8 +321,8 @@ class SecureTests(EdgeCase):
 
     async def test_failed_handshakes(self) -> None:
         """
-        A caller whose TLS fails gets an alert and no more; the log says from where and why, and it is counted.  One that leaves
-        before or after its hand-shake has failed at nothing.
+        A caller whose TLS fails gets an alert and no more, unless it speaks plain HTTP, which is told it; the log says from where
+        and why, and it is counted.  One that leaves before or after its hand-shake has failed at nothing.
         """
         told: list[str] = []
         self.patch(self.front.refusals, "log", RecordedLog(told))
@@ -334,8 +334,10 @@ class SecureTests(EdgeCase):
         await silent.lost
         stranger = await self.client(certs.issue(certs.make_ca("other"), "jane"))
         await stranger.lost
-        plain = await connectProtocol(endpoint, Client())
-        plain.wire.write(self.head("/healthz"))
+        plain = cast(Client, await connectProtocol(endpoint, Client()))
+        answer = await self.ask(plain, self.head("/healthz"))
+        self.assertEqual((answer.status, answer.json["reason"]), (400, "BadRequest"))
+        self.assertIn("was asked in plain HTTP: use https", answer.json["message"])
         await plain.lost
         await self.until(lambda: len(told) == 2)
         self.assertIn("a caller from 127.0.0.1: TLS: certificate verify failed: it is not signed by the CA", told[0])
