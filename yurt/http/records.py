@@ -6,7 +6,10 @@ To be told by OpenSSL that there is no more costs as much as a small record itse
 
 from __future__ import annotations
 
+from typing import cast
+
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -57,7 +60,7 @@ class RecordCounter:
         return ends
 
 
-def _is_plain_request(error: BaseException) -> bool:
+def _is_plain_request(error: BaseException | None) -> bool:
     """
     Whether a hand-shake failed since the other side speaks HTTP without TLS, as OpenSSL finds.
     """
@@ -110,7 +113,7 @@ class RecordProtocol(TLSMemoryBIOProtocol):
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         if reason is not None and not self._handshakeDone and _is_plain_request(reason.value):
-            self.transport.write(status_response(400, "BadRequest", ASKED_PLAINLY, []))
+            cast(ITransport, self.transport).write(status_response(400, "BadRequest", ASKED_PLAINLY, []))
         super()._tlsShutdownFinished(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
