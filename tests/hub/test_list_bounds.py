@@ -118,14 +118,17 @@ class RowTests(SynchronousTestCase):
 
     def test_metadata_only(self) -> None:
         """
-        does not get one with metadata only: the objects, if the cache has them, else 503.
+        does not get one with metadata only, which kubectl would take for no objects at all where it sorts by another field: the
+        objects, if the cache has them, else 503 that says so.
         """
         partial = {**config_map("a", 5), "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
         self.store_table("", partial)
         self.site.offline()
         wanted = f"{MAPS}?includeObject=Object"
         self.assertEqual(self.site.fetch("GET", MAPS, accept=TABLE).json["kind"], "Table")
-        self.assertEqual(self.site.fetch("GET", wanted, accept=TABLE).status, 503)
+        refused = self.site.fetch("GET", wanted, accept=TABLE)
+        self.assertEqual(refused.status, 503)
+        self.assertIn("only the metadata of these objects", refused.json["message"])
         self.site.online()
         self.site.store_list(MAPS, [config_map("a", 5)], "10")
         self.site.offline()

@@ -13,7 +13,9 @@ from yurt.hub.cache.views import LIST_STEP
 from yurt.hub.filters.lens import Lens, show_list, show_object
 from yurt.hub.filters.told import Told
 from yurt.hub.forward import Forward
-from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
+from yurt.hub.listreads import ListRead
+from yurt.hub.reads import ObjectRead, Read
+from yurt.hub.viewkeys import view_key
 from yurt.kube.objects import ObjectError
 
 if TYPE_CHECKING:

@@ -37,12 +37,13 @@ from yurt.hub.lease import LeaseSettings, NodeLease
 from yurt.hub.loop import LoopUpstream
 from yurt.hub.metrics import HubMetrics
 from yurt.hub.nodetoken import NodeToken
+from yurt.hub.openlists import OpenLists
 from yurt.hub.patience import Patience
 from yurt.hub.proxy import HubProxy
-from yurt.hub.reads import OpenLists, view_key
 from yurt.hub.timers import Timers
 from yurt.hub.tokenrequests import TokenAnswers
 from yurt.hub.turns import Steps, Turns
+from yurt.hub.viewkeys import view_key
 from yurt.hub.watches import Watch
 from yurt.kube.api import ApiClient
 from yurt.kube.requestinfo import parse_request

@@ -16,7 +16,7 @@ from yurt.hub.answers import (
     is_for_a_person,
 )
 from yurt.hub.cache.views import FoundList
-from yurt.hub.reads import is_too_old
+from yurt.hub.viewkeys import is_too_old
 from yurt.kube.listoptions import find_fault
 from yurt.kube.objects import TABLE, split_list
 from yurt.kube.selectors import SelectorError, compile_selection

@@ -23,8 +23,10 @@ from yurt.hub.forward import EDGE_CACHE, Forward
 from yurt.hub.identity import NODE, Credential, Door, read_credential
 from yurt.hub.lease_body import LEASE_NAMESPACE
 from yurt.hub.leasecalls import ANSWERED_HERE, LeaseCall, LeaseCreate, LeaseDelete
-from yurt.hub.reads import ListRead, ObjectRead, Read, view_key
+from yurt.hub.listreads import ListRead
+from yurt.hub.reads import ObjectRead, Read
 from yurt.hub.tokenrequests import TokenRequestWrite
+from yurt.hub.viewkeys import view_key
 from yurt.hub.watches import Watch
 from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, Create, EventWrite, StatusWrite
 from yurt.kube.requestinfo import RequestInfo, parse_request

@@ -4,41 +4,26 @@ Cached reads: GET and LIST go to the cloud while it answers, and to the cache wh
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
 from twisted.internet.defer import gatherResults
 
 from yurt.http.heads import get_header
 from yurt.http.interfaces import Headers, RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import Accept, is_json, narrow, read_accept
-from yurt.hub.answers import answer_status, answer_too_large, cached_headers
-from yurt.hub.cache.views import ABSENT, LIST_STEP, Caller, Found, FoundList, ViewKey
+from yurt.hub.answers import answer_status, cached_headers
+from yurt.hub.cache.views import ABSENT, Found
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward
 from yurt.hub.identity import NODE
 from yurt.hub.server import is_of_api_server
-from yurt.kube.listoptions import find_fault
-from yurt.kube.objects import PARTIAL, TABLE, ListParts, ObjectError, is_newer, read_object, split_list_in_steps
-from yurt.kube.requestinfo import RequestInfo
-from yurt.kube.selectors import SelectorError
+from yurt.kube.objects import PARTIAL, TABLE, ObjectError, read_object
 from yurt.kube.status import read_failure, status_body
 from yurt.kube.tables import tell_ages
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
-
     from yurt.hub.cloud import Server
-    from yurt.hub.turns import Steps
 
-MAX_OPEN_LISTS = 64
-"""Paged lists of which some pages have come and the last has not."""
-
-MAX_OPEN_LIST_BYTES = 64 * 1024 * 1024
-"""Bytes of their items held until the last page comes."""
 
 SILENT = "no answer to a request"
 
@@ -49,39 +34,6 @@ SETTLED_AFTER = 30.0
 """Seconds after a server's return for which it is not believed that it does not serve a resource: some answer before they know
 all their custom resources."""
 
-OPEN_LIST_LIFETIME = 300.0
-"""Seconds that the next page may take; kube-apiserver's own continue tokens live as long."""
-
-
-class _RowObject(msgspec.Struct):
-    kind: str = ""
-
-
-class _Row(msgspec.Struct):
-    object: _RowObject = msgspec.field(default_factory=_RowObject)
-
-
-class _Rows(msgspec.Struct):
-    rows: list[_Row] = []
-
-
-_decode_rows = msgspec.json.Decoder(_Rows).decode
-
-
-def view_key(caller: Caller, info: RequestInfo, form: str) -> ViewKey:
-    """
-    The view that a list or watch of ``caller`` fills.
-    """
-    return ViewKey(caller, info.gvr, form, info.namespace, info.label_selector, info.field_selector)
-
-
-def is_too_old(resource_version: str, info: RequestInfo) -> bool:
-    """
-    Whether a state of that version is older than a list or watch wants it to be.
-    """
-    asked = info.query.get("resourceVersion", "")
-    return asked.isdecimal() and is_newer(asked, resource_version)
-
 
 class Read(Forward):
     """
@@ -90,6 +42,8 @@ class Read(Forward):
 
     statuses = frozenset({200})
     """Those of the answers that tell the cache something."""
+    unseen = "the cache never saw this for this caller"
+    """Why the cache has no answer."""
 
     @property
     def accept(self) -> Accept:
@@ -191,7 +145,7 @@ class Read(Forward):
         if self.hub.config.offline_miss == 404 and self.info.is_resource:
             self.answer_status(404, "NotFound", f"{self.describe()}: not in the cache, and the cloud is not reachable")
         else:
-            self.unavailable("the cache never saw this for this caller")
+            self.unavailable(self.unseen)
 
     def answer_from_cache(self) -> bool:
         """
@@ -360,184 +314,3 @@ class ObjectRead(Read):
             return
         form = kind if kind in (TABLE, PARTIAL) else ""
         self.hub.views.store_object(self.caller, self.info.gvr, form, body)
-
-
-class ListRead(Read):
-    """
-    LIST of a collection.
-    """
-
-    known_versions: Mapping[str, str] = {}
-    """How far the views in question were, by their forms, when the list was asked for."""
-    newest_known = ""
-    """The resourceVersion of a view that is older than the list is to be."""
-
-    def send(self, server: Server) -> None:
-        """
-        Events may overtake the list on its way.
-        """
-        forms = self.accept.forms
-        views = ((form, self.hub.views.view(view_key(self.caller, self.info, form))) for form in forms)
-        self.known_versions = {form: view.resource_version for form, view in views if view is not None}
-        super().send(server)
-
-    def answer_from_cache(self) -> bool:
-        """
-        As for any read; a continue token of the cloud cannot be honoured, the client begins anew.
-        """
-        fault = None if self.finished else find_fault(self.info.query, watch=False)
-        if fault is not None:
-            self.answer_status(fault.code, fault.reason, f"{self.describe()}: {fault.message}")
-            return True
-        if self.info.query.get("continue") and not self.finished:
-            message = f"{self.describe()}: the list cannot go on from the cache; begin it anew without the continue token"
-            self.answer_status(410, "Expired", message, retry_after=None)
-            return True
-        if super().answer_from_cache():
-            return True
-        if self.newest_known:
-            self.series.from_hub += 1
-            answer_too_large(self.request, self.info.query["resourceVersion"], self.newest_known, self.details)
-            self.done()
-        return self.finished
-
-    def answer_form(self, form: str) -> bool:
-        """
-        The list that a complete view yields.
-        """
-        try:
-            found: FoundList | None = self.hub.views.read_list(view_key(self.caller, self.info, form))
-        except SelectorError as error:
-            self.answer_status(400, "BadRequest", f"{self.describe()}: {error}")
-            return True
-        if found is None:
-            return False
-        if self.wants_another_state(found.resource_version) or (form == TABLE and self.lacks_objects(found.body)):
-            return False
-        if is_too_old(found.resource_version, self.info):
-            self.newest_known = found.resource_version
-            return False
-        self.respond_cached(self.shown_now(found.body, form), found.stored_at)
-        return True
-
-    def wants_another_state(self, resource_version: str) -> bool:
-        """
-        Whether the list is asked for as it was at exactly one version, and that is not the cache's.
-        """
-        query = self.info.query
-        return query.get("resourceVersionMatch") == "Exact" and query.get("resourceVersion") != resource_version
-
-    def lacks_objects(self, table: bytes) -> bool:
-        """
-        Whether the rows of a Table are to hold whole objects (as for ``kubectl get --sort-by``), and the cache's do not.
-        """
-        if self.info.query.get("includeObject") != "Object":
-            return False
-        return any(row.object.kind == PARTIAL for row in _decode_rows(table).rows)
-
-    @property
-    def about(self) -> ViewKey:
-        """
-        The view in question.
-        """
-        return view_key(self.caller, self.info, "")
-
-    def store(self, head: ResponseHead, body: bytes) -> Steps:
-        """
-        A page; with the last one the view is complete.
-        """
-        if self.is_unserved(head):
-            self.forget_resource()
-            return
-        if head.status == 403:
-            if read_failure(body).reason == "Forbidden" and self.hub.views.forbid_list(self.about):
-                self.log.info("{what}: forbidden to {who} now, and forgotten", what=self.describe(), who=self.caller.identity)
-            return
-        try:
-            parts = yield from split_list_in_steps(body, LIST_STEP)
-        except ObjectError as error:
-            self.log.debug("not cached: {what}: {error}", what=self.describe(), error=str(error))
-            return
-        whole = self.hub.open_lists.add(self.caller, self.info, parts, self.known_versions.get(parts.form, ""))
-        if whole is not None:
-            key = view_key(self.caller, self.info, parts.form)
-            yield from self.hub.views.store_list_in_steps(
-                key, whole.parts, requested_version=whole.requested_version, known_version=whole.known_version
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class WholeList:
-    """
-    A list with all its pages; ``requested_version`` is the ``resourceVersion`` of the request that began it, ``known_version``
-    that of its view at that time.
-    """
-
-    parts: ListParts
-    requested_version: str
-    known_version: str
-
-
-@dataclass(slots=True)
-class _OpenList:
-    whole: WholeList
-    size: int
-    since: float
-
-
-class OpenLists:
-    """
-    Paged lists on their way: pages are put together until the last has come.
-    """
-
-    def __init__(self, reactor: IReactorTime) -> None:
-        self._reactor = reactor
-        self._open: OrderedDict[tuple[ViewKey, str], _OpenList] = OrderedDict()
-        self._size = 0
-
-    def add(self, caller: Caller, info: RequestInfo, parts: ListParts, known_version: str) -> WholeList | None:
-        """
-        Take a page; the whole list when it was the last one.
-        """
-        self._expire()
-        key = view_key(caller, info, parts.form)
-        token = info.query.get("continue", "")
-        size = sum(len(body) for _, body in parts.items) if token or parts.continue_token else 0
-        if token:
-            before = self._open.pop((key, token), None)
-            if before is None:
-                return None
-            self._size -= before.size
-            whole = replace(before.whole, parts=_join(before.whole.parts, parts))
-            size += before.size
-        else:
-            whole = WholeList(parts, info.query.get("resourceVersion", ""), known_version)
-        if not parts.continue_token:
-            return whole
-        self._open[(key, parts.continue_token)] = _OpenList(whole, size, self._reactor.seconds())
-        self._size += size
-        while len(self._open) > MAX_OPEN_LISTS or self._size > MAX_OPEN_LIST_BYTES:
-            _, dropped = self._open.popitem(last=False)
-            self._size -= dropped.size
-        return None
-
-    def _expire(self) -> None:
-        limit = self._reactor.seconds() - OPEN_LIST_LIFETIME
-        while self._open:
-            key, oldest = next(iter(self._open.items()))
-            if oldest.since > limit:
-                return
-            del self._open[key]
-            self._size -= oldest.size
-
-
-def _join(first: ListParts, page: ListParts) -> ListParts:
-    return ListParts(
-        kind=first.kind,
-        api_version=first.api_version,
-        resource_version=first.resource_version,
-        continue_token=page.continue_token,
-        form=first.form,
-        items=[*first.items, *page.items],
-        table_columns=first.table_columns or page.table_columns,
-    )

@@ -16,7 +16,7 @@ from yurt.hub.comparison import Comparison
 from yurt.hub.filters.lens import CLEAR, Lens, at_version, key_of
 from yurt.hub.filters.told import MAX_OTHERS, Told
 from yurt.hub.progress import Progress
-from yurt.hub.reads import view_key
+from yurt.hub.viewkeys import view_key
 from yurt.kube.objects import is_newer, read_object
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.watch import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent, encode_bookmark, encode_event

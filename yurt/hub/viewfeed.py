@@ -13,7 +13,7 @@ from msgspec import structs
 from yurt.hub.accept import Accept
 from yurt.hub.cache.views import Caller, FoundList, InitialEvents, ViewInfo
 from yurt.hub.progress import Progress
-from yurt.hub.reads import view_key
+from yurt.hub.viewkeys import view_key
 from yurt.kube.objects import Meta, is_newer
 from yurt.kube.requestinfo import RequestInfo
 from yurt.kube.watch import BOOKMARK, WatchEvent
