@@ -207,6 +207,19 @@ class RedirectTests(SynchronousTestCase):
         self.redirect.stopService()
         self.assertFalse(self.news.started)
 
+    def test_news_is_no_hurry(self) -> None:
+        """
+        While changes fail news makes no further attempt.
+        """
+        self.machine.error = "no iptables"
+        self.start()
+        self.machine.asked()
+        self.news.heard()
+        self.clock.advance(FIRST_RETRY / 2)
+        self.assertEqual(self.machine.asked(), [])
+        self.clock.advance(FIRST_RETRY)
+        self.assertEqual(len(self.machine.asked()), 1)
+
     def test_nothing_before_start(self) -> None:
         """
         The start itself runs no child: the reactor does not run yet.

@@ -210,9 +210,10 @@ class Redirect(Service):
 
     def _heard(self) -> None:
         """
-        Rules of ours were changed.  What is heard while we change them is our own doing, or the next check finds it.
+        Rules of ours were changed.  What is heard while we change them is our own doing, or the next check finds it; where one has
+        failed the next one comes by itself.
         """
-        if not self._applying:
+        if not (self._applying or self._failed):
             self._check_soon()
             self._wake(max(GATHER, self._check_at - self._reactor.seconds()))
 
