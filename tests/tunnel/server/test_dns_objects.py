@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from yurt.tunnel.server.dns_objects import read_service, records, service_ports
 from yurt.tunnel.server.node import Node
+from yurt.tunnel.server.ports import Security
 
 HTTPS = {"name": "https", "port": 10250, "protocol": "TCP", "targetPort": 10263}
 HTTP = {"name": "http", "port": 10255, "protocol": "TCP", "targetPort": 10264}
@@ -89,6 +90,15 @@ class PortTests(SynchronousTestCase):
         """
         old = {"name": "dnat-9100", "protocol": "TCP", "port": 9100, "targetPort": 10264, "nodePort": 30100}
         self.assertEqual(self.ports([old], p9100="secure"), [{**old, "targetPort": 10263}])
+
+    def test_closed_door(self) -> None:
+        """
+        Where the server has no plain port nothing leads there, and what led there goes.
+        """
+        old = {"name": "dnat-9100", "protocol": "TCP", "port": 9100, "targetPort": 10264}
+        wanted: dict[int, Security] = {9100: "insecure", 9443: "secure"}
+        (left,) = service_ports([old], wanted, 10263, 0)
+        self.assertEqual((left["port"], left["targetPort"]), (9443, 10263))
 
     def test_same(self) -> None:
         """

@@ -34,6 +34,7 @@ def service_ports(
     """
     The ports of the Service: a TCP port ``dnat-PORT`` for each wanted one but the kubelet's own two, which whoever made the
     Service gave it; and all that are not ours, as they are.  Where one of these has a wanted number already, it stays.
+    Nothing leads to a door with port 0, which is closed: the API server would take that for the Service's own port.
     """
     ours: dict[Any, dict[str, Any]] = {}
     ports: list[dict[str, Any]] = []
@@ -44,8 +45,8 @@ def service_ports(
             ports.append(port)
     taken = {port.get("port") for port in ports if port.get("protocol", "TCP") == "TCP"}
     for number, security in sorted(wanted.items()):
-        if number not in taken and number not in (KUBELET_PORT, KUBELET_READ_ONLY_PORT):
-            target = secure_port if security == "secure" else insecure_port
+        target = secure_port if security == "secure" else insecure_port
+        if target and number not in taken and number not in (KUBELET_PORT, KUBELET_READ_ONLY_PORT):
             new = {"name": f"{PORT_PREFIX}{number}", "protocol": "TCP", "port": number, "targetPort": target}
             ports.append({**ours.get(number, {}), **new})
     return ports

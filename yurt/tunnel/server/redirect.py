@@ -210,8 +210,8 @@ class Redirect(Service):
 
     def _heard(self) -> None:
         """
-        Rules of ours were changed.  What is heard while we change them is our own doing, or the next check finds it; where one has
-        failed the next one comes by itself.
+        Rules of ours were changed.  What is heard while we change them is our own doing, or the next check finds it; after
+        one that failed the next comes by itself.
         """
         if not (self._applying or self._failed):
             self._check_soon()
