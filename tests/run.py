@@ -39,7 +39,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 """Suites that take long or need the machine, and their folders and modules; what several name belongs to the first of them.
 ``unit`` is all the rest."""
 STAGES = (
-    (("unit",), ("lint", "packaging", "etc", "contract", "interop", "kernel")),
+    (("unit",), ("lint", "packaging", "etc", "interop"), ("contract", "kernel")),
     (("e2e",), ("e2e-tunnel",), ("e2e-changes",)),
 )
 """One after the other; the lanes of a stage run side by side.  Machines have two cores; an end-to-end test mostly waits."""
