@@ -20,6 +20,8 @@ LOGS = ("log/*.log", "edge-*/*.log")
 """Where daemons of a cluster write, below its folder."""
 SPOKEN = ("kubelet", "yurt", "ycm")
 """Begin the names of the logs that tell most: they come last, and the gist has nothing of others."""
+NOISE = re.compile("Using node IP|perf_event cgroup path")
+"""What a kubelet says every other second, whatever happens."""
 READ_BYTES = 1 << 18
 """Of each log so much is looked at."""
 TAIL_BYTES, TAIL_LINE = 6000, 400
@@ -70,7 +72,7 @@ def _tail(path: Path, start: int, size: int, width: int) -> str:
         file.seek(max(start, end - READ_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
     kept: list[str] = []
-    for line in reversed(lines):
+    for line in reversed([line for line in lines if not NOISE.search(line)]):
         size -= len(line[:width]) + 1
         if size < 0:
             break

@@ -50,6 +50,8 @@ class EvidenceTests(SynchronousTestCase):
         self.add("edge-1/kubelet", f"one\ntwo\n{'x' * 500}\nlast\n")
         self.assertEqual(self.logs.news(100, 20), {"kubelet of edge-1": f"one\ntwo\n{'x' * 20}\nlast"})
         self.assertEqual(self.logs.news(28, 20), {"kubelet of edge-1": f"{'x' * 20}\nlast"})
+        self.add("edge-1/kubelet", 'I1130 15:30:57 1 setters.go:86] Using node IP: "10.99.0.11"\n')
+        self.assertEqual(self.logs.news(28, 20), {"kubelet of edge-1": f"{'x' * 20}\nlast"})
         self.add("log/new", "said\n")
         self.assertEqual(self.logs.news(100, 20)["new"], "said")
 
