@@ -5,6 +5,7 @@ Tests of :mod:`yurt.mux.session`.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from heapq import heappop, heappush
 from struct import pack
 
@@ -28,7 +29,7 @@ from yurt.mux.frames import (
     PeerWentAway,
     head,
 )
-from yurt.mux.limits import BATCH, MAX_CONTROL_FRAMES, MAX_SKIPPED, MuxLimits
+from yurt.mux.limits import AT_ONCE, BATCH, FEW_BYTES, MAX_CONTROL_FRAMES, MAX_SKIPPED, MuxLimits
 from yurt.mux.line import MAX_LONE, MIN_FLIGHT
 
 KIB = 1024
@@ -503,6 +504,53 @@ class TurnTests(SynchronousTestCase):
         for _ in range(100):
             side.session.write(stream, b"0123456789")
         self.assertEqual(frames(side.take())[1:], [(DATA, 0, 1, 1000)])
+
+    def test_at_once(self) -> None:
+        """
+        A small piece skips the queue when nothing is in it, as the frame that it would have left in; credit is counted alike.
+        """
+        side = Side(client=True)
+        stream = side.open()
+        side.take()
+        frame = side.session.write_at_once(stream, bytes(1000))
+        assert frame is not None
+        self.assertEqual(frames(frame), [(DATA, 0, stream.number, 1000)])
+        self.assertEqual((stream.credit, stream.bytes_sent), (INITIAL_WINDOW - 1000, 1000))
+
+    def test_not_at_once(self) -> None:
+        """
+        It waits behind whatever waits: its own stream's bytes, another stream, a frame without data, an end, room and credit; and
+        a long piece is not copied.
+        """
+
+        def refused(prepare: Callable[[Side, Recorder], object], size: int = 10) -> None:
+            side = Side(client=True)
+            stream = side.open()
+            side.take()
+            prepare(side, stream)
+            before = stream.credit, stream.bytes_sent, side.session.line.sent
+            self.assertIsNone(side.session.write_at_once(stream, bytes(size)))
+            self.assertEqual((stream.credit, stream.bytes_sent, side.session.line.sent), before)
+
+        def fill(side: Side, stream: Recorder) -> None:
+            stream.credit = 9
+
+        def crowd(side: Side, stream: Recorder) -> None:
+            side.session.ping()
+            side.take()
+            side.session.receive(head(PING, ACK, 0, side.session.line.value))
+            side.session.line.sent += side.session.line.room
+            stream.burst_of, stream.burst = side.session.line.answers, FEW_BYTES
+
+        refused(lambda side, stream: side.session.write(stream, b"first"))
+        refused(lambda side, stream: side.session.write(side.open(), b"another's"))
+        refused(lambda side, _: side.session.ping())
+        refused(lambda side, stream: side.session.finish(stream))
+        refused(lambda side, stream: side.session.reset(stream))
+        refused(fill)
+        refused(crowd)
+        refused(lambda *_: None, size=AT_ONCE + 1)
+        refused(lambda *_: None, size=0)
 
     def test_output_is_bounded(self) -> None:
         """

@@ -5,6 +5,7 @@ Tests of :mod:`yurt.tunnel.records`: TLS in memory.
 from __future__ import annotations
 
 import os
+import random
 from typing import Any, cast
 
 from service_identity import CertificateError
@@ -21,7 +22,7 @@ from tests.tunnel.links import NAME, client_tls, server_tls
 from yurt.http.dial import Build
 from yurt.http.records import MAX_RECORD
 from yurt.tls import ServerTLS
-from yurt.tunnel.records import link_factory
+from yurt.tunnel.records import SHORT, link_factory
 
 
 class Pieces(Protocol):
@@ -90,6 +91,20 @@ class RecordTests(SynchronousTestCase):
                 self.pump.flush()
                 self.assertEqual(other.data, data)
                 self.assertLessEqual(len(other.pieces), 1 + size // 2**16)
+
+    def test_short_and_long(self) -> None:
+        """
+        Short pieces and long ones follow one another in any order, and are read in whatever pieces they come.
+        """
+        dice = random.Random(7)
+        self.join()
+        sent = [dice.randbytes(dice.choice((1, 30, SHORT - 60, SHORT, 3 * SHORT, 100_000))) for _ in range(200)]
+        for data in sent:
+            self.client.wire.write(data)
+            if dice.random() < 0.7:
+                self.pump.flush()
+        self.pump.flush()
+        self.assertEqual(self.server.data, b"".join(sent))
 
     def test_sequence(self) -> None:
         """
