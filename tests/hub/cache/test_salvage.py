@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import tests
 from tests.hub.cache.fixtures import CONFIG_MAPS, KUBELET, Cache, item, listed, names
-from yurt.hub.cache import ViewKey, folder
+from yurt.hub.cache import ViewKey, crash, folder
 from yurt.hub.cache.answers import ABSENT, Found
 from yurt.hub.cache.crash import CRASH_FILE
 from yurt.hub.cache.folder import CORRUPT_FILE, DATA_FILE, NEW_FILE
@@ -193,7 +193,8 @@ class KilledTests(SynchronousTestCase):
 
     def test_next_start(self) -> None:
         """
-        The process that touches what is mapped and gone leaves a note of where it was; the next one saves what it can.
+        The process that touches what is mapped and gone leaves a note of where it was; the next one tells it, and saves what
+        it can.
         """
         path = os.path.abspath(self.mktemp())
         cache = Cache(path)
@@ -204,8 +205,11 @@ class KilledTests(SynchronousTestCase):
         died = subprocess.run([sys.executable, "-c", DIES, path], env={"PYTHONPATH": home}, cwd=home, capture_output=True)
         self.assertEqual(died.returncode, -signal.SIGBUS, died.stderr)
         self.assertGreater(os.path.getsize(os.path.join(path, CRASH_FILE)), 0)
+        told: list[str] = []
+        self.patch(crash.log, "error", lambda message, **fields: told.append(message.format(**fields)))
         cache = Cache(path)
         held = dict(cache.store.table("t").scan())
+        self.assertIn("disk.py", "".join(told))
         self.assertEqual((cache.store.corrupt_files, cache.store.problem), (1, None))
         self.assertGreater(len(held), 0)
         self.assertEqual(held, {key: RECORDS[key] for key in held})

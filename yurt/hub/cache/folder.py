@@ -89,7 +89,7 @@ def set_corrupt_aside(path: str) -> bool:
     """
     Put what can be read of a data file whose structure is damaged in its place; whether it was.  Raises OSError.
     """
-    data = os.path.join(path, DATA_FILE)
+    data, has_died = os.path.join(path, DATA_FILE), crash.died_of_it(path)
     if not os.path.exists(data) or not os.path.getsize(data):
         return False
     if sys.maxsize < 1 << 32:
@@ -100,24 +100,23 @@ def set_corrupt_aside(path: str) -> bool:
         findings = [str(error)]
     except OSError as error:  # a bad sector
         findings = [reason_of(error)]
-    findings = findings or find_unreadable(path)
+    if has_died and not findings:
+        findings = find_unreadable(data)
     if findings:
         set_aside(path, findings[0])
     return bool(findings)
 
 
-def find_unreadable(path: str) -> list[str]:
+def find_unreadable(data: str) -> list[str]:
     """
-    What the disk does not give of the data file, looked for after a process has died of it: the verifier reads no more of large
-    records than where they begin.
+    What the disk does not give of a data file, looked for after a process has died of it: the verifier reads no more of large
+    records than where they begin.  Raises OSError when it cannot be opened.
     """
-    if not crash.died_of_it(path):
-        return []
     at = 0
-    file = os.open(os.path.join(path, DATA_FILE), os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        while data := os.pread(file, READ_BYTES, at):
-            at += len(data)
+        while piece := os.pread(file, READ_BYTES, at):
+            at += len(piece)
     except OSError as error:
         return [f"{reason_of(error)} after {at} bytes"]
     finally:
