@@ -5,12 +5,16 @@ The socket under a transport of Twisted.
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 ESTABLISHED = b"\x01"
 """The state of a connection that neither side has ended, as the first byte of TCP_INFO has it (tcp(7), linux/tcp.h)."""
+
+_CARRIED = struct.Struct("=120xQQ")
+"""Where TCP_INFO has tcpi_bytes_acked and tcpi_bytes_received."""
 
 _INTERNET = (int(socket.AF_INET), int(socket.AF_INET6))
 _family = socket.SocketType.family.__get__
@@ -68,3 +72,13 @@ def probe_peer(handle: socket.socket, after: int, interval: int, count: int) -> 
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, after)
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
+
+
+def bytes_carried(handle: socket.socket) -> tuple[int, int]:
+    """
+    Bytes of a TCP connection that the peer has acknowledged, and that came from it; nothing of one that is closed.
+    """
+    try:
+        return _CARRIED.unpack(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _CARRIED.size))
+    except OSError:
+        return 0, 0

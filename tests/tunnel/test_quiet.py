@@ -4,9 +4,6 @@ Tests of :mod:`yurt.tunnel.quiet`.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,10 +34,8 @@ class QuietStreamsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.streams: list[FakeStream] = []
-        mux = SimpleNamespace(open_streams=self.streams)
-        self.at_node, self.at_callers = (
-            QuietStreams(self.clock, lambda: [cast(Any, mux)], at_node=at_node) for at_node in (True, False)
-        )
+        self.at_node = QuietStreams(self.clock, lambda: self.streams, at_node=True)
+        self.at_callers = QuietStreams(self.clock, lambda: self.streams, at_node=False)
         self.addCleanup(self.at_node.stop)
         self.addCleanup(self.at_callers.stop)
 

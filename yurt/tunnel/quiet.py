@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-
-from yurt.mux.connection import MuxConnection, MuxStream
 
 QUIET = 10.0
 """Seconds of a stop within which the caller must say something on a stream for it to be waited for."""
@@ -26,6 +24,20 @@ MUCH = 64 * 1024
 
 STEP = 1.0
 """Seconds between two looks."""
+
+
+class Talk(Protocol):
+    """
+    A stream as it is looked at here: bytes that left by it and that came, and a way to reset it.
+    """
+
+    @property
+    def bytes_sent(self) -> int: ...
+
+    @property
+    def bytes_received(self) -> int: ...
+
+    def abortConnection(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -41,20 +53,18 @@ class _Said:
 
 class QuietStreams:
     """
-    Resets the streams of ``muxes()`` on which nobody asked for anything for QUIET seconds since it was started; ``at_node`` says
-    whether these muxes end at the node, rather than at the callers' side.
+    Resets those of ``streams()`` on which nobody asked for anything for QUIET seconds since it was started; ``at_node`` says
+    whether they end at the node, rather than at the callers' side.
     """
 
     log = Logger()
 
-    def __init__(
-        self, reactor: Any, muxes: Callable[[], Iterable[MuxConnection]], *, at_node: bool, after: float = QUIET
-    ) -> None:
+    def __init__(self, reactor: Any, streams: Callable[[], Iterable[Talk]], *, at_node: bool, after: float = QUIET) -> None:
         self._reactor = reactor
-        self._muxes = muxes
+        self._streams = streams
         self._at_node = at_node
         self._after = after
-        self._said: dict[MuxStream, _Said] = {}
+        self._said: dict[Talk, _Said] = {}
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -74,7 +84,7 @@ class QuietStreams:
     def _look(self) -> None:
         before, self._said = self._said, {}
         now = self._reactor.seconds()
-        for stream in [stream for mux in self._muxes() for stream in mux.open_streams]:
+        for stream in list(self._streams()):
             caller, node = stream.bytes_sent, stream.bytes_received
             if self._at_node:
                 caller, node = node, caller

@@ -16,6 +16,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol, wrap
 from twisted.internet.error import ConnectionLost, TimeoutError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHostnameResolver, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -24,6 +25,7 @@ from tests.tunnel.server.edge import NODE_IP, Answer, Client, EdgeCase, parse
 from yurt.listening import StartFailed
 from yurt.tls import ClientTLS, Credentials
 from yurt.tunnel.connect import ConnectRefused
+from yurt.tunnel.quiet import QUIET, STEP, QuietStreams
 from yurt.tunnel.server import egress
 from yurt.tunnel.server.authentication import Entrance
 from yurt.tunnel.server.egress import EgressSocket
@@ -220,6 +222,28 @@ class DirectTests(SocketCase):
         client, answer = await self.connect(f"cloud:{port}", early=b"node")
         await self.ends_with(client, b"NODE")
         self.assertEqual(self.agent.dials, [])
+
+    async def test_quiet(self) -> None:
+        """
+        At a stop those are not waited for on which their callers say nothing: API servers keep connections to aggregated ones.
+        """
+        self.allow_loopback()
+        port = await self.listen(Factory.forProtocol(Echo))
+        silent, _ = await self.connect(f"127.0.0.1:{port}", early=b"said once")
+        used, _ = await self.connect(f"127.0.0.1:{port}", early=b"said ")
+        await self.until(lambda: silent.data.endswith(b"SAID ONCE") and used.data.endswith(b"SAID "))
+        clock = Clock()
+        quiet = QuietStreams(clock, self.front.dialled, at_node=False)
+        quiet.start()
+        self.addCleanup(quiet.stop)
+        for _ in range(int(QUIET / STEP) + 1):
+            heard = len(used.data)
+            used.wire.write(b"again ")
+            await self.until(lambda: len(used.data) > heard)  # noqa: B023
+            clock.advance(STEP)
+        await silent.lost
+        self.assertFalse(used.is_lost)
+        self.assertEqual(len(list(self.front.dialled())), 1)
 
     async def test_dial_fails(self) -> None:
         """

@@ -204,10 +204,16 @@ class Connector:
         for name in self.known:
             name.stop()
         patience = self._config.drain_timeout
-        quiet = QuietStreams(self._reactor, lambda: [link.mux for link in self.links if link.mux is not None], at_node=True)
+        quiet = QuietStreams(self._reactor, self.open_streams, at_node=True)
         quiet.start()
         await gatherResults([link.let_end(self._reactor, patience) for link in list(self.links)])
         quiet.stop()
+
+    def open_streams(self) -> list[MuxStream]:
+        """
+        Those of all links.
+        """
+        return [stream for link in self.links if link.mux is not None for stream in link.mux.open_streams]
 
     def figures(self) -> Figures:
         """

@@ -26,6 +26,7 @@ from yurt.http.interfaces import ByteStream, ResponseHead
 from yurt.http.upgrade import StreamConnection
 from yurt.http.wire import one_write
 from yurt.listening import BACKLOG, Listen, StartFailed
+from yurt.sockets import bytes_carried, socket_of
 from yurt.tunnel.connect import DIAL_ERRORS, MAX_TARGETS, NAME_UNKNOWN, TIMEOUT, UNREACHABLE, dial_failure, target_of
 from yurt.tunnel.server.authorisation import Access
 from yurt.tunnel.server.node import Node, usual_spelling
@@ -59,6 +60,40 @@ def _too_late(result: object, seconds: float) -> NoReturn:
     raise error.TimeoutError(string=f"nobody answered within {seconds:g} s")
 
 
+class Dialled:
+    """
+    A connection that the server itself has dialled, as it is looked at at a stop.
+    """
+
+    def __init__(self, connection: StreamConnection) -> None:
+        self._connection = connection
+
+    @property
+    def bytes_sent(self) -> int:
+        """
+        Bytes that the other side has taken.
+        """
+        return self._carried[0]
+
+    @property
+    def bytes_received(self) -> int:
+        """
+        Bytes that came from there.
+        """
+        return self._carried[1]
+
+    @property
+    def _carried(self) -> tuple[int, int]:
+        handle = socket_of(self._connection.transport)
+        return (0, 0) if handle is None else bytes_carried(handle)
+
+    def abortConnection(self) -> None:
+        """
+        Reset it.
+        """
+        self._connection.stream.abort()
+
+
 class Opened(Passage):
     """
     A CONNECT: answered 200 when the other side has connected, and bytes from then on.
@@ -69,6 +104,9 @@ class Opened(Passage):
 
     accepted: ByteStream | None = None
     """The caller's connection, once it was told 200."""
+
+    dialled: Dialled | None = None
+    """The other one, if it is the server's own."""
 
     async def serve(self) -> None:
         """
@@ -156,6 +194,7 @@ class Opened(Passage):
         except Refused:
             protocol.stream.abort()
             raise
+        self.dialled = Dialled(protocol)
         return protocol
 
     def hint(self, host: str, word: str) -> str:

@@ -5,7 +5,7 @@ What is addressed to the server itself: HTTP by TLS, by plain text from this hos
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -17,7 +17,7 @@ from yurt.http.failures import describe
 from yurt.http.interfaces import IncomingRequest
 from yurt.tunnel.server.authentication import Authenticator
 from yurt.tunnel.server.authorisation import Authoriser
-from yurt.tunnel.server.egress import Opened
+from yurt.tunnel.server.egress import Dialled, Opened
 from yurt.tunnel.server.metrics import ServerMetrics
 from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.passage import Passage, answer_refusal
@@ -113,6 +113,12 @@ class Front:
         passage = Opened(self, request) if request.head.method == b"CONNECT" else Proxied(self, request)
         self.passages.add(passage)
         passage.begin()
+
+    def dialled(self) -> Iterator[Dialled]:
+        """
+        The open connections that this server dialled itself.
+        """
+        yield from (one.dialled for one in self.passages if isinstance(one, Opened) and one.dialled is not None)
 
     def ended(self, passage: Passage) -> None:
         """

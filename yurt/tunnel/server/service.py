@@ -33,7 +33,7 @@ from yurt.sdnotify import Notify, watchdog_interval
 from yurt.tls import TLS1_3, ClientTLS, ServerTLS
 from yurt.tunnel.hello import is_server
 from yurt.tunnel.opening import StreamEndpoint
-from yurt.tunnel.quiet import QuietStreams
+from yurt.tunnel.quiet import QuietStreams, Talk
 from yurt.tunnel.records import link_factory
 from yurt.tunnel.server.abandoned import Abandoned, Open
 from yurt.tunnel.server.agents import Agents
@@ -303,7 +303,7 @@ class TunnelServer(MultiService):
         timeout = self.config.drain_timeout
         drained: list[Deferred[Any]] = [factory.drain(timeout) for factory in self.factories.values()]
         drained += [self.diverted.drain(self.reactor, timeout), self.peer_streams.when_idle(timeout)]
-        quiet = QuietStreams(self.reactor, self.muxes, at_node=False)
+        quiet = QuietStreams(self.reactor, self.outgoing, at_node=False)
         quiet.start()
         await DeferredList(drained)
         quiet.stop()
@@ -313,11 +313,15 @@ class TunnelServer(MultiService):
         await cast("Deferred[None]", super().stopService())
         self.log.info("the tunnel server has stopped")
 
-    def muxes(self) -> list[MuxConnection]:
+    def outgoing(self) -> Iterator[Talk]:
         """
-        All links over which calls leave this server.
+        All by which calls leave this server: streams of links, and what it has dialled itself.
         """
-        return [cast(MuxConnection, agent.mux) for agent in self.registry.agents()] + self.peers.all_links()
+        for agent in self.registry.agents():
+            yield from cast(MuxConnection, agent.mux).open_streams
+        for link in self.peers.all_links():
+            yield from link.open_streams
+        yield from self.front.dialled()
 
     # What the meta pages show
 
