@@ -215,6 +215,17 @@ class PoolTests(SynchronousTestCase):
         self.assertTrue(site.wires[0].value().endswith(b"body"))
         self.assertNotIn(b"Expect", site.wires[0].value())
 
+    def test_refused_upgrade(self) -> None:
+        """
+        A connection on which an upgrade was refused carries nothing more: API servers close it, and do not say so.
+        """
+        site = self.warm()
+        _, receiver = site.send(b"GET", upgrade=True)
+        site.receive(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nno\n")
+        self.assertEqual(receiver.head and receiver.head.status, 400)
+        site.send(b"POST", upgrade=True)
+        self.assertEqual(site.dials, 2)
+
     def test_retired(self) -> None:
         """
         After a change of certificates idle connections are closed, and one that is busy ends with what it carries.

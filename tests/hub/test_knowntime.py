@@ -170,6 +170,7 @@ class RebootTests(HubCase):
         await site.offline()
         self.assertEqual((await site.ask("POST", path, body)).status, 201)
         await site.stop()
+        await site.hang_up()  # a POST is not sent again where its connection turns out to be closed
         self.patch(service, "KnownTime", partial(KnownTime, wall=lambda: 1000.0, steady=lambda: 700.0))
         site.start()
         self.assertEqual((await site.ask("POST", path, body)).status, 201)

@@ -291,7 +291,8 @@ class ClientConnection(Protocol):
             pass
         elif exchange.held or not exchange.body_sent:
             self.abandon()
-        elif self._parser.reusable and not self._ended and not exchange.alone:
+        elif self._parser.reusable and not (self._ended or exchange.alone or exchange.upgrade):
+            # API servers close without a word when they have passed on that an upgrade is refused.
             if exchange.paused:
                 self.wire.resumeProducing()
             upstream.connection_idle(self)
