@@ -44,12 +44,15 @@ class Follower:
 
     def wait_for(self, text: str, timeout: float = PATIENCE) -> None:
         """
-        Wait until it printed ``text``.
+        Wait until it printed ``text``; in vain if it has ended without.
         """
+        what = f"{text!r} in {self._output.name}"
         try:
-            wait_for(f"{text!r} in {self._output.name}", lambda: text in self.text, timeout)
+            wait_for(what, lambda: self.ended or text in self.text, timeout)
         except E2EError as problem:
             raise E2EError(f"{problem}; it printed: {self.text[-2000:]}") from None
+        if text not in self.text:
+            raise E2EError(f"it ended without {what}; it printed: {self.text[-2000:]}")
 
     def stop(self) -> None:
         self._child.send_signal(signal.SIGINT)
