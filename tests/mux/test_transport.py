@@ -413,13 +413,16 @@ class ProducerTests(SynchronousTestCase):
         """
         A producer that waits to be asked is asked until it has written all.
         """
-        link, there = Link(), Memory()
-        stream, _ = link.open(Memory(), there)
-        data = bytes(range(256)) * 20_000
-        sent = FileSender().beginFileTransfer(BytesIO(data), stream)
-        link.flush()
-        self.successResultOf(sent)
-        self.assertEqual(there.data, data)
+        for size in (FileSender.CHUNK_SIZE, 100):
+            link, there = Link(), Memory()
+            stream, _ = link.open(Memory(), there)
+            data = bytes(range(256)) * 2_000
+            sender = FileSender()
+            sender.CHUNK_SIZE = size
+            sent = sender.beginFileTransfer(BytesIO(data), stream)
+            link.flush()
+            self.successResultOf(sent)
+            self.assertEqual(there.data, data)
 
 
 class BrokenTests(SynchronousTestCase):

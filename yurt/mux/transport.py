@@ -132,8 +132,8 @@ class MuxStream(Stream):
         """
         if type(data) is not bytes:
             data = bytes(data)
-        if self.mux.write_at_once(self, data):
-            self.sent()
+        is_pulled = self._producer is not None and not self._streaming  # it is asked for more from the queue
+        if not is_pulled and self.mux.write_at_once(self, data):
             return
         self.session.write(self, data)
         self.mux.flush()
