@@ -8,7 +8,6 @@ import random
 import socket
 from collections.abc import Callable
 from hashlib import sha256
-from threading import Thread
 from typing import Any, cast
 
 from twisted.internet import reactor
@@ -201,8 +200,6 @@ class Answering(Protocol):
             raise RuntimeError("so it should")
         if data == b"bye":
             transport.loseConnection()
-        if data == b"later":
-            self.case.reactor.callLater(0.01, self.case.note, "set by an event")
 
 
 def heard(client: socket.socket) -> bytes:
@@ -228,8 +225,6 @@ class ByTurnTests(SynchronousTestCase):
         self.take_turns(self.reactor)
         self.heard_before: list[bytes] = []
         self.heard_after: list[list[bytes]] = []
-        self.done: list[str] = []
-        self.to_do: list[Callable[[], object]] = []
         port = self.reactor.listenTCP(0, Factory.forProtocol(lambda: Answering(self)), interface="127.0.0.1")
         self.clients = [socket.create_connection(("127.0.0.1", cast(Any, port).getHost().port)) for _ in range(2)]
         for client in self.clients:
@@ -310,31 +305,6 @@ class ByTurnTests(SynchronousTestCase):
             return client.recv(1000) == b""
         except BlockingIOError:
             return False
-
-    def note(self, what: str) -> None:
-        """
-        Remember that something was done, and go on with the next thing to do.
-        """
-        self.done.append(what)
-        if self.to_do:
-            self.to_do.pop(0)()
-
-    def test_books(self) -> None:
-        """
-        A reactor that runs, and waits for events by itself, carries out what is due, what an event wants done later, what another
-        thread asks for, and its stop.
-        """
-        reactor, (client, _) = self.reactor, self.clients
-        from_thread = Thread(target=lambda: reactor.callFromThread(self.note, "asked for by a thread"))
-        self.to_do = [lambda: client.send(b"later"), from_thread.start, lambda: client.send(b"one more"), reactor.stop]
-        reactor.callLater(0.01, self.note, "due")
-        reactor.callLater(0.3, lambda: self.note("due after events"))
-        client.send(b"first")
-        reactor.callLater(60, reactor.crash)
-        reactor.run(installSignalHandlers=False)
-        from_thread.join()
-        self.assertEqual(sorted(self.done[:3]), ["asked for by a thread", "due", "set by an event"])
-        self.assertEqual(self.done[3:], ["due after events"])
 
     def test_failure(self) -> None:
         """

@@ -54,9 +54,6 @@ Seconds for which an event is looked for again and again, without sleep, if the 
 by who sends, takes about as long on a virtual machine: half of what a small GET waits for.
 """
 
-LONGEST_WAIT = 86400.0
-"""Seconds; epoll counts milliseconds in 32 bits."""
-
 Events = list[tuple[int, int]]
 Poll = Callable[[float, int], Events]
 """Waits so many seconds, for ever if negative, and gives so many events at most."""
@@ -337,9 +334,9 @@ def plain_turns(
 ) -> None:
     """
     Spare the reactor the context that Twisted makes for each event, which tells old-style log messages whose they are: there are
-    none here; most of its questions where there is something to read and nothing else; and its books after a turn that left
-    nothing to be done later.  ``carry_out`` is given the events of a turn, and what carries out one; ``poll_by`` makes how they
-    are waited for of how the kernel does.  Call it before the reactor runs.
+    none here; and most of its questions where there is something to read and nothing else.  ``carry_out`` is given the events of
+    each turn, and what carries out one; ``poll_by`` makes how they are waited for of how the kernel does.  Call it before the
+    reactor runs.
     """
     if not isinstance(reactor, EPollReactor):
         return
@@ -364,22 +361,10 @@ def plain_turns(
         except Exception:
             log.failure("an event of {what} failed", what=selectable)
 
-    def turns(timeout: float | None) -> None:
+    def poll(timeout: float | None) -> None:
         carry_out(wait(-1 if timeout is None else timeout, len(selectables)), one)
-        while seconds := _left_for_events(reactor):
-            carry_out(wait(seconds, len(selectables)), one)
 
-    reactor.doIteration = turns  # type: ignore[method-assign]
-
-
-def _left_for_events(reactor: Any) -> float:
-    """
-    Seconds for which the reactor has nothing to do but to wait for events; 0 when it has, and below 0 when that is for ever.
-    """
-    if not reactor.running or reactor._justStopped or reactor._newTimedCalls or reactor.threadCallQueue:
-        return 0.0
-    timers = reactor._pendingTimedCalls
-    return max(0.0, min(LONGEST_WAIT, timers[0].time - reactor.seconds())) if timers else -1.0
+    reactor.doIteration = poll  # type: ignore[method-assign]
 
 
 def _send(tcp: Connection, at_once: int, pieces: Sequence[bytes | memoryview]) -> None:
