@@ -46,14 +46,7 @@ class FakeUpstream:
     closed: list[str] = field(default_factory=list)
 
     def send(
-        self,
-        head: RequestHead,
-        receiver: ResponseReceiver,
-        *,
-        body: bool = False,
-        upgrade: bool = False,
-        fresh: bool = False,
-        once: bool = False,
+        self, head: RequestHead, receiver: ResponseReceiver, *, body: bool = False, fresh: bool = False, **how: bool
     ) -> FakeExchange:
         """
         As :meth:`yurt.http.interfaces.Upstream.send`.

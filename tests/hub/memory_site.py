@@ -140,16 +140,7 @@ class HandUpstream:
     open: list[HandExchange] = field(default_factory=list)
     seen: list[HandExchange] = field(default_factory=list)
 
-    def send(
-        self,
-        head: RequestHead,
-        receiver: ResponseReceiver,
-        *,
-        body: bool = False,
-        upgrade: bool = False,
-        fresh: bool = False,
-        once: bool = False,
-    ) -> HandExchange:
+    def send(self, head: RequestHead, receiver: ResponseReceiver, *, fresh: bool = False, **how: bool) -> HandExchange:
         exchange = HandExchange(self, head, receiver, fresh)
         self.open.append(exchange)
         self.pulses += head.target == b"*"

@@ -155,16 +155,7 @@ class MemoryAPI:
     def __post_init__(self) -> None:
         self.api = MiniAPI(self.clock, tls=False, ca=self.ca)
 
-    def send(
-        self,
-        head: RequestHead,
-        receiver: ResponseReceiver,
-        *,
-        body: bool = False,
-        upgrade: bool = False,
-        fresh: bool = False,
-        once: bool = False,
-    ) -> MemoryExchange:
+    def send(self, head: RequestHead, receiver: ResponseReceiver, **how: bool) -> MemoryExchange:
         """
         As :meth:`yurt.http.interfaces.Upstream.send`.
         """

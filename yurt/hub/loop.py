@@ -37,16 +37,7 @@ class LoopUpstream:
         self._reactor = reactor
         self._application = application
 
-    def send(
-        self,
-        head: RequestHead,
-        receiver: ResponseReceiver,
-        *,
-        body: bool = False,
-        upgrade: bool = False,
-        fresh: bool = False,
-        once: bool = False,
-    ) -> LoopExchange:
+    def send(self, head: RequestHead, receiver: ResponseReceiver, **how: bool) -> LoopExchange:
         """
         Hand the request over, in the next turn of the reactor.
         """

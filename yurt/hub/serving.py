@@ -47,20 +47,11 @@ class SharedUpstream:
         """
         return self._upstream.open_connections
 
-    def send(
-        self,
-        head: RequestHead,
-        receiver: ResponseReceiver,
-        *,
-        body: bool = False,
-        upgrade: bool = False,
-        fresh: bool = False,
-        once: bool = False,
-    ) -> Exchange:
+    def send(self, head: RequestHead, receiver: ResponseReceiver, **how: bool) -> Exchange:
         """
         See :class:`Upstream`.
         """
-        return self._upstream.send(head, receiver, body=body, upgrade=upgrade, fresh=fresh, once=once)
+        return self._upstream.send(head, receiver, **how)
 
     def close_connections(self, reason: str) -> None:
         """
