@@ -199,7 +199,7 @@ class FailoverTests(ClusterCase):
 
     def assert_survives(self, *names: str) -> None:
         """
-        Each fault is got over in time, at the second try at the latest: other clusters beside this one may take both cores for
+        Each fault is got over in time, at one of TRIES: other clusters beside this one may take both cores for
         seconds.  What the clients see counts at all tries.
         """
         self.addCleanup(self.thaw)

@@ -233,7 +233,7 @@ class DirectTests(SocketCase):
         used, _ = await self.connect(f"127.0.0.1:{port}", early=b"said ")
         await self.until(lambda: silent.data.endswith(b"SAID ONCE") and used.data.endswith(b"SAID "))
         clock = Clock()
-        quiet = QuietStreams(clock, self.front.dialled, at_node=False)
+        quiet = QuietStreams(clock, self.front.direct, at_node=False)
         quiet.start()
         self.addCleanup(quiet.stop)
         for _ in range(int(QUIET / STEP) + 1):
@@ -243,7 +243,7 @@ class DirectTests(SocketCase):
             clock.advance(STEP)
         await silent.lost
         self.assertFalse(used.is_lost)
-        self.assertEqual(len(list(self.front.dialled())), 1)
+        self.assertEqual(len(list(self.front.direct())), 1)
 
     async def test_dial_fails(self) -> None:
         """

@@ -60,9 +60,9 @@ def _too_late(result: object, seconds: float) -> NoReturn:
     raise error.TimeoutError(string=f"nobody answered within {seconds:g} s")
 
 
-class Dialled:
+class Direct:
     """
-    A connection that the server itself has dialled, as it is looked at at a stop.
+    A connection that the server itself has made, without an agent, as it is looked at at a stop.
     """
 
     def __init__(self, connection: StreamConnection) -> None:
@@ -105,8 +105,8 @@ class Opened(Passage):
     accepted: ByteStream | None = None
     """The caller's connection, once it was told 200."""
 
-    dialled: Dialled | None = None
-    """The other one, if it is the server's own."""
+    direct: Direct | None = None
+    """The other one, if no agent has made it."""
 
     async def serve(self) -> None:
         """
@@ -194,7 +194,7 @@ class Opened(Passage):
         except Refused:
             protocol.stream.abort()
             raise
-        self.dialled = Dialled(protocol)
+        self.direct = Direct(protocol)
         return protocol
 
     def hint(self, host: str, word: str) -> str:

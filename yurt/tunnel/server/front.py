@@ -17,7 +17,7 @@ from yurt.http.failures import describe
 from yurt.http.interfaces import IncomingRequest
 from yurt.tunnel.server.authentication import Authenticator
 from yurt.tunnel.server.authorisation import Authoriser
-from yurt.tunnel.server.egress import Dialled, Opened
+from yurt.tunnel.server.egress import Direct, Opened
 from yurt.tunnel.server.metrics import ServerMetrics
 from yurt.tunnel.server.nodes import Nodes
 from yurt.tunnel.server.passage import Passage, answer_refusal
@@ -114,11 +114,11 @@ class Front:
         self.passages.add(passage)
         passage.begin()
 
-    def dialled(self) -> Iterator[Dialled]:
+    def direct(self) -> Iterator[Direct]:
         """
-        The open connections that this server dialled itself.
+        The open connections that this server has made itself, without an agent.
         """
-        yield from (one.dialled for one in self.passages if isinstance(one, Opened) and one.dialled is not None)
+        yield from (one.direct for one in self.passages if isinstance(one, Opened) and one.direct is not None)
 
     def ended(self, passage: Passage) -> None:
         """

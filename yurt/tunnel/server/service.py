@@ -321,7 +321,7 @@ class TunnelServer(MultiService):
             yield from cast(MuxConnection, agent.mux).open_streams
         for link in self.peers.all_links():
             yield from link.open_streams
-        yield from self.front.dialled()
+        yield from self.front.direct()
 
     # What the meta pages show
 
