@@ -57,7 +57,7 @@ class NewsTests(SynchronousTestCase):
         self.patch(socket, "socket", lambda *what: self.netlink)
         self.sizes = {"ipv4": 0, "ipv6": 0}
         self.patch(news_module, "output_bytes", self.look)
-        self.looks = self.heard = 0
+        self.looks = self.heard = self.losses = 0
         self.news = RuleNews(reactor, "TUNNEL-PORT", self.hear)
 
     def look(self, family: Family) -> int:
@@ -67,20 +67,39 @@ class NewsTests(SynchronousTestCase):
         self.looks += 1
         return self.sizes[family]
 
-    def hear(self) -> None:
+    def hear(self, lost: bool) -> None:
         """
         There is news.
         """
         self.heard += 1
+        self.losses += lost
 
     def test_ours(self) -> None:
         """
-        Messages that name one of our chains are news, and others are not, as those of kube-proxy; what was lost is no end.
+        Messages that name one of our chains are news, and so are those of rules in OUTPUT of table nat, before which ours must
+        stand; others are not, as those of kube-proxy.
         """
         self.news.start()
-        self.netlink.messages += [b"KUBE-SERVICES\0", OSError(errno.ENOBUFS, ""), b"OUTPUT\0", b"OUTPUT\0TUNNEL-PORT-10250\0"]
+        output = b"\x0b\0\x02\0OUTPUT\0\0"
+        self.netlink.messages += [b"KUBE-SERVICES\0", b"\x0b\0\x01\0filter\0\0" + output, b"OUTPUT\0TUNNEL-PORT-10250\0"]
         self.news.doRead()
         self.assertEqual((self.heard, self.netlink.messages), (1, []))
+        self.netlink.messages.append(b"\x08\0\x01\0nat\0" + output)
+        self.news.doRead()
+        self.assertEqual((self.heard, self.losses), (2, 0))
+
+    def test_lost(self) -> None:
+        """
+        That messages were lost is news of another kind, and no end of what is heard.
+        """
+        self.news.start()
+        self.netlink.messages += [OSError(errno.ENOBUFS, ""), b"TUNNEL-PORT\0"]
+        self.news.doRead()
+        self.assertEqual((self.heard, self.losses), (2, 1))
+        self.netlink.messages += [OSError(errno.ENOBUFS, ""), b"TUNNEL-PORT\0"]
+        self.news.follow("nft")
+        self.news.doRead()
+        self.assertEqual(self.heard, 2)
 
     def test_forgotten(self) -> None:
         """

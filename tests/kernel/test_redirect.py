@@ -307,8 +307,8 @@ class RedirectContract(_Mixin):
 
     def test_flushed(self) -> None:
         """
-        When somebody flushes the table, or deletes the jump, that is put right long before the next check, of which there is none
-        here.
+        When somebody flushes the table, deletes the jump, or puts a rule for all connections before it, that is put right long
+        before the next check, of which there is none here.
         """
         dialler = self.start_all_doors()
         daemon = self.start(period=3600.0)
@@ -322,6 +322,9 @@ class RedirectContract(_Mixin):
         self.assertEqual(self.saved(), wanted)
         self.cloud.run(*nat, "-F")
         self.state_with(daemon, repairs=2, problem=None)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
+        self.cloud.run(*nat, "-I", "OUTPUT", "-p", "tcp", "-j", "ACCEPT")
+        self.state_with(daemon, repairs=3, problem=None)
         self.assertEqual(self.dial(dialler, FAR, 10250), [10263, FAR, 10250])
 
     def test_call_made_without_rules(self) -> None:
@@ -471,6 +474,23 @@ class RestoreTests(RedirectContract, SynchronousTestCase):
     """
 
     flavour, backend = "nft", "nf_tables"
+
+    def test_lost_in_a_crowd(self) -> None:
+        """
+        When a change is so large that the kernel cannot tell all of it, and the jump goes at its end, that is put right long before
+        the next check.
+        """
+        daemon = self.start(period=3600.0)
+        self.tell(daemon, [NODE])
+        self.state_with(daemon, problem=None)
+        comment = "x" * 200
+        crowd = [f'-A CROWD -d 10.{n >> 8}.{n & 255}.1 -m comment --comment "{comment}" -j RETURN' for n in range(20_000)]
+        text = "\n".join(["*nat", ":CROWD -", *crowd, "-F OUTPUT", "COMMIT", ""])
+        daemon.send_signal(signal.SIGSTOP)  # a quick one might read all before the buffer is full
+        self.cloud.run("iptables-nft-restore", "--noflush", text=text)
+        daemon.send_signal(signal.SIGCONT)
+        self.state_with(daemon, repairs=1, problem=None)
+        self.assertIn(TUNNEL_COMMENT, self.saved())
 
 
 class LegacyTests(RedirectContract, SynchronousTestCase):

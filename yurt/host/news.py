@@ -9,6 +9,7 @@ all begins with is another one.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
@@ -31,9 +32,12 @@ MAX_READS = 64
 """Reads in one turn of the reactor."""
 BUFFER_BYTES = 4 * 1024 * 1024
 """
-What the kernel may hold, of one change of some thousand rules: kube-proxy writes as many.  Of what has no room nothing is heard,
-and the next check of all rules has to find it.
+What the kernel may hold, of one change of some thousand rules: kube-proxy writes as many.  Of what has no room it tells only that
+something was lost.
 """
+
+_NAT_OUTPUT = b"nat\0" + struct.pack("=HH", 11, 2) + b"OUTPUT\0"
+"""Where NFTA_RULE_TABLE ends and NFTA_RULE_CHAIN follows (linux/netfilter/nf_tables.h): in each rule of that chain."""
 
 LOOK = 2.0
 """Seconds between two looks at the legacy tables."""
@@ -42,13 +46,14 @@ LOOK = 2.0
 @implementer(IReadDescriptor)
 class RuleNews:
     """
-    Calls ``heard()`` when rules of nf_tables have changed that name a chain whose name begins with ``chain``, whoever changed
-    them; or, of the legacy tables, those in OUTPUT.  Both of this network namespace.
+    Calls ``heard(lost)`` when rules of nf_tables have changed, whoever changed them, that stand in OUTPUT of table nat or name a
+    chain whose name begins with ``chain``; or, of the legacy tables, those in OUTPUT.  Both of this network namespace.  ``lost``
+    says that so much has changed that what it was is not known.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: HostReactor, chain: str, heard: Callable[[], object]) -> None:
+    def __init__(self, reactor: HostReactor, chain: str, heard: Callable[[bool], object]) -> None:
         self._reactor = reactor
         self._chain = chain.encode("ascii")
         self._heard = heard
@@ -87,7 +92,7 @@ class RuleNews:
         """
         From now on: hear nothing of what has changed before.  ``flavour`` is that of the rules, None if it is not known.
         """
-        while self._read():
+        while self._read() is not None:
             pass
         self._rest()
         if flavour == "legacy":
@@ -118,29 +123,29 @@ class RuleNews:
         """
         for _ in range(MAX_READS):
             data = self._read()
-            if not data:
+            if data is None:
                 break
-            if self._chain in data:
-                self._heard()
+            if not data or self._chain in data or _NAT_OUTPUT in data:
+                self._heard(not data)
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytes | None:
         """
-        Some messages; nothing when there are none.
+        Some messages, nothing in the place of those that were lost; None when there are no more.
         """
-        while self._socket is not None:
-            try:
-                return self._socket.recv(READ_BYTES)
-            except BlockingIOError:
-                return b""
-            except OSError:  # ENOBUFS: some had no room; what has comes now
-                continue
-        return b""
+        if self._socket is None:
+            return None
+        try:
+            return self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:  # ENOBUFS: some had no room; what has comes next
+            return b""
 
     def _look(self) -> None:
         before, self._seen = self._seen, _looked()
         self._look_again = self._reactor.callLater(LOOK, self._look)
         if self._seen != before:
-            self._heard()
+            self._heard(False)
 
     def _rest(self) -> None:
         if self._look_again is not None and self._look_again.active():

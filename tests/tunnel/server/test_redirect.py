@@ -21,6 +21,7 @@ from yurt.tunnel.server.redirect import (
     FIRST_RETRY,
     GATHER,
     LAST_RETRY,
+    LOST_PAUSE,
     NEWS_PAUSE,
     OTHER_LOOK,
     STOP_TIMEOUT,
@@ -103,7 +104,7 @@ class FakeNews:
     In the place of :class:`yurt.host.news.RuleNews`.
     """
 
-    def __init__(self, heard: Callable[[], object]) -> None:
+    def __init__(self, heard: Callable[[bool], object]) -> None:
         self.heard = heard
         self.started = False
 
@@ -114,7 +115,7 @@ class FakeNews:
         self.started = False
 
     def follow(self, flavour: str | None) -> None:
-        self.heard()  # of what was changed by whoever asks
+        self.heard(False)  # of what was changed by whoever asks
 
 
 class RedirectTests(SynchronousTestCase):
@@ -132,7 +133,7 @@ class RedirectTests(SynchronousTestCase):
         self.news: FakeNews
         self.redirect = self.make()
 
-    def listen(self, reactor: object, chain: str, heard: Callable[[], object]) -> FakeNews:
+    def listen(self, reactor: object, chain: str, heard: Callable[[bool], object]) -> FakeNews:
         """
         News that the test makes.
         """
@@ -192,12 +193,12 @@ class RedirectTests(SynchronousTestCase):
         self.clock.advance(NEWS_PAUSE)
         self.machine.asked()
         self.machine.rules = None
-        self.news.heard()
+        self.news.heard(False)
         self.settle()
         (request,) = self.machine.asked()
         self.assertEqual((request.known, self.redirect.repairs), (None, 1))
         for _ in range(10):
-            self.news.heard()
+            self.news.heard(False)
             self.clock.advance(NEWS_PAUSE / 20)
         self.assertEqual(self.machine.asked(), [])
         self.clock.advance(NEWS_PAUSE)
@@ -207,6 +208,19 @@ class RedirectTests(SynchronousTestCase):
         self.redirect.stopService()
         self.assertFalse(self.news.started)
 
+    def test_lost_news(self) -> None:
+        """
+        Where the kernel could not tell what has changed all rules are compared, too, but not every other second: kube-proxy may
+        write a large table as often, and to read it takes long.
+        """
+        self.start()
+        self.machine.asked()
+        self.news.heard(True)
+        self.clock.advance(LOST_PAUSE - GATHER)
+        self.assertEqual(self.machine.asked(), [])
+        self.clock.advance(GATHER)
+        self.assertEqual(len(self.machine.asked()), 1)
+
     def test_news_is_no_hurry(self) -> None:
         """
         While changes fail news makes no further attempt.
@@ -214,7 +228,7 @@ class RedirectTests(SynchronousTestCase):
         self.machine.error = "no iptables"
         self.start()
         self.machine.asked()
-        self.news.heard()
+        self.news.heard(False)
         self.clock.advance(FIRST_RETRY / 2)
         self.assertEqual(self.machine.asked(), [])
         self.clock.advance(FIRST_RETRY)

@@ -42,6 +42,9 @@ Seconds between two checks for which there is a reason: the kernel tells of a ch
 rules, as a reload of firewalld does, is not through at once.
 """
 
+LOST_PAUSE = 5.0
+"""The same where so much has changed that the kernel could not tell what: all is large then, and a kube-proxy may write it often."""
+
 FIRST_RETRY = 1.0
 """Seconds before a change that failed is tried again; doubled each time."""
 
@@ -96,7 +99,7 @@ class Redirect(Service):
         child: KeptChild | None = None,
         sole: Sole | None = None,
         flows: Flows | None = None,
-        news: Callable[[HostReactor, str, Callable[[], object]], RuleNews] = RuleNews,
+        news: Callable[[HostReactor, str, Callable[[bool], object]], RuleNews] = RuleNews,
         hostname: str | None = None,
         is_own: Callable[[str], bool] = is_own_address,
     ) -> None:
@@ -208,17 +211,17 @@ class Redirect(Service):
                 self._child.prepare()  # if it has ended, it starts while others are gathered
             self._wake(GATHER)
 
-    def _heard(self) -> None:
+    def _heard(self, lost: bool) -> None:
         """
-        Rules of ours were changed.  What is heard while we change them is our own doing, or the next check finds it; after
-        one that failed the next comes by itself.
+        Rules of ours, or before them, were changed, or may have been where that was ``lost``.  What is heard while we change them
+        is our own doing, or the next check finds it; after one that failed the next comes by itself.
         """
         if not (self._applying or self._failed):
-            self._check_soon()
+            self._check_soon(LOST_PAUSE if lost else NEWS_PAUSE)
             self._wake(max(GATHER, self._check_at - self._reactor.seconds()))
 
-    def _check_soon(self) -> None:
-        self._check_at = min(self._check_at, self._checked_at + NEWS_PAUSE)
+    def _check_soon(self, pause: float = NEWS_PAUSE) -> None:
+        self._check_at = min(self._check_at, self._checked_at + pause)
 
     def _wake(self, seconds: float) -> None:
         """
