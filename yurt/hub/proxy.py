@@ -17,6 +17,7 @@ from yurt.hub.answers import answer_status
 from yurt.hub.cache.views import GETS, Caller
 from yurt.hub.changes import Change, is_told
 from yurt.hub.documents import DocumentRead, is_document
+from yurt.hub.eventwrites import EVENT_GROUPS, EventWrite
 from yurt.hub.exclude import TOKENS
 from yurt.hub.filtered import FilteredListRead, FilteredObjectRead, UnfilteredForward
 from yurt.hub.forward import EDGE_CACHE, Forward
@@ -25,10 +26,11 @@ from yurt.hub.lease_body import LEASE_NAMESPACE
 from yurt.hub.leasecalls import ANSWERED_HERE, LeaseCall, LeaseCreate, LeaseDelete
 from yurt.hub.listreads import ListRead
 from yurt.hub.reads import ObjectRead, Read
+from yurt.hub.statuswrites import STATUS_RESOURCES, StatusWrite
 from yurt.hub.tokenrequests import TokenRequestWrite
 from yurt.hub.viewkeys import view_key
 from yurt.hub.watches import Watch
-from yurt.hub.writes import EVENT_GROUPS, STATUS_RESOURCES, Create, EventWrite, StatusWrite
+from yurt.hub.writes import Create
 from yurt.kube.requestinfo import RequestInfo, parse_request
 
 if TYPE_CHECKING:
