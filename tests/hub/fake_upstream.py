@@ -33,7 +33,8 @@ class FakeUpstream:
     """
     Answers after ``delay`` seconds what ``answer`` says, or fails with the UpstreamError it raises.
 
-    Does not answer at all while ``silent``; refuses while ``refusing``.
+    Does not answer at all while ``silent``; refuses while ``refusing``.  Once its connections are ``dead``, only those that are
+    new lead anywhere.
     """
 
     clock: Clock
@@ -41,6 +42,7 @@ class FakeUpstream:
     name: str = "https://cloud.example:6443"
     delay: float = 0.01
     silent: bool = False
+    dead: bool = False
     refusing: bool = False
     sent: list[Sent] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
@@ -68,6 +70,7 @@ class FakeUpstream:
         """
         As :meth:`yurt.http.interfaces.Upstream.retire_connections`.
         """
+        self.dead = False
 
     def of(self, target: bytes) -> list[Sent]:
         """
@@ -108,7 +111,7 @@ class FakeExchange:
         self._timer = self._upstream.clock.callLater(self._upstream.delay, self._answer)
 
     def _answer(self) -> None:
-        if self._upstream.silent:
+        if self._upstream.silent or (self._upstream.dead and not self._sent.fresh):
             return
         try:
             if self._upstream.refusing:

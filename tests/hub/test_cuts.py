@@ -10,15 +10,21 @@ import random
 import socket
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.hub import site as site_module
 from tests.hub.site import NODE, POD_ADDRESS, Site, Stream, config_map, names, pause, pod, reactor, source, until
 from tests.miniapi import MiniAPI
+from yurt.http.limits import ClientLimits
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 EVENTS = "/api/v1/namespaces/default/events"
 POD = "/api/v1/namespaces/default/pods/web"
+NODE_PATH = f"/api/v1/nodes/{NODE}"
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+KUBELET_TIMEOUT = 10.0
 STRATEGIC = "application/strategic-merge-patch+json"
 ROUNDS = 12
 CYCLES = 1000
@@ -393,6 +399,52 @@ class WriteTests(TestCase):
         await until(lambda: len(site.hub.journal) == 0)
         self.assertEqual(site.api.get("pods", "web")["status"]["phase"], "Running")
         self.assertEqual(site.api.get("events", "e")["reason"], "x")
+
+    async def test_cut_at_any_moment(self) -> None:
+        """
+        Whatever kubelet writes is answered within its ten seconds, whether the link is lost just before, while the server's word
+        is awaited, or when the server has the whole request.  What can be kept is kept; of what cannot be, it is told whether it
+        may have been carried out.
+        """
+        moments = (("before", 504), ("asked", 503), ("sent", 504))
+        await gatherResults([Deferred.fromCoroutine(self.cut_at(moment, status)) for moment, status in moments])
+
+    async def cut_at(self, moment: str, unkept: int) -> None:
+        """
+        Cut the link at that moment of several writes; ``unkept`` is what one gets that cannot be kept.
+        """
+        site = Site(self)
+        site.api.put("nodes", {"metadata": {"name": NODE}})
+        site.api.put("pods", pod("web"))
+        await site.start_online()
+        await gatherResults([Deferred.fromCoroutine(site.get(path)) for path in (POD, NODE_PATH, EVENTS, CSRS, MAPS)])
+        if moment == "asked":
+            await pause(ClientLimits().trusted_for + 0.1)
+        if moment == "sent":
+            site.api.delay = KUBELET_TIMEOUT
+        else:
+            site.api.cut()
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        event = {"metadata": {"name": "e", "namespace": "default"}, "reason": "x"}
+        asked = [
+            site.ask("PATCH", f"{NODE_PATH}/status?timeout=10s", ready, content_type=STRATEGIC),
+            site.ask("PATCH", f"{POD}/status", {"status": {"phase": "Running"}}, content_type=STRATEGIC),
+            site.ask("POST", EVENTS, event),
+            site.ask("PATCH", f"{EVENTS}/e", {"count": 2}, content_type=STRATEGIC),
+            site.ask("POST", CSRS, {"metadata": {"generateName": "csr-"}, "spec": {}}),
+        ]
+        answers = [Deferred.fromCoroutine(one).addTimeout(KUBELET_TIMEOUT, reactor) for one in asked]
+        if moment == "sent":
+            await until(lambda: site.api.delayed == len(answers))
+            site.api.cut()
+        replies = await gatherResults(answers)
+        self.assertEqual([reply.status for reply in replies], [200, 200, 201, 200, unkept], moment)
+        lease = {"metadata": {"name": NODE, "namespace": "kube-node-lease"}, "spec": {"holderIdentity": NODE}}
+        self.assertEqual((await site.ask("PUT", f"{LEASES}/{NODE}?timeout=10s", lease)).status, 201)
+        await site.online()
+        await until(lambda: len(site.hub.journal) == 0)
+        told = (site.api.get("nodes", NODE, "")["status"], site.api.get("pods", "web")["status"]["phase"])
+        self.assertEqual((told, site.api.get("events", "e")["reason"]), ((ready["status"], "Running"), "x"))
 
     async def test_token(self) -> None:
         """

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.hub.memory_site import MemorySite
 from tests.hub.test_writes import EVENTS, MERGE, STRATEGIC
+from yurt.hub.clienttime import KEPT_AFTER
 from yurt.hub.journal import MAX_EVENT_BYTES
 from yurt.kube.protobuf import MAGIC, encode_bytes
 
@@ -241,3 +242,27 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(request.status, 201)
         self.site.arriving(EVENTS).answer(409, {"kind": "Status", "code": 409})
         self.assertEqual((len(self.site.hub.journal), self.site.hub.journal.dropped), (0, 0))
+
+    def test_cut_without_a_name(self) -> None:
+        """
+        One that gets its name from the cloud may have been made: it is not made a second time.  Nor is added again what a JSON
+        patch may have added.
+        """
+        self.site.online()
+        add = [{"op": "add", "path": "/related/-", "value": {}}]
+        patched = self.site.ask("PATCH", f"{EVENTS}/web.1", add, content_type="application/json-patch+json")
+        self.site.arriving(f"{EVENTS}/web.1").fail()
+        self.site.run_until(lambda: patched.finished)
+        self.assertEqual((patched.status, patched.json["reason"]), (504, "Timeout"))
+        body = self.event()
+        body["metadata"] = {"generateName": "web.", "namespace": "default"}
+        request = self.site.ask("POST", EVENTS, body)
+        self.site.arriving(EVENTS).fail()
+        self.site.run_until(lambda: request.finished)
+        self.assertEqual((request.status, request.json["reason"]), (504, "Timeout"))
+        silent = self.site.ask("POST", EVENTS, body)
+        self.site.run(KEPT_AFTER + 1)
+        self.assertEqual((silent.status, len(self.site.hub.journal)), (0, 0))
+        self.site.arriving(EVENTS).fail(sent=False)
+        self.site.run_until(lambda: silent.finished)
+        self.assertEqual((silent.status, len(self.site.hub.journal)), (201, 1))

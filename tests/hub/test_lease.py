@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.hub.fake_upstream import Answer, FakeUpstream, Sent
 from yurt.http.interfaces import UpstreamError
 from yurt.hub.cloud import Cloud, CloudSettings, Server
-from yurt.hub.lease import KEY, RENEW_RETRY, RENEW_SPREAD, NodeLease
+from yurt.hub.lease import KEY, RENEW_RETRY, RENEW_SPREAD, RENEW_TIMEOUT, NodeLease
 
 EPOCH = 1_700_000_000.0
 COLLECTION = b"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -414,6 +414,18 @@ class RenewalTests(LeaseTests):
         self.run_for(60.0, kubelet=True)
         self.assertEqual(len(self.upstream.of(ITEM)), before)
         self.assertEqual(self.call("PUT", make_body())[0], 200)
+
+    def test_dead_connections(self) -> None:
+        """
+        Connections that a load balancer keeps, though their server is gone, cost one renewal its time: the next goes over a new
+        one, long before the node would be taken for dead.
+        """
+        self.run_for(25.0, kubelet=True)
+        self.upstream.dead = True
+        self.renewals()
+        self.run_for(10.0 + RENEW_TIMEOUT + RENEW_RETRY + 1.0, kubelet=True)
+        self.assertEqual(self.renewals(), [("PUT", 200)])
+        self.assertTrue(self.cloud.reachable)
 
     def test_refusal_is_tried_again_soon(self) -> None:
         """

@@ -98,6 +98,8 @@ class MiniAPI:
         self.scripted_headers: dict[str, str] = {}
         """More header fields of those answers."""
         self.delay = 0.0
+        self.delayed = 0
+        """Requests that have come, whole, and whose answer was delayed."""
         """Seconds before any answer."""
         self.permits: Callable[[User, str, Call | None, str], bool] = lambda user, verb, call, path: True
         """Whether a user (never the anonymous one) may do (user, verb, call, path)."""

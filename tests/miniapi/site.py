@@ -42,6 +42,7 @@ class APIResource(Resource):
 
     def render(self, request: Request) -> int:
         if self._api.delay:
+            self._api.delayed += 1
             call = self._api.reactor.callLater(self._api.delay, self._answer, request)
             request.notifyFinish().addErrback(lambda _: call.cancel() if call.active() else None)
         else:

@@ -17,6 +17,9 @@ from yurt.kube.requestinfo import RequestInfo
 if TYPE_CHECKING:
     from yurt.hub.hub import Hub
 
+VERDICT_WAIT = 2.5
+"""Seconds after which a request no longer waits for the first verdict on the cloud."""
+
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 

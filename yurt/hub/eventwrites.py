@@ -11,29 +11,52 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from yurt.http.interfaces import UpstreamError
 from yurt.hub.answers import JSON
 from yurt.hub.cache.views import Found
 from yurt.hub.event_body import EventError, read_event
 from yurt.hub.journal import MAX_EVENT_BYTES, Entry
-from yurt.hub.writes import Write, read_body_head
-from yurt.kube.patch import PatchError, apply_patch
+from yurt.hub.writes import KeptWrite, read_body_head
+from yurt.kube.patch import JSON_PATCH, PatchError, apply_patch
 from yurt.kube.protobuf import MAGIC
 
 EVENT_GROUPS = frozenset({"", "events.k8s.io"})
 
 
-class EventWrite(Write):
+class EventWrite(KeptWrite):
     """
     POST or PATCH of an Event.
     """
+
+    was_sent = False
+    """Whether the last attempt may have been carried out, though no answer came."""
 
     def proceed(self) -> None:
         """
         A change must not overtake what waits to be sent of the same event: it queues behind it.
         """
         waits = self.info.verb == "patch" and self.hub.journal.events(self.path(self.info.name))
-        if self.finished or not (waits and self.admitted_offline() and not self.streamed and self.keep_locally()):
+        if self.finished or not (waits and self.answer_here()):
             super().proceed()
+
+    def answer_offline(self, error: UpstreamError | None) -> None:
+        """
+        What was sent without an answer may have been carried out.
+        """
+        self.was_sent = error is not None and error.sent
+        super().answer_offline(error)
+
+    @property
+    def may_be_doubled(self) -> bool:
+        """
+        Whether a server may have done it already, and would do another thing the second time: make one more event of one without
+        a name, or add what a JSON patch adds.
+        """
+        if not self.was_sent and self.exchange is None:
+            return False
+        if self.info.verb == "patch":
+            return self.content_type == JSON_PATCH
+        return not read_body_head(self.body).meta.name
 
     def path(self, name: str) -> str:
         """
@@ -49,7 +72,7 @@ class EventWrite(Write):
         """
         head, body = self.request.head, self.body
         target = head.target.decode("latin-1")
-        if len(body) > MAX_EVENT_BYTES:
+        if len(body) > MAX_EVENT_BYTES or self.may_be_doubled:
             return False
         if self.is_elsewhere(body):
             message = "the namespace of the provided object does not match the namespace sent on the request"

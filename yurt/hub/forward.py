@@ -8,6 +8,7 @@ themselves when the cloud does not.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from math import inf
 from typing import TYPE_CHECKING
 
 from yurt.http.heads import get_header, without
@@ -24,7 +25,7 @@ from yurt.http.upgrade import join
 from yurt.hub.accept import is_json
 from yurt.hub.answers import FROM_CLOUD, name_source
 from yurt.hub.cache.views import Caller
-from yurt.hub.call import SAFE_METHODS, Call
+from yurt.hub.call import SAFE_METHODS, VERDICT_WAIT, Call
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, SERVER_ERRORS
 from yurt.hub.delivery import Delivery
 from yurt.hub.identity import Credential
@@ -57,6 +58,9 @@ class Forward(Call):
     fresh = False
     """Whether connections that were open before are not to be used."""
 
+    verdict_wait = VERDICT_WAIT
+    """Seconds that it waits at most until something is known of the cloud."""
+
     # What only a request has that was sent, for the cache answers in little more time than it takes to make them.
     tried: list[Server]
     wait: Wait
@@ -73,7 +77,7 @@ class Forward(Call):
         Send the request to the cloud, or answer without it.
         """
         self.request.when_lost(self.client_lost)
-        self.hub.when_verdict(self.proceed)
+        self.hub.when_verdict(self.proceed, self.verdict_wait)
 
     def proceed(self) -> None:
         """
@@ -313,6 +317,19 @@ class Forward(Call):
         else:
             message = f"{self.describe()}: the cloud is not reachable, and these credentials cannot be verified without it"
             self.answer_status(401, "Unauthorized", message)
+
+    @property
+    def late_after(self) -> float:
+        """
+        Seconds from the start after which :meth:`answer_here` is better than to wait on for a cloud that shows life.
+        """
+        return inf
+
+    def answer_here(self) -> bool:
+        """
+        Answer in the place of a cloud that has not failed yet, or not been asked; false where that cannot be done honestly.
+        """
+        return False
 
     def answer_offline(self, error: UpstreamError | None) -> None:
         """

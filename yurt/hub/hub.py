@@ -49,9 +49,6 @@ from yurt.kube.api import ApiClient
 from yurt.kube.requestinfo import parse_request
 from yurt.kube.watch import EventReader
 
-VERDICT_WAIT = 2.5
-"""Seconds after which a request no longer waits for the first verdict on the cloud."""
-
 PODS_SHARE = 0.5
 """Of the requests in flight, what pods may have at most: they must not take the places of kubelet."""
 
@@ -244,7 +241,7 @@ class Hub:
         for watch in list(self.watches):
             watch.attachment.leave(server)
 
-    def when_verdict(self, call: Callable[[], None], seconds: float = VERDICT_WAIT) -> None:
+    def when_verdict(self, call: Callable[[], None], seconds: float) -> None:
         """
         Call when the cloud's state is known, at once if it is, at the latest after ``seconds``.
         """

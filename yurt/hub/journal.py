@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from yurt.http.fetch import FetchedResponse, fetch
+from yurt.http.fetch import FetchedResponse, FetchTimeout, fetch
 from yurt.http.interfaces import Headers, UpstreamError
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS, Cloud, is_unserved
 from yurt.kube.patch import join_patches
@@ -266,6 +266,8 @@ class Journal:
                 timeout=SEND_TIMEOUT, limit=MAX_ANSWER,
             )  # fmt: skip
         except UpstreamError as error:
+            if isinstance(error, FetchTimeout):
+                server.distrust_connections()
             self._cloud.suspect(server, str(error)).addErrback(lambda _: None)
             return False
         if is_unserved(response.status, response.headers):

@@ -285,6 +285,7 @@ class NodeLease:
                 limit=MAX_LEASE_BYTES,
             )
         except FetchTimeout as error:
+            server.distrust_connections()
             self._cloud.suspect(server, str(error))
             raise
         except UpstreamError as error:

@@ -13,6 +13,7 @@ from yurt.http.interfaces import Headers, RequestHead, ResponseHead, UpstreamErr
 from yurt.hub.accept import Accept, is_json, narrow, read_accept
 from yurt.hub.answers import answer_status, cached_headers
 from yurt.hub.cache.views import ABSENT, Found
+from yurt.hub.clienttime import SHARE, time_of
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward
 from yurt.hub.identity import NODE
@@ -77,8 +78,8 @@ class Read(Forward):
         """
         if self.hub.cloud.known or self.finished:
             self.proceed()
-        elif not (self.admitted_offline() and self.answer_from_cache()):
-            self.hub.when_verdict(self.proceed)
+        elif not self.answer_here():
+            self.hub.when_verdict(self.proceed, self.verdict_wait)
 
     def suspect(self, server: Server) -> None:
         """
@@ -99,7 +100,7 @@ class Read(Forward):
         if other is not None and alive[1:] == [True]:
             self.drop_exchange()
             self.send(other)
-        elif self.admitted_offline() and self.answer_from_cache():
+        elif self.answer_here():
             self.drop_exchange()
 
     def head_received(self, head: ResponseHead) -> None:
@@ -124,11 +125,24 @@ class Read(Forward):
         """
         if self.asked_other(head):
             return True
-        if self.admitted_offline() and self.answer_from_cache():
+        if self.answer_here():
             self.answered_by_cloud(head)
             self.drop_exchange()
             return True
         return False
+
+    @property
+    def late_after(self) -> float:
+        """
+        What its client tells of its time.
+        """
+        return SHARE * time_of(self.info)
+
+    def answer_here(self) -> bool:
+        """
+        The cache's answer, for a caller that is known without the cloud.
+        """
+        return self.admitted_offline() and self.answer_from_cache()
 
     def answer_offline(self, error: UpstreamError | None) -> None:
         """

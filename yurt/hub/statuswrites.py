@@ -14,7 +14,7 @@ from yurt.hub.answers import JSON
 from yurt.hub.cache.views import Found
 from yurt.hub.changes import Change
 from yurt.hub.journal import Entry
-from yurt.hub.writes import Write
+from yurt.hub.writes import KeptWrite
 from yurt.kube.laststate import last_status
 from yurt.kube.patch import PATCH_TYPES, STRATEGIC_MERGE_PATCH, PatchError, apply_patch
 from yurt.kube.protobuf import MAGIC
@@ -32,7 +32,7 @@ class Conflict(Exception):
     """
 
 
-class StatusWrite(Change, Write):
+class StatusWrite(Change, KeptWrite):
     """
     PATCH or PUT of the status of a node or a pod, by kubelet.
     """
@@ -42,7 +42,7 @@ class StatusWrite(Change, Write):
         A state must not overtake an earlier one that still waits to be sent: it joins it.
         """
         waits = self.hub.journal.status(self.path()) is not None
-        if self.finished or not (waits and self.admitted_offline() and not self.streamed and self.keep_locally()):
+        if self.finished or not (waits and self.answer_here()):
             super().proceed()
 
     def answer_offline(self, error: UpstreamError | None) -> None:

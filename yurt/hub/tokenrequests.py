@@ -20,7 +20,7 @@ from yurt.http.interfaces import RequestHead, ResponseHead, UpstreamError
 from yurt.hub.accept import is_json, narrow, read_accept
 from yurt.hub.answers import FROM_HUB, JSON, cached_headers
 from yurt.hub.cache.views import Caller
-from yurt.hub.writes import Write
+from yurt.hub.writes import KeptWrite
 from yurt.kube.protobuf import MAGIC, ProtobufError, fields, messages, read_unknown
 
 MAX_TOKEN_REQUESTS = 2000
@@ -111,7 +111,7 @@ class TokenAnswers:
         return answer if expiry is not None and expiry > self._now() else None
 
 
-class TokenRequestWrite(Write):
+class TokenRequestWrite(KeptWrite):
     """
     POST of a TokenRequest.
     """

@@ -1,6 +1,7 @@
 """
 The wait of one request for its server, from its patience's end to the end of all hope.
 
+    late_after         its client would hear nothing for too long: the hub answers itself, if it can (see yurt.hub.clienttime)
     every PATIENCE     the server is probed: when it turns out dead, its connections are closed, so that the exchange fails and
                        goes another way
     ANEW_AFTER         it lives, and has not begun to answer: the read is asked for over a new connection
@@ -93,9 +94,29 @@ class Wait:
         """
         Nothing has come for a while: have the server probed.  When it lives the wait goes on.
         """
-        server = self.forward.server
-        if server is not None and self.doubts(server):
-            self.forward.suspect(server)
+        forward, server = self.forward, self.forward.server
+        if server is None:
+            return
+        if self.is_late and forward.answer_here():
+            forward.drop_exchange()
+            server.distrust_connections()
+        elif self.doubts(server):
+            forward.suspect(server)
+
+    @property
+    def is_unheard(self) -> bool:
+        """
+        Whether the client has heard nothing of an answer, and may be given another one.
+        """
+        return self.awaits_head or self.forward.delivery.held is not None
+
+    @property
+    def is_late(self) -> bool:
+        """
+        Whether its client cannot be left without an answer for much longer.
+        """
+        forward = self.forward
+        return self.is_unheard and forward.hub.reactor.seconds() - forward.began >= forward.late_after
 
     def doubts(self, server: Server) -> bool:
         """
@@ -133,8 +154,7 @@ class Wait:
         ``server`` has fallen silent, and another one has not: ask that one instead, if nothing can be done twice.
         """
         forward = self.forward
-        is_unheard = self.awaits_head or forward.delivery.held is not None
-        if forward.server is not server or not is_unheard or not forward.may_repeat(UpstreamError("silent")):
+        if forward.server is not server or not self.is_unheard or not forward.may_repeat(UpstreamError("silent")):
             return
         other = forward.hub.cloud.other(forward.tried)
         if other is not None:

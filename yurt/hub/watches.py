@@ -36,6 +36,7 @@ from yurt.hub.accept import read_accept
 from yurt.hub.answers import FROM_CLOUD, answer_status, name_source
 from yurt.hub.attachment import Attachment
 from yurt.hub.cache.views import Caller
+from yurt.hub.call import VERDICT_WAIT
 from yurt.hub.deadline import Deadline
 from yurt.hub.difference import Difference
 from yurt.hub.expiry import Expiry
@@ -103,7 +104,7 @@ class Watch:
         """
         self.hub.watches.add(self)
         self.request.when_lost(self.end, HALF_CLOSED)
-        self.hub.when_verdict(self.proceed)
+        self.hub.when_verdict(self.proceed, VERDICT_WAIT)
 
     def proceed(self) -> None:
         """

@@ -19,6 +19,7 @@ from yurt.http.interfaces import Headers, ResponseHead, UpstreamError
 from yurt.hub.answers import FROM_HUB, JSON
 from yurt.hub.cache.views import Found
 from yurt.hub.changes import Change
+from yurt.hub.clienttime import KEPT_AFTER, KEPT_GRACE, SHARE, time_of
 from yurt.hub.cloud import LOAD_BALANCER_ERRORS
 from yurt.hub.forward import Forward
 from yurt.hub.journal import Entry
@@ -125,7 +126,7 @@ class Write(Forward):
         """
         A load balancer without servers behind it is no answer to a write that can be kept.
         """
-        if head.status in LOAD_BALANCER_ERRORS and self.admitted_offline() and not self.streamed and self.keep_locally():
+        if head.status in LOAD_BALANCER_ERRORS and self.answer_here():
             self.answered_by_cloud(head)
             self.wait.end()
             self.drop_exchange()
@@ -138,6 +139,12 @@ class Write(Forward):
         """
         if self.streamed or not self.keep_locally():
             super().answer_offline(error)
+
+    def answer_here(self) -> bool:
+        """
+        Keep the write, for a caller that is known without the cloud.
+        """
+        return self.admitted_offline() and not self.streamed and self.keep_locally()
 
     def keep_locally(self) -> bool:
         """
@@ -184,6 +191,27 @@ class Write(Forward):
             self.series.from_hub += 1
             self.request.respond(status, [(b"Content-Type", content_type), FROM_HUB], body)
             self.done()
+
+
+class KeptWrite(Write):
+    """
+    A write that the hub can take by itself, so that its client need not wait for long.
+    """
+
+    verdict_wait = KEPT_GRACE
+
+    @property
+    def late_after(self) -> float:
+        """
+        A part of what its client tells of its time, and no more than kubelet has in any case.
+        """
+        return min(KEPT_AFTER, SHARE * time_of(self.info))
+
+    def holds(self, head: ResponseHead) -> bool:
+        """
+        Should the answer break off, there is another one.
+        """
+        return head.status in (200, 201)
 
 
 class Create(Change, Write):
