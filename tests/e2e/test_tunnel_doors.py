@@ -81,8 +81,8 @@ class ScrapeTests(DoorCase):
 
     def test_client_certificate(self) -> None:
         """
-        A client certificate of the cluster's CA opens the node's metrics to whom RBAC lets, by the node's name and by its
-        address; others are forbidden, and a certificate of another CA is worth nothing.
+        A client certificate of the cluster's CA opens the node's metrics to whom RBAC lets, by the node's name, be it in TLS only,
+        and by its address; others are forbidden, and who shows nothing is unknown.
         """
         node = self.cluster.node
         self.cluster.apply(*granted("scrape", user("scraper"), rule("", "nodes/metrics nodes/proxy nodes/stats", "get")))
@@ -90,6 +90,8 @@ class ScrapeTests(DoorCase):
             self.cluster.plane.authority.issue(name, name)
         self.assertIn(CPU, self.ask(node.name, METRICS, name="scraper").body)
         self.assertIn(CPU, self.ask(node.address, METRICS, name="scraper", verify=False).body)
+        by_tls_only = [f"Host: {self.tunnel.server.address}:10263"]
+        self.assertIn(CPU, self.ask(node.name, METRICS, name="scraper", headers=by_tls_only).body)
         self.assert_status(self.ask(node.name, METRICS, name="somebody"), 403, "Forbidden", ["somebody"])
         self.assert_status(self.ask(node.name, METRICS), 401, "Unauthorized", [])
 
