@@ -81,8 +81,8 @@ class ScrapeTests(DoorCase):
 
     def test_client_certificate(self) -> None:
         """
-        A client certificate of the cluster's CA opens the node's metrics to whom RBAC lets, by the node's name, be it in TLS only,
-        and by its address; others are forbidden, and who shows nothing is unknown.
+        A client certificate of the cluster's CA opens the node's metrics to whom RBAC lets, by the node's name, be it in TLS
+        only, and by its address; others are forbidden, and who shows nothing is unknown.
         """
         node = self.cluster.node
         self.cluster.apply(*granted("scrape", user("scraper"), rule("", "nodes/metrics nodes/proxy nodes/stats", "get")))

@@ -477,8 +477,8 @@ class RestoreTests(RedirectContract, SynchronousTestCase):
 
     def test_lost_in_a_crowd(self) -> None:
         """
-        When a change is so large that the kernel cannot tell all of it, and the jump goes at its end, that is put right long before
-        the next check.
+        When a change is so large that the kernel cannot tell all of it, and the jump goes at its end, that is put right long
+        before the next check.
         """
         daemon = self.start(period=3600.0)
         self.tell(daemon, [NODE])

@@ -260,11 +260,14 @@ class DiallingTests(Case):
 
     async def test_silent_proxy(self) -> None:
         """
-        A proxy that takes the connection and never answers is given up, too; its password is shown to nobody.
+        A proxy that takes the connection and never answers is given up, too, and before is silent as a server may be; its
+        password is shown to nobody.
         """
         proxy = f"http://user:secret@127.0.0.1:{self.listen(Protocol)}"
-        error = await self.refused(10262, proxy=proxy, timeout=0.05)
-        self.assertEqual((error.word, error.answered), ("timeout", False))
+        told: list[int] = []
+        how: dict[str, Any] = {"timeout": 0.05, "connect_timeout": 0.01, "silent": partial(told.append, 1)}
+        error = await self.refused(10262, proxy=proxy, **how)
+        self.assertEqual((error.word, error.answered, error.silent, told), ("timeout", False, True, [1]))
         self.assertIn("by proxy 127.0.0.1:", str(error))
         self.assertNotIn("secret", str(error))
 

@@ -17,7 +17,7 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError, ConnectionDone
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime, ITransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IProtocolFactory, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -248,7 +248,7 @@ async def dial_link(
     TCP must be there within ``connect_timeout`` (``timeout`` if not given; of a proxy's answer, within that in any case), TLS
     and the hello within ``timeout`` after that, and none of their bytes may remain unacknowledged for as long as TCP may take: a
     line that was cut behind its first packets is tried anew as soon as one that was cut before.  ``silent`` is called if nothing
-    at all was heard for as long, once TCP was there.  Raises :exc:`LinkError`.
+    at all was heard for as long, once TCP was there, and if a proxy has not answered after as long.  Raises :exc:`LinkError`.
     """
     where = authority(host, port) if address in (None, host) else f"{authority(host, port)} ({address})"
     if proxy is not None:
@@ -261,17 +261,31 @@ async def dial_link(
             await tcp_endpoint(reactor, address or host, port, patience).connect(factory)
         else:
             opening = ConnectEndpoint(reactor, proxy, authority(host, port), patience).connect(factory)
-            await opening.addTimeout(timeout, reactor)
+            await _listen_to(opening.addTimeout(timeout, reactor), patience, silent, reactor)
     except UpstreamError as error:
         raise LinkError(str(error), word=UNREACHABLE) from None
     except DeferredTimeout:
-        raise LinkError(f"{where}: no answer within {timeout:g} s", word=TIMEOUT) from None
+        raise LinkError(f"{where}: no answer within {timeout:g} s", word=TIMEOUT, silent=True) from None
     except ConnectingCancelledError:
         raise CancelledError from None
     except DIAL_ERRORS as error:
         failure = dial_failure(error, patience)
         raise LinkError(f"{where}: {failure.message}", word=failure.word) from None
     return await link.greeted
+
+
+async def _listen_to(
+    opening: Deferred[IProtocol], seconds: float, silent: Callable[[], object] | None, reactor: IReactorTime
+) -> None:
+    """
+    Wait for a proxy's answer, and tell that there is none yet after so many seconds.
+    """
+    timer = None if silent is None else reactor.callLater(seconds, silent)
+    try:
+        await opening
+    finally:
+        if timer is not None and timer.active():
+            timer.cancel()
 
 
 def close_link(mux: MuxConnection) -> None:

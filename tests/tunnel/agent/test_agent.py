@@ -206,6 +206,20 @@ class ProxiedTests(AgentCase):
         proxy.answer = None
         await until(lambda: agent.connector.connected)
 
+    async def test_proxy_that_is_silent(self) -> None:
+        """
+        A proxy that does not answer, as one that cannot reach the server, is asked once more beside: the agent is connected while
+        the first attempt still waits.
+        """
+        self.patch(connector, "CONNECT_TIMEOUT", 0.05)
+        server = self.serve()
+        proxy, url = self.proxy(b"")
+        agent = self.begin(server, proxies={(NAME, server.port): url})
+        await until(lambda: proxy.heads)
+        proxy.answer = None
+        await until(lambda: agent.connector.connected)
+        self.assertNotIn("yurttunnel_agent_connect_failures_total{", self.page("/metrics")[1])
+
 
 class DialTests(AgentCase):
     """

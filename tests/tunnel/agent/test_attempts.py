@@ -92,6 +92,18 @@ class AttemptsTests(SynchronousTestCase):
         self.assertIn("silent", str(self.failureResultOf(self.attempts.link, LinkError).value))
         self.assertEqual(self.given_up, [self.begun[2]])
 
+    def test_silent_and_failed(self) -> None:
+        """
+        An attempt that was silent and then fails is followed by one other, and not by two.
+        """
+        self.silence()
+        self.silences[-1]()
+        self.begun[-1].errback(LinkError("no", word="unreachable"))
+        self.clock.advance(FIRST_WAIT)
+        self.assertEqual(len(self.begun), 3)
+        self.begun[0].callback(Link("a"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_cancelled(self) -> None:
         """
         All are given up together, also what has not begun yet.

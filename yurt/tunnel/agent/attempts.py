@@ -1,9 +1,10 @@
 """
 Attempts at one address of a server that overlap while it is silent.
 
-What takes TCP connections and says nothing may be a load balancer whose server is away, or a server with a thousand agents
-before this one.  The first is to be tried again soon; at the second an attempt that is given up has queued in vain, and the next
-one queues anew.  So an attempt that hears nothing goes on, and others begin beside it; whichever is through first stays.
+What takes TCP connections and says nothing may be a load balancer whose server is away, or an HTTP proxy that waits for it; or
+a server with a thousand agents before this one.  The former are to be tried again soon; at the latter an attempt that is given
+up has queued in vain, and the next one queues anew.  So an attempt that hears nothing goes on, and others begin beside it;
+whichever is through first stays.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Dial = Callable[[Callable[[], object]], Coroutine[Any, Any, Link]]
 class Attempts:
     """
     Makes ``link``: that of the attempt which is through first.  It fails as the first attempt does, when that fails before; an
-    attempt has HELLO_TIMEOUT, and another one begins at most CONNECT_TIMEOUT and FIRST_WAIT after the one before.  May be
-    cancelled.
+    attempt has HELLO_TIMEOUT, by a proxy twice that, and another one begins at most CONNECT_TIMEOUT and FIRST_WAIT after the one
+    before.  May be cancelled.
     """
 
     def __init__(self, reactor: IReactorTime, dial: Dial, chance: Callable[[], float]) -> None:
@@ -45,7 +46,8 @@ class Attempts:
         attempt.addCallbacks(self._made, self._failed, errbackArgs=(attempt,))
 
     def _begin_another(self) -> None:
-        self._timer = self._reactor.callLater(self._chance() * FIRST_WAIT, self._begin)
+        if self._timer is None or not self._timer.active():
+            self._timer = self._reactor.callLater(self._chance() * FIRST_WAIT, self._begin)
 
     def _made(self, link: Link) -> None:
         self._end()

@@ -43,7 +43,7 @@ rules, as a reload of firewalld does, is not through at once.
 """
 
 LOST_PAUSE = 5.0
-"""The same where so much has changed that the kernel could not tell what: all is large then, and a kube-proxy may write it often."""
+"""The same where so much has changed that the kernel could not tell what: a kube-proxy may write such a large table often."""
 
 FIRST_RETRY = 1.0
 """Seconds before a change that failed is tried again; doubled each time."""
