@@ -4,6 +4,7 @@ Several nodes, several servers, and agents that are not what they claim.
 
 from __future__ import annotations
 
+import json
 import signal
 
 from tests.certs import issue, make_ca
@@ -153,3 +154,30 @@ class TwoServersTests(TunnelCase):
         self.assertTrue(reaches())
         self.other.stop(signal.SIGKILL)
         self.assertTrue(reaches())
+
+    def test_another_on_the_same_host(self) -> None:
+        """
+        A server that stops beside another one on its host hands the rules over before it closes: no call fails meanwhile.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        doors = ("--tunnel-agent-connect-port=10272", "--secure-port=10273", "--insecure-port=10274", "--meta-port=10275")
+        log = self.cluster.folder / "log/server-beside.log"
+        beside = Process("the server beside", server.command(*doors), log, server.namespace)
+        self.addCleanup(server.restart)
+        self.addCleanup(beside.stop)
+        self.tunnel.start_agent(node, "--tunnelserver-addr", f"{server.address}:10272")
+
+        def said(path: str) -> str:
+            beside.check()
+            return curl(server.namespace, f"http://127.0.0.1:10275{path}", agent="test", timeout=5).body
+
+        wait_for("the agent at the other", lambda: node.name in said("/v1/status"))
+        wait_for("the other to wait", lambda: "another yurt-tunnel-server keeps" in said("/v1/readyz"))
+        stopping = server.process
+        assert stopping
+        stopping.send(signal.SIGTERM)
+        calls = 0
+        while stopping.status is None or calls < 10:
+            self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+            calls += 1
+        wait_for("a ready server", lambda: json.loads(said("/v1/readyz"))["ready"])

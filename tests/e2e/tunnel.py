@@ -72,18 +72,8 @@ class TunnelServer:
         Start it with these options besides the ordinary ones, and wait until it listens.
         """
         self.stop()
-        keys = self.cluster.plane.authority
         self.options = options
-        argv = twistd(
-            "yurt-tunnel-server",
-            *("--bind-address", self.address),
-            *("--kubeconfig", str(self.cluster.folder / "tunnel-server.conf")),
-            *("--tls-cert-file", keys.file(f"{self.name}.crt")),
-            *("--tls-private-key-file", keys.file(f"{self.name}.key")),
-            *("--client-ca-file", keys.file("ca.crt")),
-            *("--egress-socket", str(self.socket)),
-            *options,
-        )
+        argv = self.command("--egress-socket", str(self.socket), *options)
         process = self.process = Process(self.name, argv, self.log, self.namespace)
 
         def ready() -> bool:
@@ -91,6 +81,21 @@ class TunnelServer:
             return curl(self.namespace, f"{SERVER_META}/v1/readyz", agent="test", timeout=5).status == 200
 
         wait_for(f"a ready {self.name}", ready, every=0.05)
+
+    def command(self, *options: str) -> list[str]:
+        """
+        The command that runs it, or another one in its place.
+        """
+        keys = self.cluster.plane.authority
+        return twistd(
+            "yurt-tunnel-server",
+            *("--bind-address", self.address),
+            *("--kubeconfig", str(self.cluster.folder / "tunnel-server.conf")),
+            *("--tls-cert-file", keys.file(f"{self.name}.crt")),
+            *("--tls-private-key-file", keys.file(f"{self.name}.key")),
+            *("--client-ca-file", keys.file("ca.crt")),
+            *options,
+        )
 
     def restart(self) -> None:
         """

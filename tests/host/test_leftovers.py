@@ -28,7 +28,10 @@ class FakeSole:
     def __init__(self, free: bool = True) -> None:
         self.free = free
         self.holder: int | None = None if free else 42
-        self.taken = False
+        self.taken = self.awaited = False
+
+    def is_awaited(self) -> bool:
+        return self.awaited
 
     def take(self) -> bool:
         self.taken = self.free

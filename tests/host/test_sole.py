@@ -67,6 +67,37 @@ class SoleTests(SynchronousTestCase):
         self.assertIsNone(second.holder)
         self.assertFalse(first.take())
 
+    def test_awaited(self) -> None:
+        """
+        Who has it learns whether somebody waits for it, which is so until that one gives up.
+        """
+        first, second, third = self.sole(), self.sole(), self.sole()
+        first.take()
+        self.assertFalse(first.is_awaited())
+        self.assertFalse(second.take())
+        second.leave()
+        self.assertFalse(first.is_awaited())
+        self.assertFalse(second.take() or third.take())
+        second.leave()
+        self.assertTrue(first.is_awaited())
+        first.leave()
+        self.assertTrue(third.take())
+        self.assertFalse(first.is_awaited())
+
+    def test_another_holder(self) -> None:
+        """
+        Who waits knows of each holder in turn.
+        """
+        first, process = self.sole(), self.hold(os.geteuid())
+        self.assertFalse(first.take())
+        process.kill()
+        process.wait()
+        second = self.sole()
+        self.assertTrue(second.take())
+        self.assertFalse(first.take())
+        self.assertEqual(first.holder, os.getpid())
+        self.assertTrue(second.is_awaited())
+
     def test_killed(self) -> None:
         """
         A process that is killed leaves it.

@@ -1,9 +1,10 @@
 """
 A daemon with nothing but the redirection of a tunnel server, for killing and stopping.
 
-usage: python -m tests.kernel.redirect_daemon BIND-ADDRESS PERIOD
+usage: python -m tests.kernel.redirect_daemon BIND-ADDRESS PERIOD PORT
 Reads one JSON object a line: ``{"direct": [address...], "ports": [port...]}`` are the cluster's nodes and ports from now on.
-Prints the service's state whenever it has changed, and one line when it has stopped.
+Prints the service's state whenever it has changed, and one line when it has stopped, before which it hands the rules over as the
+server does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from typing import Any, cast
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineReceiver
@@ -63,20 +65,28 @@ class Reports:
             print(state, flush=True)
 
 
+async def leave(service: Redirect) -> None:
+    """
+    Stop it.
+    """
+    await service.hand_over()
+    await service.stopService()
+
+
 def main() -> None:
     """
     Run until SIGTERM.
     """
     running = cast(Any, reactor)
-    address, period = sys.argv[1:]
+    address, period, port = sys.argv[1:]
     cluster = ToldCluster(synced=False)
     plain = "::1" if address == "::" else "127.0.0.1"
-    doors: Any = {"secure": Bound((address,), 10263), "insecure": Bound((plain, "127.0.0.1"), 10264)}
+    doors: Any = {"secure": Bound((address,), int(port)), "insecure": Bound((plain, "127.0.0.1"), 10264)}
     service = Redirect(running, cluster.nodes, cluster.ports, doors, period=float(period))
     running.callWhenRunning(service.startService)
     running.callWhenRunning(StandardIO, Orders(cluster))
     running.callWhenRunning(LoopingCall(Reports(service).look).start, LOOK)
-    running.addSystemEventTrigger("before", "shutdown", service.stopService)
+    running.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(leave(service)))
     running.addSystemEventTrigger("after", "shutdown", print, "stopped", flush=True)
     running.run()
 

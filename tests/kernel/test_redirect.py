@@ -119,11 +119,11 @@ class RedirectContract(_Mixin):
         self.start_doors(self.node, NODE, "10250", NODE6, "10250", NODE, "10255")
         return self.start_doors(self.cloud, "::", "10263", "127.0.0.1", "10264", "::1", "10264")
 
-    def start(self, bind: str = "::", period: float = 60.0) -> subprocess.Popen[bytes]:
+    def start(self, bind: str = "::", period: float = 60.0, port: int = 10263) -> subprocess.Popen[bytes]:
         """
         Start the daemon.
         """
-        daemon = self.cloud.start_python("-m", "tests.kernel.redirect_daemon", bind, str(period))
+        daemon = self.cloud.start_python("-m", "tests.kernel.redirect_daemon", bind, str(period), str(port))
         self.addCleanup(end, daemon)
         self.state_with(daemon, problem="firewall rules: waiting for the first list of nodes and ports")
         return daemon
@@ -400,6 +400,29 @@ class RedirectContract(_Mixin):
         first.wait()
         self.state_with(second, problem=None, direct_addresses=0)
         self.assertNotIn(f"-d {NODE}/32", self.saved())
+        self.stop(second)
+        self.assertEqual(self.saved(), self.before)
+
+    def test_handed_over(self) -> None:
+        """
+        When the server that keeps the rules stops beside another one, every connection comes to one of the two: there is no
+        moment without rules.
+        """
+        self.start_doors(self.cloud, CLOUD, "10273")
+        dialler = self.start_all_doors()
+        first, second = self.start(), self.start(CLOUD, port=10273)
+        self.tell(first, [NODE])
+        self.state_with(first, problem=None)
+        self.tell(second, [NODE])
+        while "another yurt-tunnel-server" not in self.state_with(second)["problem"]:
+            pass
+        ask(dialler, f"watch {FAR} 10250")
+        self.stop(first)
+        self.state_with(second, problem=None)
+        self.assertEqual(self.dial(dialler, FAR, 10250), [10273, FAR, 10250])
+        ask(dialler, "end")
+        (far,) = json.loads(read_line(dialler))
+        self.assertEqual(set(far), {json.dumps([port, FAR, 10250]) for port in (10263, 10273)})
         self.stop(second)
         self.assertEqual(self.saved(), self.before)
 

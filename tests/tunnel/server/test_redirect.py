@@ -20,6 +20,7 @@ from yurt.tunnel.server.ports import Security
 from yurt.tunnel.server.redirect import (
     FIRST_RETRY,
     GATHER,
+    HAND_OVER,
     LAST_RETRY,
     LOST_PAUSE,
     NEWS_PAUSE,
@@ -505,6 +506,57 @@ class RedirectTests(SynchronousTestCase):
         self.clock.advance(0)
         self.successResultOf(stopped)
         self.assertEqual((self.machine.asked(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_handed_over(self) -> None:
+        """
+        Before a stop another server that waits gets the rules as they are, and time to lead them to itself; it keeps them.
+        """
+        self.sole.awaited = True
+        self.start()
+        self.machine.asked()
+        given = Deferred.fromCoroutine(self.redirect.hand_over())
+        self.clock.advance(0)
+        self.assertEqual((self.sole.taken, given.called), (False, False))
+        self.sole.free = False
+        self.cluster.node("a", "10.0.0.3")
+        self.clock.pump([HAND_OVER / 10] * 11)
+        self.successResultOf(given)
+        stopped = self.redirect.stopService()
+        self.clock.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual((self.machine.asked(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_handed_over_to_nobody(self) -> None:
+        """
+        When the other one is gone before it has taken them, they are removed; where none waits nothing is handed over.
+        """
+        self.start()
+        self.successResultOf(Deferred.fromCoroutine(self.redirect.hand_over()))
+        self.assertTrue(self.sole.taken)
+        self.sole.awaited = True
+        given = Deferred.fromCoroutine(self.redirect.hand_over())
+        self.clock.pump([HAND_OVER / 10] * 11)
+        self.successResultOf(given)
+        self.machine.asked()
+        self.redirect.stopService()
+        self.clock.advance(0)
+        self.assertEqual([request.action for request in self.machine.asked()], ["remove"])
+
+    def test_handed_over_amid_change(self) -> None:
+        """
+        A change that is being made is made first.
+        """
+        self.sole.awaited = True
+        self.machine.at_once = False
+        self.start()
+        given = Deferred.fromCoroutine(self.redirect.hand_over())
+        self.clock.advance(0)
+        self.assertTrue(self.sole.taken)
+        self.machine.answer()
+        self.settle()
+        self.assertFalse(self.sole.taken)
+        self.clock.advance(HAND_OVER)
+        self.successResultOf(given)
 
     def test_stop_leaves_the_name(self) -> None:
         """

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from yurt.host.child import CHILD_TIMEOUT, HostReactor
@@ -60,6 +61,9 @@ REMOVE_TIMEOUT = 15.0
 OTHER_LOOK = 1.0
 """Seconds between two looks whether another server on this host still keeps the rules."""
 
+HAND_OVER = 3.0
+"""Seconds in which that other one, when this one stops, looks and has the rules lead to its own doors."""
+
 SOLE_NAME = "yurt-tunnel-server-rules"
 """The name that the server has that keeps the rules of this host; see :mod:`yurt.host.sole`."""
 
@@ -81,8 +85,8 @@ class Redirect(Service):
 
     Rules that an earlier run left are kept as they are until both are known: without the list of nodes no rule can be told to be
     wrong.  A change of nodes or ports is made alone, without looking at what else there is; every ``period`` seconds, and soon
-    after others have changed them, all is compared, and put right.  Of several servers on a host one keeps them; when it stops
-    or dies, another one.
+    after others have changed them, all is compared, and put right.  Of several servers on a host one keeps them; when it dies,
+    another one, and so when it stops: before its doors close, if :meth:`hand_over` is called.
     """
 
     log = Logger()
@@ -116,7 +120,7 @@ class Redirect(Service):
         self._known: Known | None = None
         self._check_at = self._checked_at = 0.0
         self._news = news(reactor, TUNNEL_ROOT, self._heard)
-        self._applying = False
+        self._applying = self._given = False
         self._retry = FIRST_RETRY
         self._failed = False
         self._changed = False
@@ -160,10 +164,20 @@ class Redirect(Service):
         Begin; returns at once and never fails.
         """
         super().startService()
-        self._known, self._check_at, self._failed = None, 0.0, False
+        self._known, self._check_at, self._failed, self._given = None, 0.0, False, False
         self._ends = [self._nodes.subscribe(self._node_changed), self._ports.subscribe(self._ports_changed)]
         self._news.start()
         self._loop = Deferred.fromCoroutine(self._keep())
+
+    async def hand_over(self) -> None:
+        """
+        Before a stop: let another server on this host, if one waits, have the rules as they are, and time to lead them to itself.
+        """
+        if self._loop is not None and self._sole.is_awaited():
+            self.log.info("another server on this host is to keep the firewall rules")
+            self._given = self._changed = True
+            self._wake(0.0)
+            await deferLater(self._reactor, HAND_OVER)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -250,6 +264,9 @@ class Redirect(Service):
         """
         Do what there is to do; returns for how long nothing will be, unless something changes.
         """
+        if self._given:
+            self._sole.leave()
+            return self._period
         if not (self._nodes.synced and self._ports.synced):
             self._tell("firewall rules: waiting for the first list of nodes and ports")
             return SYNC_LOOK

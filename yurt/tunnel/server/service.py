@@ -291,12 +291,15 @@ class TunnelServer(MultiService):
 
     async def stop(self) -> None:
         """
-        The doors close, agents and servers are told, what runs ends, and the rules that lead here go last.
+        The doors close, agents and servers are told, what runs ends, and the rules that lead here go last; or another server on
+        this host has them first.
 
         With the last DNAT rule of a host the kernel may cease to track connections, and those that were diverted would hang (seen
         with Linux 6.18).  A new call of a node behind NAT is better refused at once, by a closed port, than sent where nobody
         answers.
         """
+        if self.redirect is not None:
+            await self.redirect.hand_over()
         await DeferredList([door.stop_listening() for door in self.doors], consumeErrors=True)
         self.agents.drain()
         self.peer_streams.drain()
