@@ -4,6 +4,7 @@ Tests of :mod:`yurt.mux.line`.
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -140,18 +141,78 @@ class LineTests(SynchronousTestCase):
         """
         self.assertEqual(self.carry(self.answered(1.0), 1.0, 100), MAX_FLIGHT)
 
-    def test_base_is_forgotten(self) -> None:
+    def fill(self, line: Line, now: float, seconds: float, way: float, rate: float, lost: float = inf) -> tuple[float, float]:
         """
-        The shortest round trip counts for some minutes: the way through the net may have changed.
+        Send all that the line lets for so long, over a way of that round trip and rate on which a packet is lost every ``lost``
+        seconds; returns the time and the rate reached.
         """
-        line = Line(0.0)
-        self.assertEqual(line.base, inf)
-        line.pong(line.ping(0.0), 0.01)
-        for now in (BASE_AGE / 2, BASE_AGE + 1, 2 * BASE_AGE):
-            line.pong(line.ping(now), now + 0.05)
-            self.assertAlmostEqual(line.base, 0.01)
-        line.pong(line.ping(3 * BASE_AGE), 3 * BASE_AGE + 0.05)
-        self.assertAlmostEqual(line.base, 0.05)
+        begin, taken, free, again = now, line.acked, now, now + lost
+        asked: deque[tuple[float, int]] = deque()
+        while asked or now < begin + seconds:
+            while now < begin + seconds and (line.room > 0 or line.wants_ping):
+                size = max(0, min(line.stretch, line.room))
+                line.sent += size
+                free = max(free, now) + size / rate
+                if line.wants_ping:
+                    asked.append((free + way, line.ping(now)))
+            at, value = asked.popleft()
+            if at >= again:  # what came behind it waits until it has come again
+                held, again = again + 1.2 * way, again + lost
+                asked = deque((max(due, held), value) for due, value in asked)
+                at = max(at, held)
+            now = at
+            line.pong(value, now)
+        return now, (line.acked - taken) / (now - begin)
+
+    def test_way_becomes_longer(self) -> None:
+        """
+        A way that has become five times as long, without an end of the connection, is filled again within seconds, be it full
+        meanwhile or idle.
+        """
+        rate = 12e6
+        line = self.answered(0.02)
+        now, _ = self.fill(line, 1.0, 5.0, 0.02, rate)
+        now, reached = self.fill(line, now, BASE_AGE - 1, 0.1, rate)
+        self.assertLess(reached, rate / 2)
+        now, _ = self.fill(line, now, 5.0, 0.1, rate)
+        self.assertGreater(self.fill(line, now, 5.0, 0.1, rate)[1], 0.9 * rate)
+        self.assertAlmostEqual(line.base, 0.1, 1)
+        idle = self.answered(0.02)
+        for now in (BASE_AGE / 2, BASE_AGE + 1):
+            self.assertAlmostEqual(idle.base, 0.02)
+            idle.pong(idle.ping(now), now + 0.1)
+        self.assertAlmostEqual(idle.base, 0.1)
+        idle.pong(idle.ping(now), now + 0.03)
+        self.assertAlmostEqual(idle.base, 0.03)
+
+    def test_queue_is_no_way(self) -> None:
+        """
+        The time that bytes wait behind others is not taken for the way, however long a line is full: no queue grows by that.
+        """
+        for way, rate in ((0.05, 125e3), (0.02, 2.5e6), (0.1, 12e6), (0.002, 1e8)):
+            line = self.answered(way)
+            now, reached = self.fill(line, 1.0, 300.0, way, rate)
+            self.assertGreater(reached, 0.9 * rate)
+            self.assertLess(line.base, 2 * way + 0.1)
+            self.assertLess(line.flight / rate, 2 * way + 0.3)
+
+    def test_lost_packets(self) -> None:
+        """
+        A long line that loses a packet now and then is filled all the same: an answer that waits for it says nothing of its rate.
+        """
+        for rounds in (3, 4, 6):
+            line = self.answered(0.1)
+            now, _ = self.fill(line, 1.0, 5.0, 0.1, 12e6, lost=0.1 * rounds)
+            self.assertGreater(self.fill(line, now, 20.0, 0.1, 12e6, lost=0.1 * rounds)[1], 0.9 * 12e6)
+
+    def test_rate_is_forgotten(self) -> None:
+        """
+        A long line that has become slower is not sent more than that for long.
+        """
+        line = self.answered(0.05)
+        now, _ = self.fill(line, 1.0, 5.0, 0.05, 12e6)
+        now, _ = self.fill(line, now, 5.0, 0.05, 1e6)
+        self.assertLess(line.flight / 1e6, 0.55)
 
     def test_credit(self) -> None:
         """

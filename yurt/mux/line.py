@@ -14,9 +14,16 @@ from typing import Final
 from yurt.mux.frames import MAX_UINT32
 from yurt.mux.stream import Stream
 
-BASE_AGE: Final = 300.0
+BASE_AGE: Final = 10.0
 """
-Seconds for which, and at most twice that, the shortest round trip is taken for that of the line when nothing queues on it.
+Seconds of longer round trips than what is on its way explains, after which the line is asked, almost empty, for its own: the way
+through the net may have become a longer one.
+"""
+
+RATE_ROUNDS: Final = 5
+"""
+Round trips, and at most twice as many, for which a long line's best rate counts: where a packet was lost, an answer waits until
+it has come again, though the line carries as much as before.
 """
 
 STALE: Final = 5.0
@@ -64,12 +71,14 @@ class Line:
     """
 
     __slots__ = (
-        "_based_at",
-        "_bases",
+        "_emptied",
+        "_explained_at",
         "_flight",
         "_marked",
         "_more",
         "_pings",
+        "_rated_at",
+        "_rates",
         "_sender",
         "_sole_since",
         "acked",
@@ -101,9 +110,15 @@ class Line:
         self._sender = 0
         self._sole_since = inf
         """The stream that sent last, and how much was sent when it began to be the only one."""
-        self._bases = (inf, inf)
         self.base = inf
-        """The shortest round trip of the last minutes; infinite when none was measured."""
+        """The round trip when nothing queues on the line; infinite when none was measured."""
+        self._explained_at = now
+        """When a round trip was last no longer than that and what may queue."""
+        self._emptied = inf
+        """While the line is kept almost empty: how much was sent before."""
+        self._rates = (0.0, 0.0)
+        self._rated_at = now
+        """The best of the last round trips and of those before them, and since when; bytes a second."""
         self.credit_shift = 2
         """
         Credit is returned when the window shifted by so much was read: each half on a short line, each quarter on a long one,
@@ -115,7 +130,6 @@ class Line:
         """How much is sent between two pings."""
         self.longest_frame = MIN_FLIGHT
         """How long a data frame may be: where little may be on its way, one must not be twice that."""
-        self._based_at = now
 
     @property
     def awaits_answer(self) -> bool:
@@ -175,8 +189,8 @@ class Line:
                 self.answers += 1
                 self.acked = sent
                 self.rtt = now - at
-                self._note_base(self.rtt, now)
-                self._adapt(sent - acked, self.rtt)
+                self._note_base(self.rtt, sent - acked, acked, now)
+                self._adapt(sent - acked, self.rtt, now)
                 self.credit_shift = 1 if self.base < LONG else 2
                 self._reckon()
                 self.longest_frame = THIN_FRAME if self._flight < MIN_FLIGHT else MIN_FLIGHT
@@ -185,30 +199,54 @@ class Line:
     def _reckon(self) -> None:
         sole = self.acked >= self._sole_since
         self.flight = min(MAX_FLIGHT, self._flight + self._more) if sole else self._flight
+        if self._emptied < inf:
+            self.flight = self._flight >> 2
         self.stretch = self.flight >> self.credit_shift
 
-    def _note_base(self, rtt: float, now: float) -> None:
-        newer, older = self._bases
-        if now - self._based_at > BASE_AGE:
-            self._bases = (rtt, newer)
-            self._based_at = now
-        elif rtt < newer:
-            self._bases = (rtt, older)
-        self.base = min(self._bases)
+    def _note_base(self, rtt: float, carried: int, acked: int, now: float) -> None:
+        """
+        The shortest round trip is the line's own, until for BASE_AGE all were longer than it and what may queue explain, and so
+        is one that had next to nothing before it.
+        """
+        queue = THIN_QUEUE if carried and self._flight < MIN_FLIGHT else 0.0
+        is_explained = rtt <= max(2 * self.base, 4 * LONG) + queue
+        if not is_explained and now - self._explained_at <= BASE_AGE:
+            return
+        if is_explained or not carried or acked >= self._emptied:
+            self.base = min(rtt, self.base) if is_explained else rtt
+            self._explained_at = now
+            self._emptied = inf
+        elif self._emptied == inf:
+            self._emptied = self.sent
 
-    def _adapt(self, carried: int, rtt: float) -> None:
+    def _rate(self, rate: float, now: float) -> float:
         """
-        Let the flight follow what the line has carried in one round trip; one that was not full tells nothing against it.
+        What the line carries, by the rate of the last round trip: on a long one the best of some.
         """
+        if self.base < LONG:
+            return rate
+        newer, older = self._rates
+        if now - self._rated_at > RATE_ROUNDS * self.base:
+            self._rates, self._rated_at = (rate, newer), now
+        else:
+            self._rates = (max(rate, newer), older)
+        return max(self._rates)
+
+    def _adapt(self, carried: int, rtt: float, now: float) -> None:
+        """
+        Let the flight follow what the line carries in one round trip; one that was not full tells nothing against it.
+        """
+        is_late = rtt - self.base > LATE
         if rtt > 0:
             self._more = min(MAX_LONE, int(carried * LONE_QUEUE / rtt))
-            wanted = int(carried * (self.base + max(self.base, QUEUE)) / rtt)
-            least = max(THIN_FLIGHT, min(MIN_FLIGHT, int(carried * THIN_QUEUE / rtt)))
+            rate = carried / rtt if is_late else self._rate(carried / rtt, now)
+            wanted = int(rate * (self.base + max(self.base, QUEUE)))
+            least = max(THIN_FLIGHT, min(MIN_FLIGHT, int(rate * THIN_QUEUE)))
         else:
             wanted, least = 2 * carried, MIN_FLIGHT
         flight, step = self._flight, self._flight >> 2
         if wanted > flight or least > flight or 2 * carried > flight:
-            lower = wanted if rtt - self.base > LATE else max(wanted, flight - step)
+            lower = wanted if is_late else max(wanted, flight - step)
             self._flight = max(least, min(MAX_FLIGHT, flight + step, lower))
 
     def window(self, stream: Stream, elapsed: float, most: int) -> int:
