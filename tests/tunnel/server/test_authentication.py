@@ -19,6 +19,7 @@ from tests import certs
 from tests.tunnel.server.edge import FakeApi
 from yurt.http.interfaces import Headers, IncomingRequest, RequestHead
 from yurt.kube.api import ApiError
+from yurt.logs import redact
 from yurt.tunnel.server import authentication
 from yurt.tunnel.server.authentication import MACHINE, MAX_TOKEN_BYTES, Authenticator, Caller, Entrance
 from yurt.tunnel.server.routing import Refused
@@ -84,10 +85,11 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def refused(self, *request: Any, **how: Any) -> Refused:
         """
-        Why nobody.
+        Why nobody, in words that the log leaves whole.
         """
         error = self.failureResultOf(self.ask(Request(*request, **how)), Refused).value
         assert isinstance(error, Refused)
+        self.assertEqual(redact(error.message), error.message)
         return error
 
     def token(self, token: str) -> Headers:

@@ -51,5 +51,17 @@ class RefusalsTests(SynchronousTestCase):
         self.refusals.refuse("refused", "once more")
         self.assertEqual(
             self.lines[MAX_LINES:],
-            ["refused in the meantime, without a line each: 3 × refused, 4 × timeout", "refused (refused): once more"],
+            ["refused or broken in the meantime, without a line each: 3 × refused, 4 × timeout", "refused (refused): once more"],
         )
+
+    def test_broken(self) -> None:
+        """
+        The answers that a lost link breaks off fill no disk either, and are no refusals.
+        """
+        for number in range(MAX_LINES + 7):
+            self.refusals.broke(f"GET '/containerLogs/default/web-{number}' from 10.0.0.1: the answer of node edge-1 broke off")
+        self.assertEqual(len(self.lines), MAX_LINES)
+        self.clock.advance(LOG_INTERVAL)
+        self.refusals.refuse("not-connected", "edge-1")
+        told = ["refused or broken in the meantime, without a line each: 7 × broken answers", "refused (not-connected): edge-1"]
+        self.assertEqual(self.lines[MAX_LINES:], told)

@@ -123,11 +123,11 @@ class Authenticator:
             try:
                 caller = await self._recent.get(sha256(token.encode()).digest(), lambda: self._review(token))
             except ApiError as error:
-                message = f"the bearer token cannot be checked: {error.message}"
+                message = f"the token cannot be checked: {error.message}"
                 raise Refused(503, "ServiceUnavailable", "unauthenticated", message) from error
         if caller is None:
             known = (
-                "without --kubeconfig no token is known" if self._api is None else "the API server does not know the bearer token"
+                "without --kubeconfig no token is known" if self._api is None else "the API server does not know the token"
             )
             raise Refused(401, "Unauthorized", "unauthenticated", known)
         return caller

@@ -171,9 +171,7 @@ class Proxied(Passage):
         """
         self.exchange = None
         if self.started:
-            self.log.info(
-                "{what}: the answer of node {node} broke off: {error}", what=self.describe(), node=self.node, error=str(error)
-            )
+            self.front.refusals.broke(f"{self.describe()}: the answer of node {self.node} broke off: {error}")
             self.request.abort()
             self.done()
         else:

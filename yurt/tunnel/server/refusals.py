@@ -1,5 +1,5 @@
 """
-What the server refuses: counted, all of it, and written to the log, as much of it as anybody can read.
+What the server refuses, and what breaks: written to the log, as much of it as anybody can read; refusals are all counted.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from yurt.tunnel.server.metrics import ServerMetrics
 
 LOG_INTERVAL = 10.0
 MAX_LINES = 20
-"""Lines of refusals within LOG_INTERVAL seconds; of further ones only their number is told, with the next line."""
+"""Lines within LOG_INTERVAL seconds; of what else happened only the number is told, with the next line."""
+
+BROKEN = "broken answers"
 
 
 class Refusals:
     """
-    Tells operators what was refused and why, without filling their disks when a client asks again and again.
+    Tells operators what was refused or broke, and why, without filling their disks when a client asks again and again, or a
+    link with a thousand streams ends.
     """
 
     log = Logger()
@@ -35,15 +38,24 @@ class Refusals:
         Count one of :data:`~yurt.tunnel.server.metrics.REFUSALS` and log what happened, for whom, and why.
         """
         self.metrics.refused(word)
+        self._tell(word, f"refused ({word}): {message}")
+
+    def broke(self, message: str) -> None:
+        """
+        Log that an answer ended in the middle, whose, and why.
+        """
+        self._tell(BROKEN, message)
+
+    def _tell(self, kind: str, line: str) -> None:
         now = self._seconds()
         if now - self._since >= LOG_INTERVAL:
             self._since, self._lines = now, 0
         if self._lines >= MAX_LINES:
-            self._untold[word] += 1
+            self._untold[kind] += 1
             return
         self._lines += 1
         if self._untold:
-            counts = ", ".join(f"{count} × {word}" for word, count in sorted(self._untold.items()))
-            self.log.warn("refused in the meantime, without a line each: {counts}", counts=counts)
+            counts = ", ".join(f"{count} × {kind}" for kind, count in sorted(self._untold.items()))
+            self.log.warn("refused or broken in the meantime, without a line each: {counts}", counts=counts)
             self._untold.clear()
-        self.log.warn("refused ({word}): {what}", word=word, what=message)
+        self.log.warn("{line}", line=line)
