@@ -19,9 +19,11 @@ class FactoryTests(SynchronousTestCase):
 
     def test_too_many(self) -> None:
         """
-        While all are busy, one connection too many gets 503 and the end; when one leaves, another may come.
+        While all are busy, one connection too many gets 503 and the end, which the owner hears of; when one leaves, another may.
         """
         side = ServerSide(limits=ServerLimits(max_connections=1))
+        turned_away: list[object] = []
+        side.factory.turned_away = turned_away.append
         first = side.connection
         side.feed(get())
         side.connect()
@@ -32,7 +34,7 @@ class FactoryTests(SynchronousTestCase):
         side.lose()
         side.connect()
         side.feed(get())
-        self.assertEqual(len(side.requests), 2)
+        self.assertEqual((len(side.requests), len(turned_away)), (2, 1))
 
     def test_far_too_many(self) -> None:
         """

@@ -32,7 +32,8 @@ class HTTPServerFactory(Factory):
     ``door`` is what requests show as theirs; ``own_headers`` go on the answers that this layer gives by itself (400
     for what is malformed, 431 for a head too large, 500 for a failing application, 503 for one connection too many).  CONNECT is
     malformed unless the application ``takes_connect``.  ``handshake_failed`` is told of connections that ended within TLS's
-    hand-shake: from where, and why; ``crowded_out`` from where a connection came that had to make room.
+    hand-shake: from where, and why; ``crowded_out`` from where a connection came that had to make room, ``turned_away`` from
+    where one that found none.
 
     When there are as many connections as may be, the oldest that has not asked anything yet makes room for a new one, or else the
     one that has been idle for longest: whoever only holds connections open must not keep out those who have something to ask.
@@ -56,11 +57,13 @@ class HTTPServerFactory(Factory):
         takes_connect: bool = False,
         handshake_failed: Callable[[IAddress, Failure], object] = lambda peer, reason: None,
         crowded_out: Callable[[IAddress], object] = lambda peer: None,
+        turned_away: Callable[[IAddress | None], object] = lambda peer: None,
     ) -> None:
         self.reactor = reactor
         self.application = application
         self.handshake_failed = handshake_failed
         self.crowded_out = crowded_out
+        self.turned_away = turned_away
         self.door = door
         self.limits = limits
         self.own_headers: Headers = own_headers or []
@@ -90,11 +93,15 @@ class HTTPServerFactory(Factory):
             self._make_room(self.leaving)
         if self._in_use() >= most:
             self._make_room(self.silent or self.idle)
-        if len(self.connections) >= most + self.SPARE_CONNECTIONS:
+        is_full = self._in_use() >= most
+        has_place = len(self.connections) < most + self.SPARE_CONNECTIONS
+        if not self.draining and (is_full or not has_place):
+            self.turned_away(addr)
+        if not has_place:
             return None
         connection = ServerConnection(self)
         connection.factory = self
-        connection.refused = self.draining or self._in_use() >= most
+        connection.refused = self.draining or is_full
         return connection
 
     def _in_use(self) -> int:

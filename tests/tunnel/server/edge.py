@@ -28,6 +28,7 @@ from yurt.http.limits import ServerLimits
 from yurt.http.response_parser import ResponseParser
 from yurt.http.server import HTTPServerFactory
 from yurt.kube.api import ApiError
+from yurt.listening import BACKLOG
 from yurt.mux.connection import MuxConnection, MuxStream
 from yurt.tls import ClientTLS, Credentials, ServerTLS
 from yurt.tunnel.answering import read_connect
@@ -379,7 +380,7 @@ class EdgeCase(TestCase):
         """
         Listen until the test ends.
         """
-        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(cast(IProtocolFactory, factory))
+        port = await TCP4ServerEndpoint(reactor, 0, BACKLOG, interface="127.0.0.1").listen(cast(IProtocolFactory, factory))
         self.addCleanup(port.stopListening)
         return int(cast(Any, port.getHost()).port)
 

@@ -4,6 +4,7 @@ Requests addressed to a whole server, with an API server beside it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from twisted.internet import reactor
@@ -156,3 +157,18 @@ class AddressedTests(TestCase):
         self.api.remove("configmaps", CONFIG["metadata"]["name"], "kube-system")
         await until(self.reactor, lambda: not self.server.ports.ports.https)
         self.assertEqual((await self.ask(b"/metrics", "edge-1:9445", plain=True)).status, 403)
+
+    async def test_full_door(self) -> None:
+        """
+        Who finds no room at a door hears so, and is counted.
+        """
+        door = self.server.factories["plain"]
+        door.limits = replace(door.limits, max_connections=1)
+        first = await self.site.connect(self.server.config.insecure_port)
+        first.wire.write(b"CONNECT edge-1:10250 HTTP/1.1\r\nHost: edge-1:10250\r\n\r\n")
+        await until(reactor, lambda: first.data.startswith(b"HTTP/1.1 200 "))
+        second = await self.site.connect(self.server.config.insecure_port)
+        await second.is_ended()
+        self.assertTrue(second.data.startswith(b"HTTP/1.1 503 "))
+        refused = self.server.prometheus.get_sample_value("yurttunnel_server_refused_total", {"reason": "full"})
+        self.assertEqual((refused, first.lost), (1, None))

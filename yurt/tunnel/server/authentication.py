@@ -126,9 +126,7 @@ class Authenticator:
                 message = f"the token cannot be checked: {error.message}"
                 raise Refused(503, "ServiceUnavailable", "unauthenticated", message) from error
         if caller is None:
-            known = (
-                "without --kubeconfig no token is known" if self._api is None else "the API server does not know the token"
-            )
+            known = "without --kubeconfig no token is known" if self._api is None else "the API server does not know the token"
             raise Refused(401, "Unauthorized", "unauthenticated", known)
         return caller
 

@@ -101,6 +101,12 @@ class Front:
         """
         self.refusals.refuse("full", f"a caller from {getattr(peer, 'host', peer)} had nothing to ask, and made room for another")
 
+    def turned_away(self, peer: IAddress | None) -> None:
+        """
+        A caller found no room, as all connections that the door takes have something asked.
+        """
+        self.refusals.refuse("full", f"a caller from {getattr(peer, 'host', 'a socket')}: the door has no room for it")
+
     def handle(self, request: IncomingRequest) -> None:
         """
         See :class:`yurt.http.interfaces.Application`.

@@ -237,6 +237,7 @@ class TunnelServer(MultiService):
             takes_connect=True,
             handshake_failed=self.front.handshake_failed,
             crowded_out=self.front.crowded_out,
+            turned_away=self.front.turned_away,
         )
         self.factories[entrance.value] = factory
         return cast(IProtocolFactory, factory)
