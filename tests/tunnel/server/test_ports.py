@@ -85,10 +85,12 @@ class ParseTests(SynchronousTestCase):
 
     def test_kubelet_ports(self) -> None:
         """
-        The kubelet's own ports keep their doors, whatever is written; that is no mistake worth a word.
+        The kubelet's own ports keep their doors, whatever is written; that is no mistake worth a word.  A kubelet may listen on
+        loopback only.
         """
-        ports = parse_ports({"https-proxy-ports": "10255", "http-proxy-ports": "10250", "localhost-proxy-ports": "10250"})
-        self.assertEqual(ports, NO_PORTS)
+        self.assertEqual(parse_ports({"https-proxy-ports": "10255", "http-proxy-ports": "10250"}), NO_PORTS)
+        ports = parse_ports({"localhost-proxy-ports": "10250,10255"})
+        self.assertEqual((ports.localhost, ports.tunnel_ports), ({10250, 10255}, NO_PORTS.tunnel_ports))
 
     def test_ignored(self) -> None:
         """

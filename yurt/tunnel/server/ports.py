@@ -68,7 +68,8 @@ def parse_ports(data: Mapping[str, str], insecure_port: int = INSECURE_PORT, nee
     """
     The ports that the data of the ConfigMap name.  What cannot be used is left out, and told in ``ignored``.
 
-    A port in several keys is https rather than http.  The kubelet's own ports are always in the tunnel and need no naming.
+    A port in several keys is https rather than http.  The kubelet's own ports are always in the tunnel and need no naming, but
+    for kubelets that listen on loopback only.
     Those in ``needed``, which tells whose they are, this server must reach without it: rules that turn them would cut it off, and
     it would never hear that they are to go.
     """
@@ -84,7 +85,7 @@ def parse_ports(data: Mapping[str, str], insecure_port: int = INSECURE_PORT, nee
                 why = f"more than {MAX_PORTS} ports"
             if why:
                 ignored.append(f"{key}: {item.text!r}: {why}")
-            elif item.port is not None and item.port not in (KUBELET_PORT, KUBELET_READ_ONLY_PORT):
+            elif item.port is not None and not (diverted and item.port in (KUBELET_PORT, KUBELET_READ_ONLY_PORT)):
                 ports.add(item.port)
         return ports
 
