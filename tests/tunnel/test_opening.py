@@ -147,6 +147,7 @@ class OpeningTests(StreamCase):
             (b"HTTP/1.1 503 x\r\nYurt-Refused: \xff\r\nContent-Length: 0\r\n\r\n", 503, "not-connected", "503 x"),
             (b"HTTP/1.1 418 I'm a teapot\r\n\r\n" + b"x" * (MAX_HEAD_BYTES + 1), 418, "unreachable", "418 I'm a teapot"),
             (b"SSH-2.0\r\n", 502, "malformed", "no HTTP"),
+            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", 502, "malformed", "no answer to a CONNECT"),
         ):
             dialling = self.dial()
             peer = self.link.client.accepted[-1]

@@ -163,6 +163,8 @@ class _Opening(PassThrough):
             self._fail(502, "BadGateway", MALFORMED, f"the answer is no HTTP: {parser.error}")
         elif head is not None and 200 <= head.status < 300:
             self._open(parser.rest)
+        elif head is not None and head.status < 400:
+            self._fail(502, "BadGateway", MALFORMED, f"{head.status} is no answer to a CONNECT")
         elif head is not None and (parser.complete or sum(map(len, parser.chunks)) > MAX_HEAD_BYTES):
             self._refused(head, parser)
 
