@@ -191,7 +191,8 @@ class PatienceTests(SynchronousTestCase):
         self.addCleanup(self.transport.socket.close)
         self.addCleanup(self.transport.caller.close)
         self.open = Open(self.transport, False)
-        self.service = Abandoned(self.reactor, lambda: [self.open])
+        self.told: list[str] = []
+        self.service = Abandoned(self.reactor, lambda: [self.open], self.told.append)
         self.service.startService()
         self.addCleanup(self.service.stopService)
 
@@ -211,7 +212,7 @@ class PatienceTests(SynchronousTestCase):
 
     def test_nothing_is_taken(self) -> None:
         """
-        One that is gone is cut when nothing of what it sent was taken for PATIENCE, counted from the last that was.
+        One that is gone is cut when nothing of what it sent was taken for PATIENCE, counted from the last that was, and told.
         """
         self.transport.caller.sendall(b"some bytes")
         self.transport.caller.close()
@@ -221,9 +222,9 @@ class PatienceTests(SynchronousTestCase):
         self.passes(PATIENCE)
         self.transport.socket.recv(4)
         self.passes(PATIENCE)
-        self.assertEqual(self.transport.aborted, 0)
+        self.assertEqual((self.transport.aborted, self.told), (0, []))
         self.passes(LOOK)
-        self.assertEqual(self.transport.aborted, 1)
+        self.assertEqual((self.transport.aborted, len(self.told)), (1, 1))
 
     def test_is_being_closed(self) -> None:
         """

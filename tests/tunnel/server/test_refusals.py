@@ -63,5 +63,5 @@ class RefusalsTests(SynchronousTestCase):
         self.assertEqual(len(self.lines), MAX_LINES)
         self.clock.advance(LOG_INTERVAL)
         self.refusals.refuse("not-connected", "edge-1")
-        told = ["refused or broken in the meantime, without a line each: 7 × broken answers", "refused (not-connected): edge-1"]
-        self.assertEqual(self.lines[MAX_LINES:], told)
+        untold = "refused or broken in the meantime, without a line each: 7 × broken connections"
+        self.assertEqual(self.lines[MAX_LINES:], [untold, "refused (not-connected): edge-1"])

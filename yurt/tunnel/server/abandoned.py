@@ -15,7 +15,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from yurt.host.destination import Destination, is_own_address, plain_address
@@ -49,20 +48,20 @@ class Abandoned(Service):
     Resets the connections among ``opened()`` that were abandoned.
 
     A caller is gone when its kernel says so; when it ended its direction, which with TLS means both; and on this very host when
-    the kernel alone has the other end.  One that only waits, however long, is not.
+    the kernel alone has the other end.  One that only waits, however long, is not.  ``report`` is told of each one in a line.
     """
-
-    log = Logger()
 
     def __init__(
         self,
         reactor: Any,
         opened: Callable[[], Iterable[Open]],
+        report: Callable[[str], object],
         *,
         is_own: Callable[[str], bool] = is_own_address,
     ) -> None:
         self._reactor = reactor
         self._opened = opened
+        self._report = report
         self._is_own = is_own
         self._timer: IDelayedCall | None = None
         self._held: set[Any] = set()
@@ -107,8 +106,8 @@ class Abandoned(Service):
             since = since if known == come else now
             patience = LINGER if one.ended else PATIENCE
             if now - since >= patience:
-                text = "a caller from {peer} is gone, and for {seconds:g} s nothing of what it sent was taken: it is reset"
-                self.log.info(text, peer=getattr(tcp.getPeer(), "host", "a socket"), seconds=patience)
+                peer = getattr(tcp.getPeer(), "host", "a socket")
+                self._report(f"a caller from {peer} is gone, and for {patience:g} s nothing that it sent was taken: it is reset")
                 one.wire.abortConnection()
             else:
                 self._since[tcp] = come, since

@@ -155,7 +155,7 @@ class ServerMetrics:
         """
         figures = self.read()
         yield from self._requests_now()
-        yield _gauge("cloud_nodes_counter", "Nodes that are reached directly", figures.cloud_nodes)
+        yield _gauge("cloud_nodes_counter", "Addresses that are reached directly", figures.cloud_nodes)
         yield _gauge("agents", "Nodes with an agent connected here", figures.nodes)
         yield _gauge("agent_connections", "Connections of agents", figures.agent_connections)
         yield _gauge("peers", "Other servers connected", figures.peers)

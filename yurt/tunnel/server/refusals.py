@@ -15,7 +15,7 @@ LOG_INTERVAL = 10.0
 MAX_LINES = 20
 """Lines within LOG_INTERVAL seconds; of what else happened only the number is told, with the next line."""
 
-BROKEN = "broken answers"
+BROKEN = "broken connections"
 
 
 class Refusals:
@@ -42,7 +42,7 @@ class Refusals:
 
     def broke(self, message: str) -> None:
         """
-        Log that an answer ended in the middle, whose, and why.
+        Log that an answer ended in the middle, or a connection was reset, whose, and why.
         """
         self._tell(BROKEN, message)
 

@@ -205,7 +205,7 @@ class TunnelServer(MultiService):
             period = config.iptables_sync_period
             self.redirect = Redirect(reactor, self.nodes, self.ports, cast(Any, doors), period=period, flows=flows)
             self.add(self.redirect)
-        self.add(Abandoned(reactor, self.callers))
+        self.add(Abandoned(reactor, self.callers, self.refusals.broke))
         self.add(Outlived(reactor, self.registry, self.nodes, config.drain_timeout))
         self.add(ReactorLag(reactor, self.prometheus, PREFIX))
         self.add(OnHangup(reactor, self.reload))
