@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from tests.miniapi.memory import MemoryAPI, MemoryExchange
 from tests.tunnel.server.memory_cluster import ClusterCase
 from yurt.kube.api import ApiClient
@@ -163,11 +165,17 @@ class FollowTests(Servers):
 
     def test_service_anew(self) -> None:
         """
-        While the Service is missing the records stay; made anew, its new address is in them.
+        While the Service is missing the records stay, and the log says so once; made anew, its new address is in them.
         """
         dns, _ = self.start()
         self.api.remove("services", SERVICE, NAMESPACE)
-        self.settle()
+        with capturedLogs() as logged:
+            self.settle()
+            self.put_node("edge-2", is_edge_worker="true")
+            self.settle()
+            self.api.remove("nodes", "edge-2")
+            self.settle()
+        self.assertEqual(["is missing" in formatEvent(event) for event in logged].count(True), 1)
         self.assertEqual(self.lines, ["10.0.0.9\tcloud-1", "10.96.7.7\tedge-1"])
         self.assertIn("x-tunnel-server-internal-svc is missing", str(dns.problem))
         self.put_service("10.96.8.8")

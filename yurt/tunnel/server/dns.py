@@ -160,10 +160,11 @@ class DNSRecords(MultiService):
                 await pause(self._reactor, COALESCE)
                 continue
             self._poked = False
-            problem = await self._sync()
+            why = await self._sync()
+            problem = f"DNS records: {why}" if why else None
             if problem and problem != self._problem:
-                self.log.warn("DNS records: {problem}; trying again", problem=problem)
-            self._problem = f"DNS records: {problem}" if problem else None
+                self.log.warn("{problem}; trying again", problem=problem)
+            self._problem = problem
             failures = failures + 1 if problem else 0
             self.failures += bool(problem)
             ceiling = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
