@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 
 from tests.certs import issue, make_ca
+from yurt.tunnel.server import registry
 
 from .curl import curl
 from .node import Node
@@ -154,6 +156,23 @@ class TwoServersTests(TunnelCase):
         self.assertTrue(reaches())
         self.other.stop(signal.SIGKILL)
         self.assertTrue(reaches())
+
+    def test_cut_from_one_of_them(self) -> None:
+        """
+        When the node's link to one of its servers is cut without a word, a call by that server goes by the other one: the first
+        call already, before the link is known to be dead.
+        """
+        node, server = self.cluster.node, self.tunnel.server
+        self.tunnel.start_agent(node, servers=[server, self.other])
+        wait_for("the other server's nodes", lambda: [one["nodes"] for one in server.status["servers"]] == [1])
+        for chain, way in (("INPUT", "-s"), ("OUTPUT", "-d")):
+            cut = [chain, way, server.address, "-p", "tcp", "-m", "multiport", "--ports", "10262", "-j", "DROP"]
+            node.run("iptables", "-w", "-I", *cut)
+            self.addCleanup(node.run, "iptables", "-w", "-D", *cut)
+        time.sleep(registry.SUSPECT_AFTER + 1)
+        before = server.log.stat().st_size
+        self.assertEqual(self.tunnel.kubectl("exec", WEB, "--", "hostname"), "web\n")
+        self.assertNotIn("refused", server.log.read_text()[before:])  # an API server tries again
 
     def test_another_on_the_same_host(self) -> None:
         """

@@ -11,9 +11,13 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
+from tests.tunnel.server.fakes import FakeCarrier
 from tests.tunnel.server.site import Client, Echo, Site, until
+from tests.tunnel.server.test_ways import FakePeers
 from yurt.host.tunnel_rules import Flow
+from yurt.mux import connection
 from yurt.mux.connection import MuxLimits
+from yurt.tunnel.server import registry, ways
 
 KUBELET = ("10.0.0.8", 10250)
 
@@ -64,6 +68,44 @@ class DivertedTests(TestCase):
         await until(self.reactor, lambda: received.data.endswith(b"\r\n\r\nearly"))
         self.assertTrue(received.data.startswith(b"CONNECT 10.0.0.8:10250 HTTP/1.1\r\n"))
         self.assertEqual(bytes(client.data), b"")
+
+    async def test_cut_link(self) -> None:
+        """
+        By a link that was cut without a word nothing of the client's goes where another one leads to the node: it goes by that.
+        """
+        for module in (ways, registry):
+            self.patch(module, "SUSPECT_AFTER", 0.02)
+        self.patch(ways, "DOUBT_AFTER", 0.1)
+        self.patch(connection, "DOUBT_AFTER", 0.01)
+        silent = await self.site.agent(self.server, target=None)
+        another = self.site.server()
+        agent = await self.site.agent(another, target=self.site.listen(Echo))
+        peers: Any = FakePeers()
+        self.server.ways.peers = peers
+        link: Any = another.registry.newest("edge-1")
+        peers.links["edge-1"] = link.mux
+        transport: Any = silent.mux.transport
+        transport.pauseProducing()
+        mine: Any = self.server.registry.newest("edge-1")
+        await until(self.reactor, lambda: self.reactor.seconds() - mine.mux.heard_at > 0.02)
+        client = await self.site.connect(self.server.config.secure_port, KUBELET)
+        client.wire.write(b"hello")
+        await client.receives(b"hello")
+        self.assertEqual((agent.asked, self.value("refused_total", reason="not-connected")), (["10.0.0.8:10250"], None))
+
+    async def test_refused_late(self) -> None:
+        """
+        A refusal that was waited for resets the connection, too.
+        """
+        self.patch(ways, "SUSPECT_AFTER", 0.0)
+        agent = await self.site.agent(self.server, target=1)
+        peers: Any = FakePeers()
+        peers.links["edge-1"] = FakeCarrier()
+        self.server.ways.peers = peers
+        client = await self.site.connect(self.server.config.secure_port, KUBELET)
+        await client.is_lost()
+        self.assertEqual(self.value("refused_total", reason="refused"), 1)
+        await until(self.reactor, lambda: not self.server.diverted.splices and agent.mux.streams == 0)
 
     async def test_refused(self) -> None:
         """

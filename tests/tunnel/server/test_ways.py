@@ -148,6 +148,28 @@ class WaysTests(SynchronousTestCase):
         self.failureResultOf(slow, CancelledError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_early(self) -> None:
+        """
+        What is written before the answer is lost with the link, so nothing is where that may be cut; without another link there
+        is nothing to wait for.
+        """
+        mine, theirs = FakeCarrier(), FakeCarrier()
+        self.registry.add(agent("edge-1", mine))
+        way = self.ways.way_to("edge-1", "10.0.0.8", 10250, early=True)
+        for theirs_is_there, mine.heard_at in ((False, 0.0), (True, 999.0), (True, 990.0)):
+            if theirs_is_there:
+                self.peers.links["edge-1"] = theirs
+            self.successResultOf(way.connect(Factory.forProtocol(Protocol)))
+        self.assertEqual(
+            [(carrier, early) for carrier, *_, early in self.streams.asked], [(mine, True), (mine, True), (mine, False)]
+        )
+        self.streams.unanswered.append(mine)
+        waiting = way.connect(Factory.forProtocol(Protocol))
+        mine.silent_for = 2.5
+        self.clock.advance(DOUBT_AFTER)
+        self.successResultOf(waiting)
+        self.assertIs(self.streams.asked[-1][0], theirs)
+
     def test_no_other_way(self) -> None:
         """
         What the node itself refuses no other link would give, and without another link the first refusal counts.

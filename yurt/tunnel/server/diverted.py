@@ -26,8 +26,9 @@ from yurt.tunnel.splice import Splice
 
 class Diverted:
     """
-    Joins diverted connections to the nodes they were meant for.  The client's bytes follow the head of the stream at once; when
-    there is no way, or the agent refuses, the connection is reset and the log says why.
+    Joins diverted connections to the nodes they were meant for.  The client's bytes follow the head of the stream at once, or
+    wait for the answer where there may be another way; when there is none, or the agent refuses, the connection is reset and the
+    log says why.
     """
 
     def __init__(self, ways: Ways, nodes: Nodes, ports: LivePorts, refusals: Refusals, max_connections: int) -> None:
@@ -57,8 +58,9 @@ class Diverted:
         splice = Splice()
         try:
             way = self.ways.way_to(node.name, host, port, early=True)
-            # Early, so it is over at once; a refusal that comes later is the reason of the right side's end, and resets the left.
-            way.connect(cast(IProtocolFactory, Build(lambda _: splice.right))).addErrback(refused.append)
+            # Where it is over at once, a refusal that comes later is the reason of the right side's end, and resets the left.
+            connecting = way.connect(cast(IProtocolFactory, Build(lambda _: splice.right)))
+            connecting.addErrback(refused.append).addCallback(lambda _: splice.abort() if refused else None)
         except NoWay as error:
             refused.append(error)
         if refused:  # told already

@@ -95,7 +95,8 @@ class Ways:
     def way_to(self, node: str, address: str, port: int, *, early: bool = False, local_only: bool = False) -> Way:
         """
         An endpoint whose ``connect`` dials ``address`` and ``port`` from the node; with ``early`` the protocol is connected at
-        once and may write before the answer; with ``local_only`` other servers are not asked.  The endpoint may be kept: it
+        once and may write before the answer, unless the link may be cut and there is another one: what it has written could not
+        go by that any more; with ``local_only`` other servers are not asked.  The endpoint may be kept: it
         looks for the node's connection at each ``connect``.
 
         Raises :class:`NoWay` when there is none now.  ``connect`` fails with it, too, and with :exc:`ConnectRefused`.  What is
@@ -189,9 +190,11 @@ class Way:
         except NoWay as error:
             self.refused(error)
             return fail(error)
-        opened = self._open(carrier, headers, protocolFactory)
+        unheard = self._ways.reactor.seconds() - carrier.heard_at >= SUSPECT_AFTER
+        early = self._early and not (unheard and self._other(carrier))
+        opened = self._open(carrier, headers, protocolFactory, early)
         given_up: list[Carrier] = []
-        if not opened.called and self._ways.reactor.seconds() - carrier.heard_at >= SUSPECT_AFTER:
+        if unheard and not opened.called:
             self._doubt_later(opened, carrier, given_up)
         elsewhere = cast("Deferred[IProtocol]", opened.addErrback(self._elsewhere, carrier, protocolFactory, given_up))
         return elsewhere.addErrback(self._failed)
@@ -226,16 +229,16 @@ class Way:
     ) -> Failure | Deferred[IProtocol]:
         refused = isinstance(failure.value, ConnectRefused) and failure.value.word in ELSEWHERE
         other = self._other(tried) if refused or given_up else None
-        return failure if other is None else self._open(*other, factory)
+        return failure if other is None else self._open(*other, factory, self._early)
 
-    def _open(self, carrier: Carrier, headers: Headers, factory: IProtocolFactory) -> Deferred[IProtocol]:
+    def _open(self, carrier: Carrier, headers: Headers, factory: IProtocolFactory, early: bool) -> Deferred[IProtocol]:
         began = self._ways.reactor.seconds()
         endpoint = self._ways.open_stream(
             carrier,
             self.address,
             self.port,
             headers=headers,
-            early=self._early,
+            early=early,
             answered=lambda: self._ways.metrics.dialled(self._ways.reactor.seconds() - began),
         )
         return endpoint.connect(cast(IProtocolFactory, _Watched(factory, self, began)))
