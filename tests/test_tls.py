@@ -5,6 +5,7 @@ Promises of TLS settings: who is trusted, what is shown, and that files are foll
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -453,9 +454,24 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(shown(Pair(client, server)), "CN=system:node:a,O=system:nodes")
         errors = [event for event in observer if event["log_level"].name == "error"]
         self.assertEqual(len(errors), 1)
-        self.assertIn("does not belong to the certificate", errors[0]["error"])
+        self.assertIn("does not belong to the certificate", errors[0]["problem"])
+        self.assertEqual(client.problem, errors[0]["problem"])
         self.write(None, OTHER.cert_pem, None)
         self.assertEqual(shown(Pair(client, server)), "CN=system:node:b,O=system:nodes")
+        self.assertIsNone(client.problem)
+
+    def test_expiry(self) -> None:
+        """
+        When the certificate expires that is shown is known, of new files before anybody connects; it is none's without one.
+        """
+        client = ClientTLS(self.credentials)
+        day = 24 * 3600
+        self.assertAlmostEqual(((client.expires_at or 0) - time.time()) / day, 1, 1)
+        later = certs.issue(AUTHORITY, "system:node:a", ["system:nodes"], lifetime=timedelta(days=9))
+        self.write(None, later.cert_pem, later.key_pem)
+        client.refresh()
+        self.assertAlmostEqual(((client.expires_at or 0) - time.time()) / day, 9, 1)
+        self.assertIsNone(client.without_certificate().expires_at)
 
     def test_missing_for_a_moment(self) -> None:
         """

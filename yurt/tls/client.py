@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from yurt.tls.context import PROTOCOL, TLS1_2, ContextSource
+from yurt.tls.context import PROTOCOL, TLS1_2, ContextSource, FollowsFiles
 from yurt.tls.credentials import Credentials
 from yurt.tls.verification import explain
 
@@ -27,7 +27,7 @@ MAX_RECENT = 64
 """Hosts whose last session a client keeps to resume it; the host not dialled for longest is forgotten first."""
 
 
-class ClientTLS:
+class ClientTLS(FollowsFiles):
     """
     TLS to servers whose certificate comes from the CA in ``credentials`` and names the host.
 
@@ -46,6 +46,7 @@ class ClientTLS:
         self._configure()
 
     def _configure(self) -> None:
+        # A session belongs to the certificate that was shown when it began.
         self._source.context.set_alpn_protos([PROTOCOL])
         self._recent: dict[str, SSL.Connection] = {}
 
@@ -75,9 +76,7 @@ class ClientTLS:
         For one connection to ``hostname`` (a name or an address), with the files as they are now.  The dot behind a name, which
         says that it is a whole one, is only for who looks it up: certificates and TLS's own name have none (RFC 6066, section 3).
         """
-        if self._source.refresh():
-            # A session belongs to the certificate that was shown when it began.
-            self._configure()
+        self.refresh()
         return _ClientCreator(self._source.context, (self._server_name or hostname).removesuffix("."), self._recent, self._verify)
 
 

@@ -93,6 +93,9 @@ class ContextSource:
 
     log = Logger()
 
+    problem: str | None = None
+    """Why files that changed are not used."""
+
     def __init__(self, credentials: Credentials, method: int, minimum: int) -> None:
         self._credentials = credentials
         self._method = method
@@ -116,7 +119,45 @@ class ContextSource:
         try:
             self.context = self._make()
         except CredentialsError as error:
-            self.log.error("Changed TLS files cannot be used, the old ones stay in use: {error}", error=str(error))
+            self.problem = f"changed TLS files cannot be used, the old ones stay in use: {error}"
+            self.log.error("{problem}", problem=self.problem)
             return False
+        self.problem = None
         self.log.info("TLS files changed: new connections use them ({credentials})", credentials=self._credentials)
         return True
+
+
+class FollowsFiles:
+    """
+    TLS whose context is as new as its files.
+    """
+
+    _source: ContextSource
+
+    def _configure(self) -> None:
+        """
+        Put a new context to its use.
+        """
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """
+        Read the files again if they changed.
+        """
+        if self._source.refresh():
+            self._configure()
+
+    @property
+    def problem(self) -> str | None:
+        """
+        Why files that changed are not used; None when they are.
+        """
+        return self._source.problem
+
+    @property
+    def expires_at(self) -> float | None:
+        """
+        When the certificate that is shown expires, seconds since the epoch; None without one.
+        """
+        shown = SSL.Connection(self._source.context, None).get_certificate()
+        return None if shown is None else shown.to_cryptography().not_valid_after_utc.timestamp()

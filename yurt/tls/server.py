@@ -14,7 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from yurt.tls.context import PROTOCOL, TLS1_2, ContextSource
+from yurt.tls.context import PROTOCOL, TLS1_2, ContextSource, FollowsFiles
 from yurt.tls.credentials import Credentials
 from yurt.tls.verification import INVALID_PURPOSE, explain
 
@@ -26,7 +26,7 @@ NO_CERTIFICATE = "this server has no certificate to show yet"
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class ServerTLS:
+class ServerTLS(FollowsFiles):
     """
     TLS for a listener with the certificate in ``credentials``; clients may show a certificate from their CA, and must if
     ``require_client_certificate``.  ``minimum`` is the oldest version of TLS that is spoken.  ``any_purpose`` says of which
@@ -79,8 +79,7 @@ class ServerTLS:
         """
         See :class:`IOpenSSLServerConnectionCreator`.
         """
-        if self._source.refresh():
-            self._configure()
+        self.refresh()
         if not self._shows:
             vars(tlsProtocol)["_reason"] = Failure(SSL.Error([("ssl", "", NO_CERTIFICATE)]))
         connection = SSL.Connection(self._source.context, None)

@@ -714,5 +714,10 @@ class PageTests(AgentCase):
             {"address": "127.0.0.1", "state": "connected", "serverId": "server-1", "streams": 0},
         )
         metrics = self.page("/metrics")[1]
-        for line in ("yurttunnel_agent_servers 1.0", "yurttunnel_agent_connects_total 1.0", "process_resident_memory_bytes "):
+        for line in (
+            "yurttunnel_agent_servers 1.0",
+            "yurttunnel_agent_connects_total 1.0",
+            "yurttunnel_agent_certificate_expiry_seconds 8",
+            "process_resident_memory_bytes ",
+        ):
             self.assertIn(line, metrics)

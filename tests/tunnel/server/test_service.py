@@ -17,6 +17,7 @@ from yurt.http.client import HTTPUpstream
 from yurt.http.fetch import fetch
 from yurt.lifecycle import MAX_OPEN_FILES
 from yurt.listening import StartFailed
+from yurt.tls import Credentials
 from yurt.tunnel.link import LinkError
 from yurt.tunnel.server import outlived
 from yurt.tunnel.server.service import TunnelServer
@@ -66,6 +67,28 @@ class ServiceTests(TestCase):
         metrics = (await self.page(server, "/metrics"))[1].decode()
         for line in ("agents 1.0", "streams 1.0", 'connections{door="diverted"} 1.0', "reactor_lag_max_seconds"):
             self.assertIn(f"yurttunnel_server_{line}", metrics)
+
+    async def test_certificate_files(self) -> None:
+        """
+        Files that changed and cannot be used are told of before the certificate that is kept expires, and so is when it does.
+        """
+        config = self.site.config()
+        files = {name: self.site.folder / name for name in ("server.crt", "server.key")}
+        pems = (config.credentials.cert_data or b"", config.credentials.key_data or b"")
+        for path, pem in zip(files.values(), pems, strict=True):
+            path.write_bytes(pem)
+        certificate, key = (str(path) for path in files.values())
+        server = self.site.server(credentials=Credentials(ca_data=self.site.ca.cert_pem, cert_file=certificate, key_file=key))
+        self.assertAlmostEqual(server.figures().certificates_expire_in["serving"] / (24 * 3600), 1, 1)
+        self.assertEqual(server.status()["problems"], [])
+        files["server.crt"].write_bytes(b"half a certif")
+        problem = (
+            f"changed TLS files cannot be used, the old ones stay in use: certificate file {certificate}: holds no valid PEM"
+        )
+        self.assertIn(problem, str(server.status()["problems"]))
+        await self.site.agent(server)
+        files["server.crt"].write_bytes(pems[0])
+        self.assertEqual(server.status()["problems"], [])
 
     async def test_absent_nodes(self) -> None:
         """

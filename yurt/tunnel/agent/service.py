@@ -125,8 +125,9 @@ class TunnelAgent(MultiService):
         """
         What the metrics ask for at a scrape.
         """
-        certificate = self.certificate
-        expiry = None if certificate is None else certificate.service.expires_in
+        self.tls.refresh()
+        expires_at = self.tls.expires_at
+        expiry = None if expires_at is None else expires_at - time.time()
         return replace(self.connector.figures(), certificate_expires_in=expiry)
 
     # What the meta pages show
@@ -144,10 +145,11 @@ class TunnelAgent(MultiService):
     @property
     def problems(self) -> list[str]:
         """
-        What keeps from being connected to all servers.
+        What keeps from being connected to all servers, or soon will.
         """
-        problem = None if self.certificate is None else self.certificate.problem
-        return [*([problem] if problem else []), *self.connector.problems]
+        self.tls.refresh()
+        asked_for = None if self.certificate is None else self.certificate.problem
+        return [*(problem for problem in (asked_for, self.tls.problem) if problem), *self.connector.problems]
 
     def status(self) -> Mapping[str, object]:
         """

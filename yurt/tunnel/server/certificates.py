@@ -119,13 +119,6 @@ class ServerCertificates(MultiService):
         own = str(service.files.path)
         return replace(given, cert_file=own)
 
-    def expire_in(self) -> dict[str, float]:
-        """
-        Seconds until each expires, negative once it has.
-        """
-        found = {name: service.expires_in for name, service in self.all.items()}
-        return {name: seconds for name, seconds in found.items() if seconds is not None}
-
     def problems(self) -> list[str]:
         """
         Why there is nothing to show, one sentence each.

@@ -56,7 +56,7 @@ from yurt.tunnel.server.refusals import Refusals
 from yurt.tunnel.server.registry import Carrier, Registry
 from yurt.tunnel.server.rules import Bound
 from yurt.tunnel.server.shares import share_files
-from yurt.tunnel.server.status import server_status
+from yurt.tunnel.server.status import certificates_expire_in, server_status
 from yurt.tunnel.server.upstreams import Upstreams
 from yurt.tunnel.server.ways import Ways
 
@@ -377,7 +377,7 @@ class TunnelServer(MultiService):
             peers=len(links),
             bytes_received=sum(agent.mux.bytes_received for agent in agents),
             bytes_sent=sum(agent.mux.bytes_sent for agent in agents),
-            certificates_expire_in={} if self.certificates is None else self.certificates.expire_in(),
+            certificates_expire_in=certificates_expire_in(self, time.time()),
             cloud_nodes=0 if self.redirect is None else len(self.redirect.rules.direct),
             connections=self.connections(),
         )

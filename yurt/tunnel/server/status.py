@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from yurt import __version__
+from yurt.tls import FollowsFiles
 from yurt.tunnel.server.peers import Peer
 from yurt.tunnel.server.registry import Agent
 
@@ -29,7 +30,7 @@ def server_status(server: TunnelServer, now: float) -> Mapping[str, object]:
         "version": __version__,
         "serverID": server.server_id,
         "uptimeSeconds": round(now - server.started_at) if server.started_at else 0,
-        "problems": server.cluster.problems(),
+        "problems": problems(server),
         "nodes": [agent_status(agent, now) for agent in server.registry.agents()],
         "absent": [
             {"node": node, "left": _moment(one.at), "why": one.why} for node, one in server.registry.departures()[:MAX_ABSENT]
@@ -48,6 +49,32 @@ def server_status(server: TunnelServer, now: float) -> Mapping[str, object]:
         "firewall": None if server.redirect is None else server.redirect.state,
         "dns": None if server.cluster.dns is None else {"leading": server.cluster.dns.leading},
     }
+
+
+def problems(server: TunnelServer) -> list[str]:
+    """
+    What may be out of date, one sentence each.
+    """
+    unused = [tls.problem for tls in _shown(server).values() if tls.problem]
+    return [*server.cluster.problems(), *dict.fromkeys(unused)]
+
+
+def certificates_expire_in(server: TunnelServer, now: float) -> dict[str, float]:
+    """
+    Seconds until the certificates that ``server`` shows expire, negative once they have.
+    """
+    times = {name: tls.expires_at for name, tls in _shown(server).items()}
+    return {name: at - now for name, at in times.items() if at is not None}
+
+
+def _shown(server: TunnelServer) -> dict[str, FollowsFiles]:
+    """
+    Those certificates by their names in metrics, as their files are now.
+    """
+    shown: dict[str, FollowsFiles] = {"serving": server.agents_tls, "proxy-client": server.upstreams.tls}
+    for tls in shown.values():
+        tls.refresh()
+    return shown
 
 
 def agent_status(agent: Agent, now: float) -> dict[str, object]:

@@ -41,6 +41,13 @@ class Upstreams:
         self._verified = ClientTLS(credentials) if verifies else self._unverified
         self._pools: OrderedDict[Route, HTTPUpstream] = OrderedDict()
 
+    @property
+    def tls(self) -> ClientTLS:
+        """
+        How kubelets are spoken to.
+        """
+        return self._verified
+
     def replace(self, credentials: Credentials) -> None:
         """
         Show another certificate on connections to come; those that are open end with what they carry.  Raises
