@@ -264,6 +264,7 @@ class TransportBufferTests(SynchronousTestCase):
         What leaves in one piece each from now on.
         """
         writes: list[bytes] = []
+        self.patch(alone.transport, "write", writes.append)
         self.patch(alone.transport, "writeSequence", lambda pieces: writes.append(b"".join(pieces)))
         return writes
 

@@ -519,8 +519,8 @@ class TurnTests(SynchronousTestCase):
 
     def test_not_at_once(self) -> None:
         """
-        It waits behind whatever waits: its own stream's bytes, another stream, a frame without data, an end, room and credit; and
-        a long piece is not copied.
+        It waits behind what has a turn: its own stream's bytes, another stream, an end; and for room and credit; and a long piece
+        is not copied.
         """
 
         def refused(prepare: Callable[[Side, Recorder], object], size: int = 10) -> None:
@@ -544,13 +544,28 @@ class TurnTests(SynchronousTestCase):
 
         refused(lambda side, stream: side.session.write(stream, b"first"))
         refused(lambda side, stream: side.session.write(side.open(), b"another's"))
-        refused(lambda side, _: side.session.ping())
         refused(lambda side, stream: side.session.finish(stream))
         refused(lambda side, stream: side.session.reset(stream))
         refused(fill)
         refused(crowd)
         refused(lambda *_: None, size=AT_ONCE + 1)
         refused(lambda *_: None, size=0)
+
+    def test_at_once_behind_frames_without_data(self) -> None:
+        """
+        What is said without data goes before it, also what would have waited for something else to be said.
+        """
+        side = Side(client=True, limits=MuxLimits())
+        stream = side.open()
+        side.session.receive(head(WINDOW_UPDATE, SYN, 2, 0))
+        side.session.ping()
+        said = side.session.write_at_once(stream, b"data")
+        assert said is not None
+        answer = head(WINDOW_UPDATE, ACK, 2, side.session.limits.window - INITIAL_WINDOW)
+        opening = head(WINDOW_UPDATE, SYN, 1, side.session.limits.window - INITIAL_WINDOW)
+        ping = head(PING, SYN, 0, side.session.line.value)
+        self.assertEqual(said, answer + opening + ping + head(DATA, 0, 1, 4) + b"data")
+        self.assertFalse(side.session.has_output or side.session.has_late)
 
     def test_output_is_bounded(self) -> None:
         """

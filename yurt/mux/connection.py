@@ -305,11 +305,12 @@ class MuxConnection(Protocol):
         finally:
             self._busy = False
 
-    def write_at_once(self, stream: Stream, data: bytes) -> bool:
+    def write_at_once(self, stream: Stream, data: bytes, *, ahead: bool = False) -> bool:
         """
-        Hand bytes of a stream to the transport, unless they must wait: then nothing is done.
+        Hand bytes of a stream to the transport, unless they must wait: then nothing is done.  With ``ahead`` they do not wait for
+        the rest of what came.
         """
-        if self._receiving or self._busy or self._full or self._over:
+        if (self._receiving and not ahead) or self._busy or self._full or self._over:
             return False
         frame = self._session.write_at_once(stream, data)
         if frame is None:

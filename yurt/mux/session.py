@@ -132,10 +132,11 @@ class Session:
 
     def write_at_once(self, stream: Stream, data: bytes) -> bytes | None:
         """
-        What to send for bytes that need not wait, as nothing else does and there is room; None when they are to be queued.
+        What to send for bytes that need not wait, as no other stream's do and there is room; None when they are to be queued.
+        Frames without data that wait go before them.
         """
         size, line = len(data), self.line
-        if self._control or self._first or self._ready or self._late or not stream.open or stream.finishing or stream.queued:
+        if self._first or self._ready or not stream.open or stream.finishing or stream.queued:
             return None
         if not 0 < size <= min(AT_ONCE, stream.credit, line.longest_frame):
             return None
@@ -146,7 +147,12 @@ class Session:
         stream.credit -= size
         stream.bytes_sent += size
         line.carry(stream.number, size)
-        return head(DATA, 0, stream.number, size) + data
+        frame = head(DATA, 0, stream.number, size)
+        if self._control or self._late:
+            waiting = self._late + self._control
+            self._control, self._late = [], []
+            return b"".join((*waiting, frame, data))
+        return frame + data
 
     def finish(self, stream: Stream) -> None:
         """

@@ -144,8 +144,9 @@ class MuxStream(Stream):
         """
         Send ahead of all that is still to be done with what came: somebody waits for it.
         """
-        self.session.write(self, data)
-        self.mux.flush_now()
+        if not self.mux.write_at_once(self, data, ahead=True):
+            self.session.write(self, data)
+            self.mux.flush_now()
 
     def write_soon(self, data: bytes) -> None:
         """
