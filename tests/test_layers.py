@@ -11,7 +11,20 @@ from twisted.trial.unittest import SynchronousTestCase
 import yurt
 
 ROOT = Path(yurt.__file__).parent
-GROUND = {"files", "lifecycle", "listening", "options", "tls", "web", "metrics", "logs", "sdnotify", "sockets", "memory"}
+GROUND = {
+    "connected",
+    "files",
+    "lifecycle",
+    "listening",
+    "logs",
+    "memory",
+    "metrics",
+    "options",
+    "sdnotify",
+    "sockets",
+    "tls",
+    "web",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"kube", "http", "host", *GROUND},
     "tunnel": {"mux", "kube", "http", "host", *GROUND},
@@ -21,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": GROUND,
     "host": GROUND,
     **{name: set() for name in GROUND},
-    "listening": {"sockets"},
+    "listening": {"connected", "sockets"},
 }
 """What each part may import beside itself."""
 

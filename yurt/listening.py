@@ -23,12 +23,12 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTCP,
     IStreamServerEndpoint,
-    ITransport,
 )
-from twisted.internet.tcp import Port, Server
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from yurt.connected import Connected
 from yurt.sockets import set_usual_options
 
 log = Logger()
@@ -93,7 +93,7 @@ def accept_simply(port: IListeningPort) -> None:
                 except OSError:
                     long_way()
                     return
-                _begin(port, socket.socket(family, socket.SOCK_STREAM, fileno=descriptor), address)
+                _begin(port, socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor), address)
                 if port.disconnecting:
                     return
             until = time.monotonic() + IN_A_ROW
@@ -102,17 +102,16 @@ def accept_simply(port: IListeningPort) -> None:
 
 
 def _begin(port: Any, handle: socket.socket, address: tuple[Any, ...]) -> None:
-    wire = protocol = None
+    wire = None
     try:
         if len(address) == 4:  # so that a link-local one has its zone
             host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
             address = (host, *address[1:])
-        protocol = port.factory.buildProtocol(port._buildAddr(address))
+        made = Connected(handle, address, port.reactor)
+        protocol = port.factory.buildProtocol(made.getPeer())
         if protocol is not None:
-            number = port.sessionno
-            port.sessionno = number + 1
-            wire = Server(handle, protocol, address, port, number, port.reactor)
-            protocol.makeConnection(cast(ITransport, wire))
+            wire = made
+            wire.begin(protocol)
             _read_at_once(port.reactor, wire)
     except Exception:
         log.failure("a connection to port {port} could not be taken", port=port._realPortNumber)
@@ -122,7 +121,7 @@ def _begin(port: Any, handle: socket.socket, address: tuple[Any, ...]) -> None:
         handle.close()
 
 
-def _read_at_once(reactor: object, wire: Server) -> None:
+def _read_at_once(reactor: object, wire: Connected) -> None:
     if isinstance(reactor, EPollReactor) and wire.fileno() in reactor._reads:
         why = wire.doRead()
         if why is not None:

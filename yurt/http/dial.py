@@ -24,11 +24,11 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.tcp import Server
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from yurt.connected import Connected
 from yurt.http.address import Address, parse_proxy
 from yurt.http.heads import serialise_request
 from yurt.http.interfaces import Headers, RequestHead, UpstreamError
@@ -94,11 +94,10 @@ def adopt(reactor: Any, handle: socket.socket, host: str, port: int, protocol: P
     Give ``protocol`` what :func:`connect_at_once` has connected to ``host`` and ``port``; ``at_once`` as in
     :func:`yurt.http.wire.tune`.
     """
-    client = (host, port, 0, 0) if ":" in host else (host, port)
-    wire = Server(handle, cast(IProtocol, protocol), client, cast(Any, None), port, reactor)
-    wire.repstr = f"<{type(protocol).__name__} to {host}:{port}>"
+    peer = (host, port, 0, 0) if ":" in host else (host, port)
+    wire = Connected(handle, peer, reactor)
     tune(wire, at_once=at_once)
-    protocol.makeConnection(cast(ITransport, wire))
+    wire.begin(cast(IProtocol, protocol))
 
 
 @implementer(IStreamClientEndpoint)
