@@ -176,12 +176,17 @@ class StreamConnection(Protocol):
     """
 
     stream: TransportStream
-    peer = ""
+
+    @property
+    def peer(self) -> str:
+        """
+        The host at the other end.
+        """
+        return str(getattr(cast(Wire, self.transport).getPeer(), "host", ""))
 
     def connectionMade(self) -> None:
         wire = cast(Wire, self.transport)
         tune(wire)
-        self.peer = str(getattr(wire.getPeer(), "host", ""))
         self.stream = TransportStream(wire, b"")
         if not is_tls(wire):
             self.dataReceived = self.stream.received  # type: ignore[method-assign]  # a pass-through costs nothing so

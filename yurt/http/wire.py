@@ -164,8 +164,11 @@ def tune(wire: object, *, dead_after: float | None = None, at_once: int = MAX_AT
     Send writes of up to ``at_once`` bytes at once, read up to ``read`` bytes, and find out about a peer that vanished: by
     keep-alive probes, and with ``dead_after`` (seconds) also by giving up on data that nobody acknowledges for that long.
     """
-    tune_accepted(wire, at_once=at_once, read=read)
-    handle = socket_of(wire)
+    tcp = tcp_of(wire)
+    if not isinstance(tcp, Connection):
+        return
+    tune_accepted(tcp, at_once=at_once, read=read)
+    handle = socket_of(tcp)
     if handle is None:
         return
     set_usual_options(handle)
@@ -182,7 +185,7 @@ def tune_accepted(wire: object, *, at_once: int = MAX_AT_ONCE, read: int = READ_
     tcp = tcp_of(wire)
     if isinstance(tcp, Connection):
         tcp.bufferSize = read
-        send_at_once(tcp, at_once)
+        _send_at_once(tcp, at_once)
 
 
 def send_at_once(wire: object, most: int) -> None:
@@ -191,8 +194,13 @@ def send_at_once(wire: object, most: int) -> None:
     """
     tcp = tcp_of(wire)
     if isinstance(tcp, Connection):
-        tcp.SEND_LIMIT = max(tcp.SEND_LIMIT, most)
-        tcp.write = partial(one_write.write, tcp, most)  # type: ignore[method-assign]
+        _send_at_once(tcp, most)
+
+
+def _send_at_once(tcp: Connection, most: int) -> None:
+    if most > tcp.SEND_LIMIT:
+        tcp.SEND_LIMIT = most
+    tcp.write = partial(one_write.write, tcp, most)  # type: ignore[method-assign]
 
 
 class OneWrite:

@@ -95,27 +95,34 @@ class Authenticator:
         """
         Who sent ``request``.  Raises :class:`Refused`.
         """
-        if request.door is Entrance.EGRESS:
-            return MACHINE
-        if request.door is not Entrance.TLS:
-            if not BROWSERS_SAY.isdisjoint([name.lower() for name, _ in request.head.headers]):
-                raise Refused(403, "Forbidden", "forbidden", "plain HTTP is not for browsers: any page could ask")
-            if is_from_here(request):
-                return MACHINE
-            message = (
-                "plain HTTP is for callers on this host; others come by TLS, to port 10263 unless it was given another, with a "
-                "client certificate or a token; where the node's port speaks plain HTTP that port is to be their HTTP proxy "
-                "(Prometheus: proxy_url)"
-            )
-            raise Refused(403, "Forbidden", "forbidden", message)
-        certificate = request.client_certificate
-        if certificate is not None:
-            return caller_of_certificate(certificate)
+        known = self.known_caller_of(request)
+        if known is not None:
+            return known
         shown = bearer_token(request.head.headers)
         if shown is None:
             message = "show a client certificate of the cluster's CA, or a token in Authorization: there was neither"
             raise Refused(401, "Unauthorized", "unauthenticated", message)
         return await self._caller_of_token(shown[1])
+
+    def known_caller_of(self, request: IncomingRequest) -> Caller | None:
+        """
+        Who sent ``request``, where nobody has to be asked; None where a token must tell.  Raises :class:`Refused`.
+        """
+        if request.door is Entrance.EGRESS:
+            return MACHINE
+        if request.door is Entrance.TLS:
+            certificate = request.client_certificate
+            return None if certificate is None else caller_of_certificate(certificate)
+        if not BROWSERS_SAY.isdisjoint([name.lower() for name, _ in request.head.headers]):
+            raise Refused(403, "Forbidden", "forbidden", "plain HTTP is not for browsers: any page could ask")
+        if is_from_here(request):
+            return MACHINE
+        message = (
+            "plain HTTP is for callers on this host; others come by TLS, to port 10263 unless it was given another, with a "
+            "client certificate or a token; where the node's port speaks plain HTTP that port is to be their HTTP proxy "
+            "(Prometheus: proxy_url)"
+        )
+        raise Refused(403, "Forbidden", "forbidden", message)
 
     async def _caller_of_token(self, token: str) -> Caller:
         caller = None

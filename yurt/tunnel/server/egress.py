@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any, NoReturn, cast
 
 from twisted.internet import error
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import (
     IAddress,
@@ -108,18 +109,25 @@ class Opened(Passage):
     direct: Direct | None = None
     """The other one, if no agent has made it."""
 
+    def start(self) -> Deferred[None]:
+        """
+        Connect at once for whom nobody has to be asked about.
+        """
+        front = self.front
+        caller = front.authenticator.known_caller_of(self.request)
+        if caller is None or not front.authoriser.trusts(caller):
+            return super().start()
+        return self.connect(*self.target())
+
     async def serve(self) -> None:
         """
         Find out who asks for what, connect, and join.
         """
-        front, request = self.front, self.request
-        caller = await front.authenticator.caller_of(request)
-        host, port = self.target()
-        node = front.nodes.by_host(host)
-        self.node = "" if node is None else node.name
+        front = self.front
+        caller = await front.authenticator.caller_of(self.request)
+        host, port, node = self.target()
         await front.authoriser.check(caller, self.node, RAW)
-        protocol = await self.connect(host, port, node)
-        Joined(front.reactor, self.accepted or self.accept(), protocol.stream, self.done)
+        await self.connect(host, port, node)
 
     def accept(self) -> ByteStream:
         """
@@ -128,23 +136,30 @@ class Opened(Passage):
         self.accepted = self.request.accept_upgrade(ResponseHead(200, b"OK"))
         return self.accepted
 
-    def target(self) -> tuple[str, int]:
+    def target(self) -> tuple[str, int, Node | None]:
         """
-        The host and the port asked for.  Raises :class:`Refused`.
+        The host and the port asked for, and whose the host is if it is a node's.  Raises :class:`Refused`.
         """
-        return _target(self.request.head.target)
+        host, port = _target(self.request.head.target)
+        node = self.front.nodes.by_host(host)
+        self.node = "" if node is None else node.name
+        return host, port, node
 
-    async def connect(self, host: str, port: int, node: Node | None) -> StreamConnection:
+    def connect(self, host: str, port: int, node: Node | None) -> Deferred[None]:
         """
-        Connect through the node's agent, or from here where there is none.  Raises what the way raises, or :class:`Refused`.
+        Connect through the node's agent, or from here where there is none, and join.  Fails, or raises, what the way raises, or
+        :class:`Refused`.
         """
         way = self.way(host, port, node)
-        if way is not None:
-            connecting = way.connect(cast(IProtocolFactory, Build(self._through_agent)))
-            one_write.flush()  # the node is dialled while the rest is done here
-            return cast(StreamConnection, await connecting)
-        address = own_address(node) if node is not None and not usual_spelling(host) else host
-        return await self.connect_directly(address, port)
+        if way is None:
+            address = own_address(node) if node is not None and not usual_spelling(host) else host
+            return Deferred.fromCoroutine(self.connect_directly(address, port)).addCallback(self._join)
+        connecting = cast("Deferred[StreamConnection]", way.connect(cast(IProtocolFactory, Build(self._through_agent))))
+        one_write.flush()  # the node is dialled while the rest is done here
+        return connecting.addCallback(self._join)
+
+    def _join(self, connection: StreamConnection) -> None:
+        Joined(self.front.reactor, self.accepted or self.accept(), connection.stream, self.done)
 
     def _through_agent(self, _: IAddress | None) -> StreamConnection:
         self.accept()  # before all else: the caller goes on meanwhile

@@ -51,9 +51,20 @@ class Passage:
         Start; what comes of it goes to the client.
         """
         self.request.when_lost(self.client_lost, self.half_closed)
-        if not self.finished:
-            self._serving = Deferred.fromCoroutine(self.serve())
+        if self.finished:
+            return
+        try:
+            self._serving = self.start()
+        except Exception:
+            self._failed(Failure())
+        else:
             self._serving.addErrback(self._failed)
+
+    def start(self) -> Deferred[None]:
+        """
+        Begin to serve; fires, or fails, as :meth:`serve`.
+        """
+        return Deferred.fromCoroutine(self.serve())
 
     async def serve(self) -> None:
         """
