@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any, cast
 
@@ -134,6 +135,39 @@ class WriteAtOnceTests(TestCase):
         transport.loseConnection()
         await listener.over
         self.assertEqual((listener.size, listener.seen.hexdigest()), (size, sent.hexdigest()))
+
+    async def test_views(self) -> None:
+        """
+        What a view shows is sent as it was when it was written, unless whoever collects lets views outlast that: then those that
+        are not just passing are not copied.
+        """
+        talker, listener = await self.connect()
+        transport = cast(Any, talker.transport)
+        self.assertTrue(wire.takes_views(transport))
+        self.assertFalse(wire.takes_views(listener.transport))
+        shown = bytearray(b"-")
+
+        def write_all() -> None:
+            for how in (transport.write, partial(wire.write_view, transport)):
+                shown[:] = b"a"
+                how(memoryview(shown))
+                shown[:] = b"b"
+
+        write_all()
+        with one_write:
+            write_all()
+        with one_write:
+            one_write.keep_views()
+            write_all()
+            with one_write:
+                write_all()
+        with one_write, one_write:
+            one_write.keep_views()
+            write_all()
+        cast(Any, listener.transport).resumeProducing()
+        transport.loseConnection()
+        await listener.over
+        self.assertEqual(listener.seen.hexdigest(), sha256(b"aaaababaaa").hexdigest())
 
     async def test_written_before_close(self) -> None:
         """

@@ -27,7 +27,7 @@ class Recorder(Stream):
         self.events: list[str] = []
         self.reading = reading
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes | memoryview) -> None:
         self.data += data
         if self.reading:
             self.session.consumed(self, len(data))

@@ -14,7 +14,9 @@ from zope.interface.verify import verifyObject
 
 from tests.mux.links import HalfCloseable, Link, Memory, Source, Stalled
 from yurt.mux.connection import MuxAddress, MuxLimits
+from yurt.mux.frames import DATA, head
 from yurt.mux.limits import STREAM_BUFFER
+from yurt.mux.transport import SMALL
 
 WINDOW = 1024 * 1024
 
@@ -65,6 +67,36 @@ class DeliveryTests(SynchronousTestCase):
             stream.write(b"question")
             link.flush()
             self.assertEqual((waiting, here.data), ([left], b"answer"), how)
+
+    def test_views(self) -> None:
+        """
+        What the link's transport gives as a view, which it uses again, comes as bytes, unless the protocol takes views; what is
+        held is copied in any case.
+        """
+
+        class Keeping(Memory):
+            def __init__(self) -> None:
+                super().__init__()
+                self.came: list[bytes] = []
+
+            def dataReceived(self, data: bytes) -> None:
+                self.came.append(data)
+
+        def receive(gives_views: bool, paused: bool) -> bytes:
+            link, there = Link(), Keeping()
+            stream, peer = link.open(Memory(), there)
+            link.flush()
+            peer.gives_views = gives_views
+            if paused:
+                peer.pauseProducing()
+            shared = bytearray(head(DATA, 0, stream.number, SMALL) + b"x" * SMALL)
+            peer.mux.dataReceived(cast(bytes, memoryview(shared)))
+            shared[:] = bytes(len(shared))
+            peer.resumeProducing()
+            return b"".join(there.came)
+
+        for gives_views, paused, is_view in ((False, False, False), (True, False, True), (True, True, False)):
+            self.assertEqual(receive(gives_views, paused), bytes(SMALL) if is_view else b"x" * SMALL)
 
     def test_attach_later(self) -> None:
         """

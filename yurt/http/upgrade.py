@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from yurt.http.interfaces import ByteReceiver, ByteStream, FlowControlled
-from yurt.http.wire import STREAM_AT_ONCE, Wire, close, half_close, is_tls, send_at_once, tune
+from yurt.http.wire import STREAM_AT_ONCE, Wire, close, half_close, is_tls, send_at_once, takes_views, tune
 
 
 @implementer(IPushProducer)
@@ -24,7 +24,19 @@ class TransportStream:
     ``wire`` is paused already.
     """
 
-    __slots__ = ("_early", "_ended", "_finished", "_full", "_held", "_lost", "_receiver", "_source", "_wire", "broken")
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_finished",
+        "_full",
+        "_held",
+        "_lost",
+        "_receiver",
+        "_source",
+        "_wire",
+        "broken",
+        "takes_views",
+    )
 
     def __init__(self, wire: Wire, early: bytes, ended: bool = False, *, held: bool = False) -> None:
         self._wire = wire
@@ -38,6 +50,8 @@ class TransportStream:
         self._receiver: ByteReceiver | None = None
         self._source: FlowControlled | None = None
         send_at_once(wire, STREAM_AT_ONCE)
+        self.takes_views = takes_views(wire)
+        """Whether what is written may be a view that does not outlast the call."""
         wire.unregisterProducer()
         wire.registerProducer(self, True)
 
@@ -47,6 +61,8 @@ class TransportStream:
         """
         self._receiver = receiver
         self._source = source
+        if getattr(receiver, "takes_views", False) and hasattr(self._wire, "gives_views"):
+            self._wire.gives_views = True
         if self._full and source is not None:
             source.pause()
         early, self._early = self._early, b""

@@ -211,7 +211,8 @@ class OneWrite:
 
     def __init__(self) -> None:
         self._depth = 0
-        self._held: dict[Connection, tuple[int, list[bytes]]] = {}
+        self._keeps_views = False
+        self._held: dict[Connection, tuple[int, list[bytes | memoryview]]] = {}
         self.events_left = 0
         """How many events of this turn of the reactor are still to be carried out; what comes of them is to leave in a row."""
 
@@ -221,7 +222,14 @@ class OneWrite:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0:
+            self._keeps_views = False
             self.flush()
+
+    def keep_views(self) -> None:
+        """
+        Just inside ``with one_write``: views that are written will outlast it, and need not be copied.
+        """
+        self._keeps_views = self._depth == 1
 
     def flush(self) -> None:
         """
@@ -241,16 +249,17 @@ class OneWrite:
         if not self.events_left:
             self.flush()
 
-    def write(self, tcp: Connection, at_once: int, data: bytes | memoryview) -> None:
+    def write(self, tcp: Connection, at_once: int, data: bytes | memoryview, *, passing: bool = False) -> None:
         """
-        What :func:`tune` puts in the place of ``tcp.write``; a view need not outlast the call.
+        What :func:`tune` puts in the place of ``tcp.write``; a view need not outlast the call, but see :meth:`keep_views`, from
+        which what is ``passing`` is excepted.
         """
         if self._held and tcp in self._held:
-            self._held[tcp][1].append(bytes(data))
+            self._held[tcp][1].append(data if self._keeps_views and not passing else bytes(data))
         elif not self._depth or tcp.dataBuffer or tcp._tempDataLen:
             _send(tcp, at_once, (data,))
         else:
-            self._held[tcp] = at_once, [bytes(data)]
+            self._held[tcp] = at_once, [data if self._keeps_views and not passing else bytes(data)]
 
 
 one_write = OneWrite()
@@ -261,9 +270,17 @@ def write_view(wire: Any, view: memoryview) -> None:
     Write bytes that are there only until this returns: those that cannot be sent at once are copied.
     """
     if isinstance(wire, Connection):
-        one_write.write(wire, wire.SEND_LIMIT, view)
+        one_write.write(wire, wire.SEND_LIMIT, view, passing=True)
     else:
         wire.write(bytes(view))
+
+
+def takes_views(wire: object) -> bool:
+    """
+    Whether a view that is written to a transport need not outlast the call: whether :func:`tune` has set it, and nothing lies
+    between it and the socket.
+    """
+    return isinstance(wire, Connection) and "write" in vars(wire)
 
 
 def send_by_turn(reactor: object) -> None:

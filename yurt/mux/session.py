@@ -327,7 +327,7 @@ class Session:
         while position < size and not self.ended:
             if self._missing:
                 end = min(size, position + self._missing)
-                self._body(bytes(data[position:end]))
+                self._body(data[position:end])
                 position = end
                 continue
             if size - position < HEAD_BYTES:
@@ -342,7 +342,7 @@ class Session:
                     stream.receivable -= length
                     stream.bytes_received += length
                     self.bytes_received += length
-                    stream.received(bytes(data[position : position + length]))
+                    stream.received(data[position : position + length])
                     position += length
                     continue
             self._frame(version, kind, flags, number, length)
@@ -396,7 +396,7 @@ class Session:
         if not length:
             self._end_of_frame()
 
-    def _body(self, data: bytes) -> None:
+    def _body(self, data: bytes | memoryview) -> None:
         self._missing -= len(data)
         stream = self._body_of
         if stream is not None and stream.open:

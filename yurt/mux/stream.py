@@ -86,9 +86,9 @@ class Stream:
             queue.popleft()
             offset = self.offset = 0
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes | memoryview) -> None:
         """
-        Bytes came.  Whoever has read them calls :meth:`~yurt.mux.session.Session.consumed`.
+        Bytes came; a view does not outlast the call.  Whoever has read them calls :meth:`~yurt.mux.session.Session.consumed`.
         """
 
     def peer_finished(self) -> None:

@@ -69,12 +69,15 @@ class MuxStream(Stream):
         "_reason",
         "_streaming",
         "_unread",
+        "gives_views",
         "mux",
     )
 
     def __init__(self, session: Session, number: int, mux: MuxConnection) -> None:
         Stream.__init__(self, session, number)
         self.mux = mux
+        self.gives_views = False
+        """Whether the protocol may be given views that do not outlast the call."""
         self._protocol: IProtocol | None = None
         self._held: deque[bytes | bytearray] | None = None
         self._paused = True
@@ -274,7 +277,7 @@ class MuxStream(Stream):
 
     # What the session tells
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes | memoryview) -> None:
         """
         Deliver, or hold until somebody wants it.
         """
@@ -287,21 +290,21 @@ class MuxStream(Stream):
         else:
             self._give(data)
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, data: bytes | memoryview) -> None:
         if self._held is None:
             self._held = deque()
         held = self._held
         if len(data) >= SMALL:
-            held.append(data)
+            held.append(bytes(data))
         elif held and type(held[-1]) is bytearray and len(held[-1]) < SMALL:
             held[-1] += data
         else:
             held.append(bytearray(data))
 
-    def _give(self, data: bytes) -> None:
+    def _give(self, data: bytes | bytearray | memoryview) -> None:
         assert self._protocol is not None
         try:
-            self._protocol.dataReceived(data)
+            self._protocol.dataReceived(cast(bytes, data) if self.gives_views else bytes(data))
         except Exception:
             self._broken("take data")
         self.session.consumed(self, len(data))
@@ -314,8 +317,7 @@ class MuxStream(Stream):
             return
         self._delivering = True
         while self._held and not self._paused:
-            data = self._held.popleft()
-            self._give(data if type(data) is bytes else bytes(data))
+            self._give(self._held.popleft())
         self._delivering = False
         if not self._held and not self._paused:
             if self._reason is not None:

@@ -150,6 +150,7 @@ class _Opening(PassThrough):
     def dataReceived(self, data: bytes) -> None:
         if not self._waiting:
             return
+        data = bytes(data)  # a view, if an early protocol takes them
         parser = self._parser
         if parser is None:
             if data.startswith(ACCEPTED):

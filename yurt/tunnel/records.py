@@ -145,6 +145,7 @@ class LinkTransport(TLSMemoryBIOProtocol):
             size = len(data)
             if size > MAX_RECORD and not self._aborted:
                 with one_write:
+                    one_write.keep_views()
                     self.wrappedProtocol.dataReceived(data)
             elif size and not self._aborted:
                 self.wrappedProtocol.dataReceived(data)  # little: each piece leaves as soon as it can

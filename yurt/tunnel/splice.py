@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from yurt.http.wire import Wire, close, half_close
+from yurt.http.wire import Wire, close, half_close, takes_views
 
 
 class Splice:
@@ -89,6 +89,8 @@ class Half(Protocol):
         other = self.other
         for one, another in ((self, other), (other, self)):
             one.wire.registerProducer(another, True)
+            if takes_views(one.wire) and hasattr(another.wire, "gives_views"):
+                another.wire.gives_views = True
         for half in (self, other):
             half.flush()
         if not (other.ended or other.lost):

@@ -185,13 +185,14 @@ class _End:
     Writes to one stream what another one receives.
     """
 
-    __slots__ = ("_joined", "_of", "_to", "bytes_received")
+    __slots__ = ("_joined", "_of", "_to", "bytes_received", "takes_views")
 
     def __init__(self, joined: Joined, of: ByteStream, to: ByteStream) -> None:
         self._joined = joined
         self._of = of
         self._to = to
         self.bytes_received = to.write
+        self.takes_views = getattr(to, "takes_views", False)
 
     def bytes_finished(self) -> None:
         self._to.finish()
