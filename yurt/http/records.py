@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
-from twisted.internet.interfaces import ITransport
+from OpenSSL.SSL import TLS1_3_VERSION, Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -70,7 +70,12 @@ def _is_plain_request(error: BaseException | None) -> bool:
 class RecordProtocol(TLSMemoryBIOProtocol):
     """
     Passes on the many records of one read in one piece, for what is done with a piece costs the same however long it is.
+
+    The wrapped protocol may have a true ``half_closes``: it is told then when the peer ends its direction, and may go on writing
+    (RFC 8446, section 6.1; before TLS 1.3 both directions end).
     """
+
+    _ended = False
 
     def __init__(self, factory: TLSMemoryBIOFactory, wrapped: Protocol) -> None:
         super().__init__(factory, wrapped)
@@ -80,6 +85,8 @@ class RecordProtocol(TLSMemoryBIOProtocol):
         wrapped.dataReceived = self._records.append  # type: ignore[assignment]  # the base class calls it
 
     def dataReceived(self, data: bytes) -> None:
+        if self._ended:
+            return
         ends = self._counter.count(data)
         with one_write:
             if self._handshakeDone and not (self._appSendBuffer or self._lostTLSConnection):
@@ -92,6 +99,8 @@ class RecordProtocol(TLSMemoryBIOProtocol):
                 data = records[0] if len(records) == 1 else b"".join(records)
                 records.clear()
                 self._deliver(data)
+        if self._ended:
+            cast(IHalfCloseableProtocol, self.wrappedProtocol).readConnectionLost()
 
     def _take(self, ends: int) -> None:
         """
@@ -106,8 +115,14 @@ class RecordProtocol(TLSMemoryBIOProtocol):
         except WantReadError:
             self._flushSendBIO()
         except ZeroReturnError:
-            self._shutdownTLS()
-            self._tlsShutdownFinished(None)
+            if (
+                getattr(self.wrappedProtocol, "half_closes", False)
+                and self._tlsConnection.get_protocol_version() >= TLS1_3_VERSION
+            ):
+                self._ended = True
+            else:
+                self._shutdownTLS()
+                self._tlsShutdownFinished(None)
         except Error:
             self._tlsShutdownFinished(Failure())
 

@@ -113,6 +113,13 @@ class ServerConnection(Protocol):
         """
         return self._ended
 
+    @property
+    def half_closes(self) -> bool:
+        """
+        Whether the client may end its direction of a TLS connection alone, as it may without TLS.
+        """
+        return self._stream is not None
+
     @cached_property
     def client_certificate(self) -> Certificate | None:
         """

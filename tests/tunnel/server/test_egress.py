@@ -13,7 +13,7 @@ from typing import Any, cast
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.error import ConnectionLost, TimeoutError
+from twisted.internet.error import ConnectionDone, ConnectionLost, TimeoutError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHostnameResolver, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -123,6 +123,37 @@ class NodeTests(SocketCase):
         await client.lost
         self.assertEqual(client.data, b"HTTP/1.1 200 OK\r\n\r\nEARLY LATE")
         await self.until(lambda: not self.front.passages and not self.link.streams)
+
+    async def test_half_close_by_tls(self) -> None:
+        """
+        So it is where the caller came by TLS, whose end of one direction says nothing of the other; and a caller that then leaves
+        has left.
+        """
+        self.api.allowed = lambda spec: True
+        identity = certs.issue(self.ca, "kube-apiserver")
+        port = await self.listen(Factory.forProtocol(Echo))
+        self.ports.ports = replace(self.ports.ports, localhost=frozenset({port}))
+        client, _ = await self.connect(f"edge-1:{port}", await self.client(identity))
+        client.wire.write(bytes(2_000_000))
+        self.end_direction(client)
+        await client.lost
+        self.assertEqual(client.size, len(b"HTTP/1.1 200 OK\r\n\r\n") + 2_000_000)
+        self.assertIsInstance(client.reason, ConnectionDone)
+        await self.until(lambda: not self.front.passages and not self.link.streams)
+        deaf = await self.listen(Factory.forProtocol(Client))
+        self.ports.ports = replace(self.ports.ports, localhost=frozenset({deaf}))
+        client, _ = await self.connect(f"edge-1:{deaf}", await self.client(identity))
+        self.end_direction(client)
+        client.wire.loseConnection()
+        await client.lost
+        await self.until(lambda: not self.front.passages and not self.link.streams)
+
+    def end_direction(self, client: Client) -> None:
+        """
+        Send the end of the client's direction of a TLS connection, as Go's CloseWrite does, and read on.
+        """
+        client.wire.getHandle().shutdown()
+        client.wire._flushSendBIO()
 
     async def test_reset(self) -> None:
         """

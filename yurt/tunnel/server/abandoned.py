@@ -47,7 +47,7 @@ class Abandoned(Service):
     """
     Resets the connections among ``opened()`` that were abandoned.
 
-    A caller is gone when its kernel says so; when it ended its direction, which with TLS means both; and on this very host when
+    A caller is gone when its kernel says so; when it ended TCP's direction, which with TLS means both; and on this very host when
     the kernel alone has the other end.  One that only waits, however long, is not.  ``report`` is told of each one in a line.
     """
 
@@ -122,7 +122,7 @@ class Abandoned(Service):
         gone = [tcp for tcp, end in ends.items() if end in orphans]
         for file, event in poller.poll(0):
             tcp = files[file]
-            closed = event & (select.POLLHUP | select.POLLERR) or (is_tls(held[tcp].wire) and not held[tcp].ended)
+            closed = event & (select.POLLHUP | select.POLLERR) or is_tls(held[tcp].wire)
             if closed and tcp not in gone:
                 gone.append(tcp)
         return gone
