@@ -7,13 +7,16 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from twisted.trial.unittest import TestCase
 
-from tests.hub.site import Site, config_map, pause, reactor, source
+from tests.hub.site import NODE, Site, config_map, pause, reactor, source, until
 from yurt.http.limits import ClientLimits
 
+STRATEGIC = "application/strategic-merge-patch+json"
+NODE_PATH = f"/api/v1/nodes/{NODE}"
 MAPS = "/api/v1/namespaces/default/configmaps"
 
 
@@ -62,15 +65,23 @@ class LostConnectionTests(TestCase):
 
     timeout = 60
 
-    async def test_writes(self) -> None:
+    async def start(self) -> tuple[Site, Forgetful]:
         """
-        A write is carried out all the same, once, whether it has a body or not; it does not hang until all hope is gone.
+        A hub that knows its cloud by the address of a balancer.
         """
         site = Site(self)
+        site.api.put("nodes", {"metadata": {"name": NODE}})
         balancer = Forgetful(urlsplit(site.api.url).port or 0)
         port = reactor.listenTCP(0, balancer, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         await site.start_online(servers=(f"https://127.0.0.1:{port.getHost().port}",))
+        return site, balancer
+
+    async def test_writes(self) -> None:
+        """
+        A write is carried out all the same, once, whether it has a body or not; it does not hang until all hope is gone.
+        """
+        site, balancer = await self.start()
         maps = site.api.store.collection(site.api.catalogue.named("configmaps")).objects
         patch = {"data": {"b": "c"}}
         for method, path, body in (("POST", MAPS, config_map("a")), ("PATCH", f"{MAPS}/a", patch), ("DELETE", f"{MAPS}/a", None)):
@@ -84,3 +95,19 @@ class LostConnectionTests(TestCase):
             self.assertEqual((reply.status, source(reply)), (201 if method == "POST" else 200, "cloud"), reply.body)
             self.assertEqual(site.api.store.version, before + 1)
         self.assertEqual(maps, {})
+
+    async def test_status(self) -> None:
+        """
+        The status of the node, over a connection that was in use just now, is answered before kubelet gives up, and reaches the
+        cloud once, over a new connection.
+        """
+        site, balancer = await self.start()
+        await site.get(NODE_PATH)
+        balancer.forget()
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        patched = site.ask("PATCH", f"{NODE_PATH}/status?timeout=2s", ready, content_type=STRATEGIC)
+        reply = await Deferred.fromCoroutine(patched).addTimeout(2.0, reactor)
+        self.assertEqual((reply.status, source(reply)), (200, "hub"), reply.body)
+        await until(lambda: len(site.hub.journal) == 0)
+        self.assertEqual(site.api.get("nodes", NODE, "")["status"], ready["status"])
+        self.assertEqual(site.api.count("patch", "nodes/status"), 1)
