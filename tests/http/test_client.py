@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.memory import Recorder
 from tests.http.upstream import OK, Dials, Site
-from yurt.http.client import MAX_WORDLESS, HTTPUpstream
+from yurt.http.client import MAX_WORDLESS, WORD_MARGIN, HTTPUpstream
 from yurt.http.interfaces import Exchange, RequestHead
 from yurt.http.limits import ClientLimits
 
@@ -133,6 +133,22 @@ class PoolTests(SynchronousTestCase):
             self.assertEqual(site.wires[1].value(), b"PATCH /x HTTP/1.1\r\nHost: 10.0.0.1:6443\r\nContent-Length: 4\r\n\r\nbody")
             site.receive(OK)
             self.assertEqual(receiver.body, b"hello")
+
+    def test_word_over_a_slow_link(self) -> None:
+        """
+        Where a new connection takes long, the word may, too.
+        """
+        site = Site()
+        site.send()
+        site.reactor.advance(4.0)
+        site.accept()
+        site.receive(OK)
+        site.reactor.advance(ClientLimits().trusted_for + 0.1)
+        _, receiver = self.write(site)
+        site.reactor.advance(4.0 * WORD_MARGIN - 0.1)
+        site.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
+        site.receive(OK)
+        self.assertEqual((receiver.body, site.dials), (b"hello", 1))
 
     def test_write_is_never_sent_twice(self) -> None:
         """

@@ -339,6 +339,28 @@ class SuspectTests(SynchronousTestCase):
             health.suspected(40.0, "no head within 1 s")
             self.assertEqual(health.begin(40.0).timeout, timeout)
 
+    def test_slow_link_is_measured_again(self) -> None:
+        """
+        A link that was slow for a while is not taken for slow for ever, though requests leave no need for heartbeats: some
+        minutes after it has become quick its loss is noticed soon.  A quick one costs no connection.
+        """
+        for latency, is_measured in ((8.0, True), (0.1, False)):
+            health = make_health()
+            health.succeeded(health.begin(0.0), latency)
+            health.succeeded(health.begin(20.0), 20.0 + latency)
+            now, fresh = 30.0, 0
+            while now < 630.0:
+                health.answered(now)
+                if health.due(now) <= now:
+                    probe = health.begin(now)
+                    fresh += probe.fresh
+                    health.succeeded(probe, now + 0.05)
+                now += 1.0
+            health.suspected(now, "no head within 1 s")
+            self.assertLessEqual(health.begin(now).timeout, HEARTBEAT_TIMEOUT)
+            self.assertEqual(fresh > 0, is_measured)
+            self.assertLess(fresh, 15)
+
     def test_latency_is_forgotten_slowly(self) -> None:
         """
         One quick answer does not make a slow link a quick one, many do.

@@ -27,6 +27,9 @@ NO_MEANS = (error.ConnectBindError,)
 MAX_WORDLESS = 3
 """Times that a server is asked to say that it goes on, until it is taken for one that never does."""
 
+WORD_MARGIN = 1.5
+"""A server gets this many times what its last new connection took to say so, where that is longer than its usual time."""
+
 NO_CONNECTION_IN_TIME = (TimeoutError, CancelledError, error.TimeoutError, error.ConnectingCancelledError)
 
 
@@ -69,6 +72,8 @@ class HTTPUpstream:
         self._wordless = 0
         """How often a server that has never said that it goes on was asked in vain."""
         self._has_word = False
+        self._way_takes = 0.0
+        """Seconds that the last new connection took: hand-shakes go there and back twice."""
         self.streams: set[ClientConnection] = set()
 
     @property
@@ -112,12 +117,14 @@ class HTTPUpstream:
         """
         Carry an exchange over a new connection.
         """
+        began = self._reactor.seconds()
         dialling = Deferred.fromCoroutine(self._connect())
         dialling.addTimeout(self.limits.connect_timeout, self._reactor)
         exchange.dialling = dialling
 
         def connected(connection: ClientConnection) -> None:
             exchange.dialling = None
+            self._way_takes = self._reactor.seconds() - began
             if exchange.over:
                 connection.abandon()
             else:
@@ -184,7 +191,8 @@ class HTTPUpstream:
         """
         An idle connection has been asked whether its server is still there.
         """
-        exchange.word = self._reactor.callLater(self.limits.continue_timeout, self._word_missed, exchange)
+        seconds = max(self.limits.continue_timeout, WORD_MARGIN * self._way_takes)
+        exchange.word = self._reactor.callLater(seconds, self._word_missed, exchange)
 
     def word_came(self) -> None:
         """

@@ -51,7 +51,7 @@ class ClientLimits:
     is shorter than that of a kube-apiserver (90 s) and of common load balancers (60 s), so that the client is the one who
     closes.  ``dead_after`` is how long a server may leave data or keep-alive probes unacknowledged.  ``trusted_for`` is how long
     a connection may have been idle to carry what is sent only ``once`` without showing first that it lives, and
-    ``continue_timeout`` how long it may take for that.
+    ``continue_timeout`` how long it may take for that, on a link that is not known to be slower.
     """
 
     connect_timeout: float = 5.0

@@ -39,8 +39,11 @@ LATENCY_MARGIN = 3.0
 """A server gets this many times the latency that its fresh connections had lately, where that is longer."""
 LATENCY_DECAY = 0.8
 """What a quicker probe leaves of the remembered latency."""
-PATIENT_TIMEOUT = 10.0
-"""Seconds that one attempt at a time has while a server is down, so that a very slow link is not taken for none."""
+MEASURE_INTERVAL = 30.0
+"""Seconds after which a slow link is measured again, which may have become quick: its loss would be noticed the later."""
+PATIENT_TIMEOUT = 20.0
+"""Seconds that one attempt at a time has while a server is down, so that a very slow link is not taken for none: TCP, TLS and the
+question go there and back, one after the other."""
 RETRY_INTERVAL = 1.0
 """Seconds between the beginnings of attempts while a server is not known to be alive."""
 CONFIRM_AFTER = 1.0
@@ -134,7 +137,8 @@ class ServerHealth:
         self._latency = 0.0
         self._pulse_latency = math.inf
         self._measured = False
-        self._measure_at = -math.inf
+        self._measure_at = math.inf
+        """When a connection is to be measured; of a link that is known to be quick, not before it returns from the next loss."""
 
     @property
     def alive(self) -> bool:
@@ -159,11 +163,9 @@ class ServerHealth:
     def _heartbeat_due(self) -> float:
         if not all(probe.pulse for probe in self.in_flight):
             return math.inf
-        if not self._measured:
-            return self._measure_at
         # Watches depend on it: whatever it answers, it may have lost its etcd, and tell them nothing more.
         last = self._last_answer if self.pulse_interval == math.inf else min(self._last_answer, self._last_question)
-        return last + self._heartbeat_after
+        return min(self._measure_at, last + self._heartbeat_after)
 
     @property
     def _pulse_due(self) -> float:
@@ -177,7 +179,7 @@ class ServerHealth:
             pulse = self.pulse(now)
             self.in_flight.append(pulse)
             return pulse
-        fresh = self.state is not State.UP or not self._measured
+        fresh = self.state is not State.UP or now >= self._measure_at
         probe = Probe(now, self._timeout(), fresh)
         self.in_flight.append(probe)
         self._last_question = now
@@ -205,7 +207,7 @@ class ServerHealth:
         self._last_answer = now
         if probe.fresh:
             self._last_proof = probe.began
-            self._learn(now - probe.began)
+            self._learn(now - probe.began, now)
         if self.state is State.DOWN and self._is_flapping(now):
             if self._confirm_from is None:
                 self._confirm_from = self._next_attempt = now + CONFIRM_AFTER
@@ -301,13 +303,15 @@ class ServerHealth:
         self.trusted_from = now + min(MAX_PROBATION, PROBATION * 2 ** len(self._returns))
         self._returns.append(now)
 
-    def _learn(self, took: float) -> None:
+    def _learn(self, took: float, now: float) -> None:
         """
         Remember how long a fresh connection takes.  What a returning server took is provisional: a lost packet of the
         time before may be in it, so a probe soon after measures again.
         """
         self._latency = _remember(took, self._latency) if self._measured else took
         self._measured = self.alive
+        is_slow = self._latency * LATENCY_MARGIN > self._heartbeat_timeout
+        self._measure_at = now + MEASURE_INTERVAL if is_slow else math.inf
 
     def _timeout(self) -> float:
         if self.state is State.UNKNOWN:

@@ -30,7 +30,7 @@ MAX_EVENTS = 1000
 MAX_EVENT_BYTES = 32 * 1024
 """Bytes of an event that waits.  Kubernetes lets its message have 1 KiB; whole ones have about as much."""
 
-SEND_TIMEOUT = 15.0
+SEND_TIMEOUT = 20.0
 """Seconds for one entry to be answered."""
 
 MAX_ANSWER = 4 * 1024 * 1024

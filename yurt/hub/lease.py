@@ -29,8 +29,9 @@ from yurt.kube.lease import API_VERSION, micro_time
 from yurt.kube.patch import PatchError, apply_patch
 from yurt.kube.status import status_body
 
-RENEW_TIMEOUT = 8.0
-"""Seconds that one request of a renewal may take."""
+RENEW_TIMEOUT = 15.0
+"""Seconds that one request of a renewal may take: over a new connection it goes there and back three times.  Two that fail
+must be less than the 40 s for which a node is believed."""
 RENEW_ATTEMPTS = 3
 """Times that a renewal reads the Lease anew after a conflict before it waits for its next turn."""
 RENEW_RETRY = 2.0

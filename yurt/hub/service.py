@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from yurt import __version__
 from yurt.http.client import HTTPUpstream
 from yurt.http.environment import proxy_for
+from yurt.http.limits import ClientLimits
 from yurt.http.names import RememberingResolver
 from yurt.hub.admin import admin_site
 from yurt.hub.admittance import AdmittedUpstream, Validity
@@ -33,6 +34,7 @@ from yurt.hub.cloud import Cloud, CloudSettings, Server
 from yurt.hub.config import HubConfig, NodeCredentials
 from yurt.hub.doors import Doors, pod_addresses
 from yurt.hub.earlier import remember
+from yurt.hub.health import PATIENT_TIMEOUT
 from yurt.hub.hub import Hub
 from yurt.hub.identity import NODE
 from yurt.hub.joining import Joining
@@ -58,6 +60,9 @@ DRAIN_TIMEOUT = 5.0
 
 AWAITED_INTERVAL = 5.0
 """Seconds between two looks at files that somebody else is to write."""
+
+LIMITS = ClientLimits(connect_timeout=PATIENT_TIMEOUT)
+"""The way to a server may take as long as a patient probe; of one that was quick and falls silent other probes tell soon."""
 
 KUBELET_PODS = ViewKey(Caller(NODE, "kubelet"), "/v1/pods", "", "", "", "")
 
@@ -114,8 +119,8 @@ class HubService(MultiService):
         An API server, reached with the node's certificate and without.
         """
         proxy = proxy_for(url, os.environ)
-        with_certificate = HTTPUpstream(self.reactor, url, self.tls, proxy)
-        bare = HTTPUpstream(self.reactor, url, self.bare_tls, proxy)
+        with_certificate = HTTPUpstream(self.reactor, url, self.tls, proxy, LIMITS)
+        bare = HTTPUpstream(self.reactor, url, self.bare_tls, proxy, LIMITS)
         self.upstreams += [with_certificate, bare]
         return Server(url, AdmittedUpstream(self.reactor, with_certificate, self.refusal), bare)
 
