@@ -13,6 +13,9 @@ from .test_offline import OfflineCase
 COMPLAINTS = re.compile(r"^E.*(?:failed to update lease|Error updating node status|reflector|the server).*$", re.MULTILINE)
 """What kubelet says when its apiserver does not do as it should."""
 
+VOLUMES = 4
+"""Of the two pods: a ConfigMap, a Secret, and a token each."""
+
 
 class ReturnTests(OfflineCase):
     """
@@ -72,7 +75,8 @@ class ReturnTests(OfflineCase):
             lambda: "Successfully registered node" in said() or "was previously registered" in said(),
         )
         wait_for("its Lease", lambda: self.hub_status()["lease"]["kubeletAlive"])
-        wait_for("its look at the pods", lambda: "SyncLoop (ADD" in said() and "SyncLoop (PLEG)" in said())
+        # It tells of its look at containers only where it knew their pods before; of volumes it does so in any case.
+        wait_for("its look at the pods", lambda: said().count("MountVolume.SetUp succeeded") >= VOLUMES)
         self.assertEqual(sorted(node.running_containers()), before)
         self.assertEqual(COMPLAINTS.findall(said()), [])
         self.assertEqual(kubelet.status, None)
