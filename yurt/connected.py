@@ -5,11 +5,12 @@ A transport of Twisted's that is made of a connected socket in few steps.
 from __future__ import annotations
 
 import socket
-from functools import cached_property
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Server
 
 
@@ -25,6 +26,7 @@ class Connected(Server):
         self.socket = handle
         self.fileno = handle.fileno
         self.client = peer
+        self._peer: IPv4Address | IPv6Address | None = None
         self._tempDataBuffer = []
         self._tempDataLen = 0
         handle.setblocking(False)
@@ -38,15 +40,28 @@ class Connected(Server):
         self.reactor.addReader(self)
         protocol.makeConnection(self)
 
-    @cached_property
-    def _address(self) -> IPv4Address | IPv6Address:
-        return address_of(self.client)
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]  # of a mixin without types
+        """
+        Pass on what came; returns why the connection has ended if it has.
+        """
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """
         The other end.
         """
-        return self._address
+        if self._peer is None:
+            self._peer = address_of(self.client)
+        return self._peer
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """

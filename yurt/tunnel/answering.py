@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import NoReturn, cast
+from typing import Generic, NoReturn, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime, ITransport
@@ -48,6 +48,8 @@ _PHRASES = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
 }
+
+T = TypeVar("T")
 
 _START = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,2048}) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
@@ -96,6 +98,12 @@ class IncomingStream:
         self.on_lost = None
         self._reading.refuse(ConnectRefused(status, reason, word, message))
 
+    def abort(self) -> None:
+        """
+        Reset the stream.
+        """
+        self._reading.abort()
+
 
 class IncomingConnect(IncomingStream):
     """
@@ -120,18 +128,58 @@ async def read_head(reactor: IReactorTime, stream: MuxStream) -> IncomingStream:
     The head of a stream that the other side has opened.  Raises :exc:`ConnectRefused` for one that makes no sense or does
     not come in time, which has been answered then, and for a stream that is lost.
     """
-    reading = _Reading(reactor)
+    came = _Awaited[RequestHead](stream)
+    reading = _Reading(reactor, came.succeed, came.fail)
     stream.attach(cast(IProtocol, reading))
-    return IncomingStream(reading, await reading.head)
+    return IncomingStream(reading, await came.outcome)
 
 
 def read_connect(reactor: IReactorTime, stream: MuxStream) -> Deferred[IncomingConnect]:
     """
     As :func:`read_head`, for a stream that must ask for a connection.
     """
-    reading = _Reading(reactor)
+    came = _Awaited[IncomingConnect](stream)
+    when_asked(reactor, stream, came.succeed, came.fail)
+    return came.outcome
+
+
+def when_asked(
+    reactor: IReactorTime,
+    stream: MuxStream,
+    asked: Callable[[IncomingConnect], object],
+    failed: Callable[[ConnectRefused], object],
+) -> None:
+    """
+    As :func:`read_connect`, in fewer steps: calls ``asked`` or ``failed``.
+    """
+
+    def came(head: RequestHead) -> None:
+        try:
+            incoming = _asked_for(head, reading)
+        except ConnectRefused as error:
+            failed(error)
+        else:
+            asked(incoming)
+
+    reading = _Reading(reactor, came, failed)
     stream.attach(cast(IProtocol, reading))
-    return reading.head.addCallback(_asked_for, reading)
+
+
+class _Awaited(Generic[T]):
+    """
+    What somebody waits for who may cancel, which resets the stream.
+    """
+
+    def __init__(self, stream: MuxStream) -> None:
+        self.outcome: Deferred[T] = Deferred(lambda _: stream.abortConnection())
+
+    def succeed(self, result: T) -> None:
+        if not self.outcome.called:
+            self.outcome.callback(result)
+
+    def fail(self, error: Exception) -> None:
+        if not self.outcome.called:
+            self.outcome.errback(error)
 
 
 def _asked_for(head: RequestHead, reading: _Reading) -> IncomingConnect:
@@ -148,18 +196,22 @@ def _asked_for(head: RequestHead, reading: _Reading) -> IncomingConnect:
 
 class _Reading(PassThrough):
     """
-    Reads the head of a stream, and holds the stream until it is answered.
+    Reads the head of a stream, and holds the stream until it is answered.  Calls ``came``, or ``failed``, once.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(
+        self, reactor: IReactorTime, came: Callable[[RequestHead], object], failed: Callable[[ConnectRefused], object]
+    ) -> None:
         self._reactor = reactor
+        self._came = came
+        self._failed = failed
+        self._is_read = False
         self._timer: IDelayedCall | None = None
         self._data = b""
         self._is_early = False
         self.incoming: IncomingStream | None = None
         self._ended = False
         self._reason: Failure | None = None
-        self.head: Deferred[RequestHead] = Deferred(lambda _: self._stream.abortConnection())
 
     @property
     def _stream(self) -> MuxStream:
@@ -177,7 +229,7 @@ class _Reading(PassThrough):
 
     def dataReceived(self, data: bytes) -> None:
         self._data += data
-        if self.head.called:
+        if self._is_read:
             return
         end = self._data.find(b"\r\n\r\n")
         if end > MAX_HEAD_BYTES or (end < 0 and len(self._data) > MAX_HEAD_BYTES):
@@ -192,7 +244,8 @@ class _Reading(PassThrough):
             self._end_timer()
             self._is_early = bool(self._data)
             self._stream.pauseProducing()
-            self.head.callback(head)
+            self._is_read = True
+            self._came(head)
 
     def pass_on(self, handle: socket.socket) -> None:
         if self._data:
@@ -234,6 +287,9 @@ class _Reading(PassThrough):
         self._stream.write(serialise_response(head) + body)
         self._stream.loseConnection()
 
+    def abort(self) -> None:
+        self._stream.abortConnection()
+
     def reject(self, why: str) -> NoReturn:
         """
         Refuse a head that makes no sense; raises what it answered.
@@ -246,7 +302,8 @@ class _Reading(PassThrough):
         self._end_timer()
         error = ConnectRefused(400, "BadRequest", MALFORMED, why)
         self.refuse(error)
-        self.head.errback(Failure(error))
+        self._is_read = True
+        self._failed(error)
 
     def _end_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -255,7 +312,7 @@ class _Reading(PassThrough):
     def readConnectionLost(self) -> None:
         if self.inner is not None:
             super().readConnectionLost()
-        elif self.head.called:
+        elif self._is_read:
             self._ended = True
         else:
             self._malformed("the stream ended within its head")
@@ -265,9 +322,10 @@ class _Reading(PassThrough):
         self._end_timer()
         if self.inner is not None:
             self.inner.connectionLost(reason)
-        elif not self.head.called:
+        elif not self._is_read:
+            self._is_read = True
             why = f"the stream was lost within its head: {why_lost(reason)}"
-            self.head.errback(Failure(ConnectRefused(502, "BadGateway", NOT_CONNECTED, why)))
+            self._failed(ConnectRefused(502, "BadGateway", NOT_CONNECTED, why))
         elif self.incoming is not None and self.incoming.on_lost is not None:
             on_lost, self.incoming.on_lost = self.incoming.on_lost, None
             on_lost()

@@ -28,7 +28,7 @@ from yurt.http.failures import describe
 from yurt.http.interfaces import UpstreamError
 from yurt.http.wire import STREAM_AT_ONCE, tune
 from yurt.mux.connection import MuxConnection, MuxLimits, why_lost
-from yurt.sockets import is_left
+from yurt.sockets import is_left, tcp_of
 from yurt.tls import ClientTLS, peer_certificate, valid_until
 from yurt.tunnel.connect import DIAL_ERRORS, MALFORMED, TIMEOUT, UNREACHABLE, authority, dial_failure
 from yurt.tunnel.hello import (
@@ -127,6 +127,7 @@ class _Link(Protocol):
         self.dataReceived = mux.dataReceived  # type: ignore[method-assign]  # a pass-through costs nothing so
         if isinstance(self.transport, LinkTransport):
             self.transport.shrink()
+            tcp_of(self.transport).protocol = self.transport  # the endpoint's wrapper has done its work
         mux.makeConnection(cast(ITransport, self.transport))
         if rest:
             mux.dataReceived(rest)

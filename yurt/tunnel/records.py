@@ -92,7 +92,9 @@ class LinkTransport(TLSMemoryBIOProtocol):
         Write one piece.
         """
         if not self.disconnecting or self._producer is not None:
-            self._write(data)
+            self._seal(data)
+            if not self._lostTLSConnection:
+                self._flushSendBIO()
 
     def writeSequence(self, pieces: Iterable[bytes]) -> None:
         """
@@ -108,10 +110,7 @@ class LinkTransport(TLSMemoryBIOProtocol):
                 self._seal(b"".join(short))
                 short.clear()
                 self._seal(piece)
-        self._write(b"".join(short))
-
-    def _write(self, data: bytes) -> None:
-        self._seal(data)
+        self._seal(b"".join(short))
         if not self._lostTLSConnection:
             self._flushSendBIO()
 

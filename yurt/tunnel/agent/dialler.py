@@ -6,7 +6,7 @@ Dials do not wait for one another: what is not connected at once has a coroutine
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectingCancelledError
@@ -19,7 +19,7 @@ from yurt.mux.connection import MuxStream
 from yurt.tunnel.agent.allowed import Allowed
 from yurt.tunnel.agent.metrics import AgentMetrics
 from yurt.tunnel.agent.names import Names
-from yurt.tunnel.answering import IncomingConnect, read_connect
+from yurt.tunnel.answering import IncomingConnect, when_asked
 from yurt.tunnel.connect import DIAL_ERRORS, DRAINING, NAME_UNKNOWN, TIMEOUT, ConnectRefused, dial_failure
 from yurt.tunnel.splice import Splice
 
@@ -45,35 +45,33 @@ class Dialler:
         """
         Serve a stream that a server has opened.
         """
-        asked = read_connect(self._reactor, stream)
-        asked.addCallbacks(self._serve, self._not_asked).addErrback(self._broken, stream)
+        when_asked(self._reactor, stream, self._serve, self._not_asked)
 
-    def _not_asked(self, failure: Failure) -> None:
-        failure.trap(ConnectRefused)
-        self._metrics.refused(cast(ConnectRefused, failure.value).word)
+    def _not_asked(self, refused: ConnectRefused) -> None:
+        self._metrics.refused(refused.word)
 
-    def _broken(self, failure: Failure, stream: MuxStream) -> None:
-        self.log.failure("A stream could not be served", failure)
-        stream.abortConnection()
-
-    def _serve(self, incoming: IncomingConnect) -> Deferred[None] | None:
+    def _serve(self, incoming: IncomingConnect) -> None:
         began = self._reactor.seconds()
         splice = Splice()
         try:
             addresses = self._known_addresses(incoming)
         except ConnectRefused as refused:
             self._refuse(incoming, refused)
-            return None
+            return
         handle = None if addresses is None else connect_at_once(addresses[0], incoming.port)
         if addresses is None or handle is None:
-            return Deferred.fromCoroutine(self._dial_and_wait(incoming, splice, addresses, began))
+            Deferred.fromCoroutine(self._dial_and_wait(incoming, splice, addresses, began)).addErrback(self._broken, incoming)
+            return
         took = self._reactor.seconds() - began
         # Both sides hear of it first: what is left to be done here is done while they go on.
         incoming.pass_on(handle)
         incoming.accept(splice.right)
         adopt(self._reactor, handle, addresses[0], incoming.port, splice.left, at_once=STREAM_AT_ONCE)
         self._metrics.dialled(took)
-        return None
+
+    def _broken(self, failure: Failure, incoming: IncomingConnect) -> None:
+        self.log.failure("{target} could not be dialled", failure, target=incoming.authority)
+        incoming.abort()
 
     def _known_addresses(self, incoming: IncomingConnect) -> tuple[str, ...] | None:
         """
