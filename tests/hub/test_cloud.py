@@ -328,6 +328,7 @@ class LossTests(CloudTests):
         self.assertIs(self.successResultOf(verdict), False)
         self.assertEqual(seen, [(False, 0)])
         self.assertEqual((len(self.upstream.closed), len(self.bare[0].closed)), (1, 1))
+        self.assertNotIn(self.upstream.name, self.upstream.closed[0], "every error of a request names it already")
         self.assertIn("connection refused", self.server.reason)
         self.assertApproximates(self.server.last_change, 1_000_000 + self.clock.seconds(), 0.1)
 

@@ -185,8 +185,9 @@ class Prober:
             if state is not State.SUSPECT:
                 self._settle()
             if state is State.DOWN:
-                self.server.upstream.close_connections(self.health.reason)
-                self.server.bare.close_connections(self.health.reason)
+                reason = self.health.reason.removeprefix(f"{self.server.name}: ")  # which every error of a request begins with
+                self.server.upstream.close_connections(reason)
+                self.server.bare.close_connections(reason)
         self._proceed()
 
     def _proceed(self) -> None:
