@@ -28,7 +28,15 @@ class Pieces(Protocol):
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
+        self.half_closes = False
+        self.ended = 0
         self.lost = False
+
+    def readConnectionLost(self) -> None:
+        """
+        Nothing more comes.
+        """
+        self.ended += 1
 
     def dataReceived(self, data: bytes) -> None:
         self.pieces.append(data)
@@ -106,6 +114,36 @@ class RecordsTests(SynchronousTestCase):
         cast(Any, self.server.transport).loseConnection()
         self.pump.flush()
         self.assertEqual((self.client.pieces, self.client.lost), ([b"last"], True))
+
+    def test_half_close(self) -> None:
+        """
+        Who can do with it is told that the peer's direction has ended, after what came before, and goes on writing until it ends
+        the connection.
+        """
+        self.client.half_closes = True
+        self.dialled.dataReceived(self.encrypt(b"last") + self.farewell())
+        self.assertEqual((self.client.pieces, self.client.ended, self.client.lost), ([b"last"], 1, False))
+        cast(Any, self.client.transport).write(b"answer")
+        cast(Any, self.client.transport).loseConnection()
+        self.pump.flush()
+        self.assertEqual((self.server.pieces, self.client.ended, self.client.lost), ([b"answer"], 1, True))
+
+    def test_half_close_last(self) -> None:
+        """
+        The end of the second direction is that of the connection.
+        """
+        self.client.half_closes = True
+        cast(Any, self.client.transport).loseConnection()
+        self.dialled.dataReceived(self.farewell())
+        self.assertEqual((self.client.ended, self.dialled.transport.disconnecting), (0, True))
+
+    def farewell(self) -> bytes:
+        """
+        The end of the server's direction.
+        """
+        connection = self.answering.getHandle()
+        connection.shutdown()
+        return cast(bytes, connection.bio_read(1 << 14))
 
     def test_garbage(self) -> None:
         """

@@ -115,7 +115,7 @@ class ByteStream(Protocol):
 
     def finish(self) -> None:
         """
-        Half-close after all that was written; over TLS, which cannot half-close here, close after it.
+        Half-close after all that was written; the other direction goes on until the peer ends it, over TLS 1.3, too.
         """
 
     def close(self) -> None:

@@ -115,16 +115,20 @@ class RecordProtocol(TLSMemoryBIOProtocol):
         except WantReadError:
             self._flushSendBIO()
         except ZeroReturnError:
-            if (
-                getattr(self.wrappedProtocol, "half_closes", False)
-                and self._tlsConnection.get_protocol_version() >= TLS1_3_VERSION
-            ):
-                self._ended = True
-            else:
+            self._ended = self._goes_on()
+            if not self._ended:
                 self._shutdownTLS()
                 self._tlsShutdownFinished(None)
         except Error:
             self._tlsShutdownFinished(Failure())
+
+    def _goes_on(self) -> bool:
+        """
+        Whether this direction outlasts the other one.
+        """
+        if self.disconnecting or not getattr(self.wrappedProtocol, "half_closes", False):
+            return False
+        return bool(self._tlsConnection.get_protocol_version() >= TLS1_3_VERSION)
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         if reason is not None and not self._handshakeDone and _is_plain_request(reason.value):
