@@ -254,12 +254,15 @@ class OneWrite:
         What :func:`tune` puts in the place of ``tcp.write``; a view need not outlast the call, but see :meth:`keep_views`, from
         which what is ``passing`` is excepted.
         """
-        if self._held and tcp in self._held:
-            self._held[tcp][1].append(data if self._keeps_views and not passing else bytes(data))
-        elif not self._depth or tcp.dataBuffer or tcp._tempDataLen:
+        held = self._held.get(tcp)
+        if held is None and (not self._depth or tcp.dataBuffer or tcp._tempDataLen):
             _send(tcp, at_once, (data,))
+            return
+        kept = data if self._keeps_views and not passing else bytes(data)
+        if held is None:
+            self._held[tcp] = at_once, [kept]
         else:
-            self._held[tcp] = at_once, [data if self._keeps_views and not passing else bytes(data)]
+            held[1].append(kept)
 
 
 one_write = OneWrite()

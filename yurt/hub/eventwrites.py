@@ -31,13 +31,12 @@ class EventWrite(KeptWrite):
     was_sent = False
     """Whether the last attempt may have been carried out, though no answer came."""
 
-    def proceed(self) -> None:
+    @property
+    def follows(self) -> bool:
         """
-        A change must not overtake what waits to be sent of the same event: it queues behind it.
+        A change queues behind what waits of the same event.
         """
-        waits = self.info.verb == "patch" and self.hub.journal.events(self.path(self.info.name))
-        if self.finished or not (waits and self.answer_here()):
-            super().proceed()
+        return self.info.verb == "patch" and bool(self.hub.journal.events(self.path(self.info.name)))
 
     def answer_offline(self, error: UpstreamError | None) -> None:
         """

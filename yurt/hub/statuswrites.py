@@ -37,13 +37,12 @@ class StatusWrite(Change, KeptWrite):
     PATCH or PUT of the status of a node or a pod, by kubelet.
     """
 
-    def proceed(self) -> None:
+    @property
+    def follows(self) -> bool:
         """
-        A state must not overtake an earlier one that still waits to be sent: it joins it.
+        A state joins an earlier one that waits.
         """
-        waits = self.hub.journal.status(self.path()) is not None
-        if self.finished or not (waits and self.answer_here()):
-            super().proceed()
+        return self.hub.journal.status(self.path()) is not None
 
     def answer_offline(self, error: UpstreamError | None) -> None:
         """

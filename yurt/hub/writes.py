@@ -200,6 +200,20 @@ class KeptWrite(Write):
 
     verdict_wait = KEPT_GRACE
 
+    def proceed(self) -> None:
+        """
+        It must not overtake what still waits to be sent of the same object: it joins that.
+        """
+        if self.finished or not (self.follows and self.answer_here()):
+            super().proceed()
+
+    @property
+    def follows(self) -> bool:
+        """
+        Whether something waits that it must not overtake.
+        """
+        return False
+
     @property
     def late_after(self) -> float:
         """

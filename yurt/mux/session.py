@@ -149,9 +149,7 @@ class Session:
         line.carry(stream.number, size)
         frame = head(DATA, 0, stream.number, size)
         if self._control or self._late:
-            waiting = self._late + self._control
-            self._control, self._late = [], []
-            return b"".join((*waiting, frame, data))
+            return b"".join((*self._take_control(), frame, data))
         return frame + data
 
     def finish(self, stream: Stream) -> None:
@@ -267,9 +265,7 @@ class Session:
         in turn, until there are ``most`` bytes or the line holds enough.  A stream that is alone takes all in one frame.  They
         are given in pieces as they were written.
         """
-        if self._late:
-            self.hurry()
-        out, self._control = self._control, []
+        out = self._take_control()
         first, ready, line = self._first, self._ready, self.line
         longest = min(self.limits.max_frame, line.longest_frame)
         while first:
@@ -282,6 +278,15 @@ class Session:
         if line.wants_ping:
             out.append(head(PING, SYN, 0, line.ping(self.clock())))
         return out
+
+    def _take_control(self) -> list[bytes]:
+        """
+        All frames without data, which are sent now.
+        """
+        if self._late:
+            self.hurry()
+        control, self._control = self._control, []
+        return control
 
     def _put_frame(self, stream: Stream, out: list[bytes], longest: int) -> int:
         if not stream.open:
