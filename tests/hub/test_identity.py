@@ -427,6 +427,7 @@ class OfflineIdentityTests(HubCase):
         """
         A token that the cloud never saw is 401, for reads, watches, writes and discovery; a forged one of a known subject too.
         """
+        self.leave_issuer_keys()
         site = await self.site_with(config_map("a"))
         real = site.api.token("a")
         await site.get(MAPS, token=real)

@@ -25,6 +25,7 @@ from yurt.hub import delivery, health, patience
 from yurt.hub import hub as hub_module
 from yurt.hub.cache import Caller, ViewKey
 from yurt.hub.identity import NODE
+from yurt.hub.issuer import IssuerKeys
 from yurt.kube.status import status_body
 from yurt.kube.watch import read_event
 
@@ -53,6 +54,12 @@ class HubCase(TestCase):
             site.api.put(resource, document)
         await site.start_online(**settings)
         return site
+
+    def leave_issuer_keys(self) -> None:
+        """
+        Let the hub not fetch the issuer's keys, which it does at a moment of its own: by them new tokens would be known.
+        """
+        self.patch(IssuerKeys, "look", lambda keys: None)
 
     def assert_from(self, reply: Reply, origin: str, status: int = 200) -> None:
         """

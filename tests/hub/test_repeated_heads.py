@@ -78,6 +78,7 @@ class RepeatedHeadTests(HubCase):
         """
         A token of which nothing was known without the cloud counts once the cloud has taken it.
         """
+        self.leave_issuer_keys()
         site = await self.site_with(config_map("a"))
         token = site.api.token("a")
         await site.offline()
@@ -105,6 +106,7 @@ class RepeatedHeadTests(HubCase):
         """
         Heads that differ in their token alone are two: each caller is told what it may see.
         """
+        self.leave_issuer_keys()
         site = await self.site_with(config_map("a"))
         one, other = site.api.token("a"), site.api.token("b")
         self.assert_from(await site.get(MAPS, token=one), "cloud")
